@@ -1,0 +1,1 @@
+"""Credit assignments, one file each."""

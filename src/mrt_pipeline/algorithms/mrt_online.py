@@ -1,0 +1,51 @@
+"""MRT-online: progress of each episode as that episode's credit, on policy.
+
+    w_t = A + alpha * D_j / s                 for a sampled thinking token t of episode j
+    w_t = A                                   for the tokens that stop the thought and give the answer
+    A   = r - mean(r of the group)
+    D_j = sum_{i >= j} gamma^(i-j) [ J(z_0:i) - J(z_0:i-1) ]          discounted progress from episode j on
+    s   = root mean square of D over the episodes of the batch        (1 if normalize_progress is off)
+
+After the v0.1 release of MRT (traces sampled on policy, forced terminations branched at each boundary, dense progress
+per episode). The release does not document how progress is spread over tokens or normalised; the two lines for D and s
+are our choice. Differs from GRPO by the second term only.
+
+Why the bonus does not cancel: it differs between the episodes of one rollout and is not centred by the group, unlike a
+bonus r - J(prefix) with one shared J, which a group mean removes.
+Degenerate cases: alpha = 0 is GRPO exactly; constant J gives no bonus; gamma = 1 with normalize_progress off gives each
+episode J(end) - J(before it).
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from mrt_pipeline.algorithms.base import group_advantages
+from mrt_pipeline.mrt.episodes import token_episodes
+from mrt_pipeline.mrt.progress import discounted_progress
+from mrt_pipeline.rollouts.label import LabelledRollout
+
+
+class MRTOnline:
+    """See the module's docstring for alpha, gamma and normalize_progress; divide_by_std as in GRPO."""
+
+    name = "mrt_online"
+    needs_success = True
+
+    def __init__(self, alpha: float, gamma: float, normalize_progress: bool = True, divide_by_std: bool = False):
+        self.alpha, self.gamma = alpha, gamma
+        self.normalize_progress, self.divide_by_std = normalize_progress, divide_by_std
+
+    def weights(self, rollouts: Sequence[LabelledRollout]) -> list[np.ndarray]:
+        """See `Algorithm.weights`."""
+        advantages = group_advantages(rollouts, self.divide_by_std)
+        credits = [discounted_progress(labelled.success, self.gamma) for labelled in rollouts]
+        scale = 1.0
+        if self.normalize_progress:
+            pooled = np.concatenate(credits)
+            scale = max(float(np.sqrt(np.mean(pooled**2))) if len(pooled) else 0.0, 1e-6)
+        return [
+            labelled.rollout.per_token(
+                advantage + self.alpha / scale * credit[token_episodes(labelled.boundaries)], advantage)
+            for labelled, advantage, credit in zip(rollouts, advantages, credits, strict=True)
+        ]

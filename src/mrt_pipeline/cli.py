@@ -1,0 +1,58 @@
+"""The project's `kedro run`: Kedro's own, with Hydra overrides as `--params` and readable errors."""
+
+import copy
+import warnings
+
+import click
+from kedro.framework.cli.project import run as kedro_run
+from kedro import KedroDeprecationWarning
+
+from mrt_pipeline.errors import InputError
+
+
+def parse_overrides(ctx: click.Context, param: click.Parameter, value: str | dict | None) -> dict[str, str]:
+    """Split `group=file,key.path=value,...` at the commas outside brackets and quotes; order and dots are kept."""
+    if isinstance(value, dict):
+        return value
+    items, depth, quote = [""], 0, ""
+    for character in value or "":
+        if quote:
+            quote = "" if character == quote else quote
+        elif character in "'\"":
+            quote = character
+        elif character in "[{(":
+            depth += 1
+        elif character in "]})":
+            depth -= 1
+        elif character == "," and depth == 0:
+            items.append("")
+            continue
+        items[-1] += character
+    overrides = {}
+    for item in filter(None, map(str.strip, items)):
+        key, equals, given = item.partition("=")
+        if not equals or not key.strip():
+            raise click.BadParameter(f"'{item}' is not of the form key=value", ctx, param)
+        overrides[key.strip()] = given.strip()
+    return overrides
+
+
+@click.group(name="mrt-pipeline")
+def cli() -> None:
+    """Commands of this project."""
+
+
+def _run(**arguments):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", KedroDeprecationWarning)  # --pipeline is what users type; it is to stay
+        try:
+            return kedro_run.callback(**arguments)
+        except InputError as error:
+            raise click.ClickException(str(error)) from error
+
+
+run = copy.copy(kedro_run)
+run.params = [copy.copy(option) for option in kedro_run.params]
+next(option for option in run.params if option.name == "params").callback = parse_overrides
+run.callback = _run
+cli.add_command(run)

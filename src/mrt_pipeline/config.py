@@ -1,0 +1,192 @@
+"""Every parameter of the project, typed. One class a Hydra config group; `Parameters` is the whole composed tree.
+
+The values that ship are in `conf/base/parameters/`; a field without a default must be given there.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, RootModel, model_validator
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+PositiveInt = Annotated[int, Field(gt=0)]
+
+
+class _Group(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class CountdownTask(_Group):
+    """Countdown; see tasks/countdown.py."""
+
+    name: Literal["countdown"]
+    n_numbers: Annotated[int, Field(ge=2, le=5)] = Field(description="numbers given in a problem")
+    max_number: PositiveInt = Field(description="numbers are drawn from 1..max_number")
+    target_min: PositiveInt = Field(description="smallest target")
+    target_max: PositiveInt = Field(description="largest target")
+    max_result: PositiveInt = Field(description="largest intermediate result allowed")
+    max_solutions: PositiveInt = Field(description="problems with more solving chains are left out")
+    cut_fraction: Fraction = Field(description="share of warm-start traces cut at a random symbol")
+    n_train: PositiveInt | None = Field(description="training problems; null: all that are left")
+    n_validation: PositiveInt = Field(description="problems watched during training and used for every choice")
+    n_test: PositiveInt = Field(description="held-out problems of the evaluation")
+    seed: int = Field(description="of the split")
+
+    @model_validator(mode="after")
+    def _targets(self) -> "CountdownTask":
+        if self.target_min > self.target_max:
+            raise ValueError(f"target_min {self.target_min} exceeds target_max {self.target_max}")
+        return self
+
+
+class LearnerParams(_Group):
+    """The optimiser; see learner/learner.py."""
+
+    optimizer: Literal["adamw", "muon"] = Field(description="muon uses AdamW for embeddings and norms")
+    learning_rate: Annotated[float, Field(gt=0)] = Field(description="peak learning rate of AdamW")
+    muon_learning_rate: Annotated[float, Field(gt=0)] = Field(description="peak learning rate of Muon")
+    weight_decay: Annotated[float, Field(ge=0)] = Field(description="decoupled weight decay")
+    beta1: Fraction = Field(description="AdamW beta1")
+    beta2: Fraction = Field(description="AdamW beta2")
+    warmup: Fraction = Field(description="share of training with rising learning rate")
+    schedule: Literal["constant", "cosine"] = Field(description="learning rate after the warm-up")
+    minibatches: PositiveInt = Field(description="optimiser steps on one batch")
+    micro_batch_tokens: PositiveInt = Field(description="padded tokens of one forward pass")
+    clip_low: Fraction = Field(description="importance ratio is clipped below at 1 - clip_low")
+    clip_high: Annotated[float, Field(ge=0)] = Field(description="importance ratio is clipped above at 1 + clip_high")
+    kl_beta: Annotated[float, Field(ge=0)] = Field(description="weight of the KL to the base policy")
+    max_grad_norm: Annotated[float, Field(gt=0)] = Field(description="gradient clipping")
+
+
+class WarmStartParams(_Group):
+    """Likelihood training on the task's search traces; see learner/warm_start.py."""
+
+    steps: PositiveInt = Field(description="optimiser steps")
+    batch_size: PositiveInt = Field(description="traces of a step")
+    seed: int = Field(description="of weights and traces; independent of the run's seed, so that runs share the result")
+    learner: LearnerParams
+
+
+class TinyPolicy(_Group):
+    """A Llama-style model from scratch over the task's symbols; see policy/policy.py."""
+
+    name: Literal["tiny"]
+    hidden_size: PositiveInt = Field(description="width")
+    n_layers: PositiveInt = Field(description="layers")
+    n_heads: PositiveInt = Field(description="attention heads")
+    intermediate_size: PositiveInt = Field(description="width of the MLP")
+    max_length: PositiveInt = Field(description="context length")
+    warm_start: WarmStartParams
+
+    @model_validator(mode="after")
+    def _heads(self) -> "TinyPolicy":
+        if self.hidden_size % (2 * self.n_heads):
+            raise ValueError(f"hidden_size {self.hidden_size} must be an even multiple of n_heads {self.n_heads}")
+        return self
+
+
+class TorchEngineParams(_Group):
+    """The embedded engine; see engines/torch_engine.py."""
+
+    name: Literal["torch"]
+    batch_size: PositiveInt = Field(description="rows sampled at once")
+    score_tokens: PositiveInt = Field(description="most padded tokens of a scoring pass")
+
+
+class ExactProverParams(_Group):
+    """Sum of the accepted answers' probabilities; see rollouts/prover.py."""
+
+    name: Literal["exact"]
+
+
+class SampledProverParams(_Group):
+    """Mean reward of forced answers; see rollouts/prover.py."""
+
+    name: Literal["sampled"]
+    n_answers: PositiveInt = Field(description="forced answers at each boundary (m in the paper)")
+
+
+class ProverParams(RootModel[Annotated[ExactProverParams | SampledProverParams, Field(discriminator="name")]]):
+    """The meta-prover."""
+
+
+class GRPOParams(_Group):
+    """See algorithms/grpo.py."""
+
+    name: Literal["grpo"]
+    divide_by_std: bool = Field(description="divide group-centred rewards by the group's standard deviation")
+    forced_fraction: Fraction = Field(description="share of groups whose thoughts are forced on to the budget")
+
+
+class MRTOnlineParams(_Group):
+    """See algorithms/mrt_online.py."""
+
+    name: Literal["mrt_online"]
+    alpha: Annotated[float, Field(ge=0)] = Field(description="weight of the progress bonus; 0 is GRPO")
+    gamma: Fraction = Field(description="discount of later episodes' progress; 0 is raw progress")
+    normalize_progress: bool = Field(description="divide discounted progress by its root mean square over the batch")
+    divide_by_std: bool = Field(description="as in grpo")
+    forced_fraction: Fraction = Field(description="as in grpo")
+
+
+class AlgorithmParams(RootModel[Annotated[GRPOParams | MRTOnlineParams, Field(discriminator="name")]]):
+    """The credit assignment."""
+
+
+class RolloutParams(_Group):
+    """Sampling traces; see rollouts/rollout.py."""
+
+    thinking_budget: PositiveInt = Field(description="training budget: most thinking tokens of a rollout")
+    answer_tokens: PositiveInt = Field(description="most tokens of an answer")
+    temperature: Annotated[float, Field(gt=0)] = Field(description="of thought and answer")
+    n_problems: PositiveInt = Field(description="training problems in the table of base rollouts")
+    n_rollouts: PositiveInt = Field(description="rollouts of each of these")
+
+
+class TrainingParams(_Group):
+    """The RL loop; see learner/reinforce.py."""
+
+    sampled_tokens: PositiveInt = Field(description="training ends when the policy has sampled this many tokens")
+    groups: PositiveInt = Field(description="problems of a step")
+    group_size: Annotated[int, Field(ge=2)] = Field(description="rollouts of each problem of a step")
+    n_validation: Annotated[int, Field(ge=0)] = Field(description="validation problems watched during training")
+    validate_every: PositiveInt = Field(description="steps between validations")
+    checkpoint_every: PositiveInt = Field(description="steps between checkpoints")
+    learner: LearnerParams
+
+
+class EvaluationParams(_Group):
+    """Budget extrapolation; see evaluation/evaluate.py."""
+
+    n_problems: PositiveInt = Field(description="held-out problems used")
+    n_rollouts: PositiveInt = Field(description="traces of each problem")
+    budget_multiples: list[Annotated[float, Field(gt=0)]] = Field(
+        min_length=1, description="budgets, in multiples of the training budget")
+    n_resamples: PositiveInt = Field(description="bootstrap resamples over problems")
+    confidence: Annotated[float, Field(gt=0, lt=1)] = Field(description="level of the intervals")
+    seed: int = Field(description="of the traces; the same for all policies, which makes comparisons paired")
+
+
+class Parameters(_Group):
+    """The whole tree."""
+
+    seed: Annotated[int, Field(ge=0)] = Field(description="of rollouts and training; the warm start has its own")
+    preset: str | None = Field(description="name of the preset in use")
+    task: CountdownTask
+    policy: TinyPolicy
+    engine: TorchEngineParams
+    prover: ProverParams
+    algorithm: AlgorithmParams
+    rollout: RolloutParams
+    training: TrainingParams
+    evaluation: EvaluationParams
+
+    @model_validator(mode="after")
+    def _fits_context(self) -> "Parameters":
+        longest = max(self.rollout.thinking_budget, *(
+            round(multiple * self.rollout.thinking_budget) for multiple in self.evaluation.budget_multiples))
+        if longest + self.rollout.answer_tokens + 16 > self.policy.max_length:
+            raise ValueError(
+                f"a trace of {longest} thinking tokens (rollout.thinking_budget x the largest of "
+                f"evaluation.budget_multiples) and its answer do not fit into policy.max_length "
+                f"{self.policy.max_length}: raise that, or lower the budget")
+        return self

@@ -1,0 +1,95 @@
+"""A Kedro config loader whose `parameters` are composed by Hydra.
+
+The tree in `conf/base/parameters/` is the only one: `kedro run --params ...`, Kedro-Viz, notebooks and sweeps compose
+from it. Runtime parameters are Hydra overrides: the name of a group chooses a file, a dotted key overrides a value. A
+user's own group files go into `conf/local/parameters/<group>/`.
+"""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
+from kedro.config import OmegaConfigLoader
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import ValidationError
+
+from mrt_pipeline.config import Parameters
+from mrt_pipeline.errors import InputError
+
+
+class HydraConfigLoader(OmegaConfigLoader):
+    """OmegaConfigLoader, but for `parameters`: composed by Hydra and validated against `config.Parameters`."""
+
+    def __getitem__(self, key: str) -> dict[str, Any]:
+        if key != "parameters":
+            return super().__getitem__(key)
+        folder = Path(self.conf_source).resolve() / (self.base_env or "") / "parameters"
+        own = Path(self.conf_source).resolve() / (self.env or self.default_run_env or "") / "parameters"
+        return compose_parameters(folder, self.runtime_params or {}, own if own.is_dir() else None)
+
+
+def compose_parameters(folder: Path, overrides: dict[str, Any], own: Path | None = None) -> dict[str, Any]:
+    """Compose and validate the parameter tree in `folder`; `own` may hold further group files.
+
+    overrides: keys may be nested or dotted; strings are read as Hydra reads them.
+    Raises InputError that names the key and the ones allowed.
+    """
+    arguments = [f"{key}={_hydra_value(value)}" for key, value in flatten(overrides).items()]
+    if own is not None:
+        arguments.append(f"hydra.searchpath=[file://{own}]")
+    try:
+        with initialize_config_dir(str(folder), version_base="1.3"):
+            config = compose("config", overrides=arguments)
+        tree = OmegaConf.to_container(config, resolve=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise InputError(_explain_composition(error, folder, arguments)) from error
+    try:
+        return Parameters.model_validate(tree).model_dump()
+    except ValidationError as error:
+        raise InputError(_explain_validation(error)) from error
+
+
+def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested keys joined by dots: {"a": {"b": 1}} becomes {"a.b": 1}."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _hydra_value(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _explain_composition(error: Exception, folder: Path, arguments: list[str]) -> str:
+    message = str(error).split("\nConfig search path")[0].split("\nTo append")[0]
+    missing = re.search(r"Could not override '([^']+)'", message)
+    if not missing:
+        return f"cannot compose the parameters: {message}"
+    key = missing.group(1)
+    parent = key.rpartition(".")[0]
+    groups = [argument for argument in arguments if (folder / argument.partition("=")[0]).is_dir()]
+    with initialize_config_dir(str(folder), version_base="1.3"):
+        config = compose("config", overrides=groups)
+    node = OmegaConf.select(config, parent) if parent else config
+    allowed = f"; allowed here: {', '.join(sorted(map(str, node)))}" if isinstance(node, DictConfig) else ""
+    return f"unknown parameter '{key}'{allowed}"
+
+
+def _explain_validation(error: ValidationError) -> str:
+    lines = ["the parameters do not fit:"]
+    for item in error.errors():
+        key = ".".join(str(part) for part in item["loc"]) or "parameters"
+        if item["type"] == "extra_forbidden":
+            lines.append(f"  {key}: unknown parameter")
+        else:
+            given = "" if isinstance(item["input"], dict) else f" (given: {item['input']!r})"
+            lines.append(f"  {key}: {item['msg']}{given}")
+    return "\n".join(lines)

@@ -1,0 +1,84 @@
+"""The protocol of an engine: sampling tokens, and scoring given ones, under the current weights of a policy."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol
+
+import numpy as np
+
+
+class StopReason(Enum):
+    """Why sampling ended."""
+
+    STOP = "stop"  # a stop token was sampled
+    LENGTH = "length"  # max_tokens were reached
+
+
+@dataclass(frozen=True)
+class SamplingParams:
+    """How to sample. Temperature only: top-p and top-k would bias the importance ratio in training.
+
+    max_tokens: most tokens of a completion, the stop token not counted.
+    stop_token_ids: sampling ends at any of these; the stop token is not part of the completion.
+    temperature: 1 samples from the model's distribution; 0 is greedy.
+    n: completions of each prompt.
+    continuation: budget forcing. A stop token sampled before `min_tokens` is dropped and these tokens are put in
+        its place, as 'Wait' in s1 (arXiv 2501.19393) and in MRT's extrapolation.
+    """
+
+    max_tokens: int
+    stop_token_ids: tuple[int, ...]
+    temperature: float = 1.0
+    n: int = 1
+    continuation: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Completion:
+    """One sampled completion of n tokens.
+
+    token_ids: (n,) without the stop token.
+    logprobs: (n,) log-probability of each token under the sampling distribution; 0 where the token was put in.
+    sampled: (n,) False where the token was put in by budget forcing: such tokens are never trained.
+    stop_reason: why it ended.
+    stop_token_id, stop_logprob: the sampled stop token and its log-probability; None and 0 if it ended by length.
+    natural_length: tokens before the first attempt to stop; n if there was none before the end.
+    """
+
+    token_ids: np.ndarray
+    logprobs: np.ndarray
+    sampled: np.ndarray
+    stop_reason: StopReason
+    stop_token_id: int | None
+    stop_logprob: float
+    natural_length: int
+
+
+class Engine(Protocol):
+    """Samples and scores tokens. Sampling is repeatable: same weights, prompts, parameters and seed, same tokens."""
+
+    def sample(
+        self, prompts: Sequence[Sequence[int]], params: SamplingParams, seed: int,
+        min_tokens: int | Sequence[int] = 0,
+    ) -> list[Completion]:
+        """`params.n` completions of each prompt, those of one prompt side by side: len(prompts) * n.
+
+        min_tokens: budget forcing up to that many tokens, for all prompts or for each.
+        """
+        ...
+
+    def score(
+        self, traces: Sequence[Sequence[int]], cuts: Sequence[Sequence[int]], suffix: Sequence[int],
+        continuations: Sequence[Sequence[Sequence[int]]],
+    ) -> list[np.ndarray]:
+        """Log-likelihood of continuations after cutting traces short.
+
+        For trace i, each cut k in cuts[i] and each c in continuations[i]: log p(c | trace[:k] + suffix).
+        Returns one float64 array (len(cuts[i]), len(continuations[i])) for each trace.
+        """
+        ...
+
+    def update_weights(self) -> None:
+        """Take over the policy's current weights; to be called after every optimiser step."""
+        ...

@@ -1,0 +1,65 @@
+"""Budget extrapolation: how good a policy is at every budget, from its labelled traces.
+
+Two readings of the same traces. `forced` False: the model stops where it wants to, and its value is held from there
+on. `forced` True: an attempt to stop is turned into a continuation (budget forcing), and the thought is cut exactly at
+the budget. Up to the natural end the two agree.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from mrt_pipeline.evaluation.intervals import mean_interval, problem_means
+from mrt_pipeline.mrt.regret import normalized_regret
+
+
+def budgets_of(thinking_budget: int, multiples: Sequence[float]) -> list[int]:
+    """The budgets in thinking tokens, ascending and distinct."""
+    return sorted({max(1, round(thinking_budget * multiple)) for multiple in multiples})
+
+
+def regret_by_budget(episodes: pd.DataFrame, budgets: Sequence[int], confidence: float, n_resamples: int,
+                     seed: int) -> pd.DataFrame:
+    """Normalised regret (definition `paper`) of every policy in an `episodes` table: a `regret` table.
+
+    Mean over the traces of a problem, then over problems, with bootstrap intervals over problems.
+    """
+    rows = []
+    for (policy,), table in episodes.groupby(["policy"], sort=False):
+        for forced in (False, True):
+            curves = _curves(table if forced else table[~table["forced"]])
+            for budget in budgets:
+                means = problem_means(
+                    [normalized_regret(x, y, budget) for _, x, y in curves], [problem for problem, _, _ in curves])
+                regret, low, high = mean_interval(means, confidence, n_resamples, seed)
+                rows.append({"policy": policy, "budget": budget, "forced": forced, "regret": regret, "ci_low": low,
+                             "ci_high": high, "definition": "paper"})
+    return pd.DataFrame(rows)
+
+
+def accuracy_by_budget(anytime: pd.DataFrame, rollouts: pd.DataFrame, budgets: Sequence[int], confidence: float,
+                       n_resamples: int, seed: int) -> pd.DataFrame:
+    """Mean success and thinking tokens of every policy at every budget: an `accuracy` table."""
+    length = rollouts.set_index(["policy", "problem_id", "rollout_id"])["natural_length"]
+    rows = []
+    for (policy, forced), table in anytime.groupby(["policy", "forced"], sort=False):
+        for budget in budgets:
+            points = table[table["n_tokens"] == budget]
+            if points.empty:
+                continue
+            means = problem_means(points["success"], points["problem_id"])
+            accuracy, low, high = mean_interval(means, confidence, n_resamples, seed)
+            natural = length.loc[pd.MultiIndex.from_frame(points[["policy", "problem_id", "rollout_id"]])]
+            spent = float(budget) if forced else float(np.minimum(natural, budget).mean())
+            rows.append({"policy": policy, "budget": budget, "forced": bool(forced), "accuracy": accuracy,
+                         "ci_low": low, "ci_high": high, "thinking_tokens": spent})
+    return pd.DataFrame(rows)
+
+
+def _curves(episodes: pd.DataFrame) -> list[tuple[str, np.ndarray, np.ndarray]]:
+    """(problem, n_tokens, success) of each trace; rows of a trace stand in the order of their episodes."""
+    return [
+        (str(problem), trace["n_tokens"].to_numpy(), trace["success"].to_numpy())
+        for (problem, _), trace in episodes.groupby(["problem_id", "rollout_id"], sort=False)
+    ]

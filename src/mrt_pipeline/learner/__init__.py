@@ -1,0 +1,1 @@
+"""One update for every algorithm, the loops around it, checkpoints."""

@@ -1,0 +1,67 @@
+"""What the learner trains on: token sequences with one weight for each token."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+
+@dataclass(frozen=True)
+class TrainingSequence:
+    """One sequence of p prompt tokens and n further ones.
+
+    token_ids: (p + n,). prompt_length: p; the prompt is never trained.
+    weights: (n,) credit of each token. trained: bool (n,), False for tokens that the policy did not sample.
+    logprobs: (n,) under the policy that sampled them, or None for likelihood training.
+    """
+
+    token_ids: np.ndarray
+    prompt_length: int
+    weights: np.ndarray
+    trained: np.ndarray
+    logprobs: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """Sequences padded on the right. `targets` are the last `kept` columns of `token_ids`, whose logits are needed.
+
+    token_ids: (rows, length). targets, weights, trained, logprobs: (rows, kept); logprobs may be None.
+    """
+
+    token_ids: torch.Tensor
+    targets: torch.Tensor
+    weights: torch.Tensor
+    trained: torch.Tensor
+    logprobs: torch.Tensor | None
+
+
+def collate(sequences: Sequence[TrainingSequence], device: torch.device | str = "cpu") -> MicroBatch:
+    """Pad sequences to a rectangle. Right padding needs no attention mask: causal attention never looks ahead."""
+    length = max(len(sequence.token_ids) for sequence in sequences)
+    first = max(1, min(sequence.prompt_length for sequence in sequences))
+    shape = (len(sequences), length)
+    ids, trained = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=bool)
+    weights, logprobs = np.zeros(shape, dtype=np.float32), np.zeros(shape, dtype=np.float32)
+    for row, sequence in enumerate(sequences):
+        rest = slice(sequence.prompt_length, len(sequence.token_ids))
+        ids[row, : rest.stop] = sequence.token_ids
+        weights[row, rest], trained[row, rest] = sequence.weights, sequence.trained
+        if sequence.logprobs is not None:
+            logprobs[row, rest] = sequence.logprobs
+    tensors = [torch.from_numpy(a).to(device) for a in (ids, ids[:, first:].copy(), weights[:, first:].copy(),
+                                                        trained[:, first:].copy(), logprobs[:, first:].copy())]
+    with_logprobs = sequences[0].logprobs is not None
+    return MicroBatch(*tensors[:4], tensors[4] if with_logprobs else None)
+
+
+def micro_batches(sequences: Sequence[TrainingSequence], max_tokens: int) -> list[list[TrainingSequence]]:
+    """Sort by length and cut into groups of at most `max_tokens` padded tokens (one sequence may exceed it alone)."""
+    groups: list[list[TrainingSequence]] = []
+    for sequence in sorted(sequences, key=lambda s: len(s.token_ids), reverse=True):
+        if groups and (len(groups[-1]) + 1) * len(groups[-1][0].token_ids) <= max_tokens:
+            groups[-1].append(sequence)
+        else:
+            groups.append([sequence])
+    return groups

@@ -1,0 +1,151 @@
+"""One update for every algorithm: sequences with token weights in, better policy out."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+
+from mrt_pipeline.learner.batch import MicroBatch, TrainingSequence, collate, micro_batches
+from mrt_pipeline.learner.loss import policy_loss
+
+
+@dataclass(frozen=True)
+class LearnerSettings:
+    """How to optimise.
+
+    learning_rate: peak. optimizer: "adamw", or "muon": Muon (Jordan et al. 2024) for the hidden matrices at
+        `muon_learning_rate` and AdamW for the rest.
+    warmup: share of training with rising rate. schedule: "constant" or "cosine" (to 0) after it.
+    minibatches: optimiser steps made on one batch. micro_batch_tokens: padded tokens of one forward pass.
+    clip_low, clip_high: bounds of the importance ratio. kl_beta: weight of the KL to the base policy.
+    max_grad_norm: gradient clipping.
+    """
+
+    learning_rate: float
+    optimizer: str = "adamw"
+    muon_learning_rate: float = 0.02
+    weight_decay: float = 0.01
+    beta1: float = 0.9
+    beta2: float = 0.98
+    warmup: float = 0.0
+    schedule: str = "constant"
+    minibatches: int = 1
+    micro_batch_tokens: int = 16_384
+    clip_low: float = 0.2
+    clip_high: float = 0.28
+    kl_beta: float = 0.0
+    max_grad_norm: float = 1.0
+
+
+class Learner:
+    """Trains `model` in place.
+
+    reference: a frozen policy for the KL term, needed only if settings.kl_beta > 0.
+    """
+
+    def __init__(self, model, settings: LearnerSettings, reference=None):
+        if settings.kl_beta > 0 and reference is None:
+            raise ValueError("kl_beta > 0 needs a reference policy")
+        self.settings = settings
+        self.accelerator = Accelerator()
+        optimizers = _build_optimizers(model, settings)
+        self.model, *self.optimizers = self.accelerator.prepare(model, *optimizers)
+        self.reference = reference if settings.kl_beta > 0 else None
+        self.n_updates = 0
+
+    def rate(self, fraction_done: float) -> float:
+        """Multiplier of the peak learning rate when `fraction_done` (0..1) of training is over."""
+        warmup = self.settings.warmup
+        if fraction_done < warmup:
+            return max(fraction_done, 1e-3 * warmup) / warmup
+        if self.settings.schedule == "cosine":
+            rest = (fraction_done - warmup) / max(1e-9, 1 - warmup)
+            return 0.5 * (1 + math.cos(math.pi * min(1.0, rest)))
+        return 1.0
+
+    def update(self, sequences: Sequence[TrainingSequence], fraction_done: float, seed: int) -> dict[str, float]:
+        """One pass over the batch in `minibatches` optimiser steps. Returns means over the trained tokens.
+
+        seed: of the order in which sequences are dealt to minibatches.
+        """
+        self.model.train()
+        rate = self.rate(fraction_done)
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = group["peak_lr"] * rate
+        order = np.random.default_rng(seed).permutation(len(sequences))
+        totals = {"loss": 0.0, "kl": 0.0, "clip_fraction": 0.0, "ratio_kl": 0.0, "entropy": 0.0}
+        grad_norms, n_trained = [], 0
+        for indices in np.array_split(order, min(self.settings.minibatches, len(sequences))):
+            minibatch = [sequences[i] for i in indices]
+            n_tokens = sum(int(sequence.trained.sum()) for sequence in minibatch)
+            if n_tokens == 0:
+                continue
+            for group in micro_batches(minibatch, self.settings.micro_batch_tokens):
+                self._accumulate(collate(group, self.accelerator.device), n_tokens, totals)
+            norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.settings.max_grad_norm)
+            if not torch.isfinite(norm):
+                raise FloatingPointError(
+                    f"the gradient became {float(norm)} in update {self.n_updates}: lower learner.learning_rate, or "
+                    "look at the last sample traces; the last checkpoint is intact")
+            for optimizer in self.optimizers:
+                optimizer.step()
+                optimizer.zero_grad()
+            grad_norms.append(float(norm))
+            n_trained += n_tokens
+        self.n_updates += len(grad_norms)
+        metrics = {name: total / max(1, n_trained) for name, total in totals.items()}
+        metrics["loss"] = totals["loss"] / max(1, len(grad_norms))
+        metrics["grad_norm"] = float(np.mean(grad_norms)) if grad_norms else 0.0
+        metrics["learning_rate"] = self.settings.learning_rate * rate
+        return metrics
+
+    def _accumulate(self, batch: MicroBatch, n_tokens: int, totals: dict[str, float]) -> None:
+        logprobs, entropy = token_logprobs(self.model, batch)
+        reference = None
+        if self.reference is not None:
+            with torch.no_grad():
+                reference, _ = token_logprobs(self.reference, batch)
+        terms = policy_loss(
+            logprobs, batch.weights, batch.trained, n_tokens, batch.logprobs, reference,
+            self.settings.clip_low, self.settings.clip_high, self.settings.kl_beta)
+        self.accelerator.backward(terms.loss)
+        totals["loss"] += float(terms.loss.detach())
+        totals["kl"] += terms.kl
+        totals["clip_fraction"] += terms.clipped
+        totals["ratio_kl"] += terms.ratio_kl
+        totals["entropy"] += float(entropy[batch.trained].sum())
+
+
+def token_logprobs(model, batch: MicroBatch) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log-probability of every target token and the entropy (in nats, without gradient) it was drawn with: (rows, kept)."""
+    kept = batch.targets.shape[1]
+    logits = model(input_ids=batch.token_ids, use_cache=False, logits_to_keep=kept + 1).logits[:, :-1].float()
+    normalized = torch.log_softmax(logits, dim=-1)
+    with torch.no_grad():
+        entropy = -(normalized.exp() * normalized).sum(-1)
+    return normalized.gather(2, batch.targets[:, :, None])[:, :, 0], entropy
+
+
+def _build_optimizers(model, settings: LearnerSettings) -> list[torch.optim.Optimizer]:
+    trainable = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    embeddings = {id(p) for layer in (model.get_input_embeddings(), model.get_output_embeddings())
+                  if layer is not None for p in layer.parameters()}
+    muon = []
+    if settings.optimizer == "muon":
+        muon = [p for _, p in trainable if p.ndim == 2 and id(p) not in embeddings]
+    elif settings.optimizer != "adamw":
+        raise ValueError(f"unknown optimizer {settings.optimizer!r}; expected 'adamw' or 'muon'")
+    in_muon = {id(p) for p in muon}
+    rest = [p for _, p in trainable if id(p) not in in_muon]
+    optimizers = [torch.optim.AdamW(rest, lr=settings.learning_rate, betas=(settings.beta1, settings.beta2),
+                                    weight_decay=settings.weight_decay)]
+    if muon:
+        optimizers.append(torch.optim.Muon(muon, lr=settings.muon_learning_rate, weight_decay=settings.weight_decay))
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["peak_lr"] = group["lr"]
+    return optimizers

@@ -1,0 +1,193 @@
+"""The RL loop, the same for every algorithm: sample, label, weigh, update.
+
+A step samples `groups` problems with `group_size` rollouts each. In `forced_fraction` of the groups the thought is
+forced on to the full budget, so that states past the natural end are trained too. If the algorithm asks for it, the
+prover labels every episode boundary. The algorithm turns that into token weights, and the learner makes its update.
+Training ends when the policy has sampled `sampled_tokens` tokens: algorithms are compared at equal numbers of these.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mrt_pipeline.algorithms.base import Algorithm
+from mrt_pipeline.engines.base import Engine
+from mrt_pipeline.learner.batch import TrainingSequence
+from mrt_pipeline.learner.checkpoint import load_checkpoint, save_checkpoint
+from mrt_pipeline.learner.learner import Learner
+from mrt_pipeline.mrt.regret import normalized_regret
+from mrt_pipeline.policy.policy import Policy
+from mrt_pipeline.rollouts.label import LabelledRollout, label_rollouts
+from mrt_pipeline.rollouts.prover import Prover
+from mrt_pipeline.rollouts.rollout import Rollout, RolloutSettings, sample_rollouts
+from mrt_pipeline.tasks.base import Problem, Task
+
+_EMPTY = np.empty(0)
+
+
+@dataclass(frozen=True)
+class ReinforceSettings:
+    """Size and rhythm of an RL run.
+
+    sampled_tokens: training ends after the step in which the policy has sampled this many.
+    groups, group_size: problems of a step, and rollouts of each.
+    forced_fraction: share of the groups whose thoughts are forced on to the budget.
+    validate_every, checkpoint_every: in steps. A validation and a checkpoint are also made at the end.
+    """
+
+    sampled_tokens: int
+    groups: int
+    group_size: int
+    forced_fraction: float
+    validate_every: int
+    checkpoint_every: int
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What samples and judges in the loop: all of it fixed during training, but for the policy's weights."""
+
+    policy: Policy
+    engine: Engine
+    task: Task
+    prover: Prover
+    rollout: RolloutSettings
+
+
+def reinforce(
+    setup: Setup, algorithm: Algorithm, learner: Learner, problems: Sequence[Problem],
+    validation: Sequence[Problem], settings: ReinforceSettings, seed: int, checkpoint: Path,
+    log: Callable[[dict[str, float], int], None],
+    show: Callable[[list[LabelledRollout], int], None] = lambda rollouts, step: None,
+) -> list[dict[str, float]]:
+    """Train `setup.policy` in place; return the metrics of all steps, each with its "step".
+
+    If `checkpoint` holds a state of this run, training goes on from there, and the metrics of the steps before are
+    logged again, so that the record of the resumed run is complete.
+    log: called with the metrics of a step. show: called with a few rollouts after each validation.
+    """
+    state = load_checkpoint(checkpoint, learner) or {
+        "step": 0, "sampled_tokens": 0, "prover_tokens": 0, "history": []}
+    setup.engine.update_weights()
+    history: list[dict[str, float]] = state["history"]
+    for metrics in history:
+        log({name: value for name, value in metrics.items() if name != "step"}, int(metrics["step"]))
+    sampled_tokens, prover_tokens = state["sampled_tokens"], state["prover_tokens"]
+    step = state["step"]
+    if step == 0:
+        history.append({"step": 0, **validate(setup, validation, seed, show, 0)})
+        log(history[-1], 0)
+    while sampled_tokens < settings.sampled_tokens:
+        clock = _Clock()
+        metrics, rollouts = _sample_step(setup, algorithm, problems, settings, seed, step, clock)
+        batch = _training_sequences(algorithm, rollouts)
+        metrics |= {f"train/{name}": value for name, value in learner.update(
+            batch, sampled_tokens / settings.sampled_tokens, seed=_seed(seed, step, 3)).items()}
+        setup.engine.update_weights()
+        clock.lap("update")
+        sampled_tokens += int(metrics.pop("sampled_tokens"))
+        prover_tokens += int(metrics.pop("prover_tokens"))
+        step += 1
+        done = sampled_tokens >= settings.sampled_tokens
+        if step % settings.validate_every == 0 or done:
+            metrics |= validate(setup, validation, seed, show, step)
+        metrics |= {"train/sampled_tokens": sampled_tokens, "train/prover_tokens": prover_tokens, **clock.seconds}
+        history.append({"step": step, **metrics})
+        log(metrics, step)
+        if step % settings.checkpoint_every == 0 or done:
+            save_checkpoint(checkpoint, learner, {
+                "step": step, "sampled_tokens": sampled_tokens, "prover_tokens": prover_tokens, "history": history})
+    return history
+
+
+def _sample_step(setup: Setup, algorithm: Algorithm, problems: Sequence[Problem], settings: ReinforceSettings,
+                 seed: int, step: int, clock: "_Clock") -> tuple[dict[str, float], list[LabelledRollout]]:
+    chosen = [problems[i] for i in _problem_order(len(problems), settings.groups, seed, step)]
+    n_forced = round(settings.forced_fraction * settings.groups)
+    forced = np.where(np.arange(settings.groups) < n_forced, setup.rollout.thinking_budget, 0)
+    rollouts = sample_rollouts(setup.engine, setup.task, setup.policy.tokenizer, setup.policy.template, chosen,
+                               setup.rollout, settings.group_size, _seed(seed, step, 1), forced)
+    clock.lap("sample")
+    prover_tokens = 0
+    if algorithm.needs_success:
+        labelled, _, prover_tokens = label_rollouts(
+            setup.engine, setup.prover, setup.policy.template, rollouts, _seed(seed, step, 2))
+    else:
+        labelled = [LabelledRollout(rollout, rollout.boundaries(setup.policy.template), _EMPTY, _EMPTY)
+                    for rollout in rollouts]
+    clock.lap("prove")
+    free = [rollout for rollout in rollouts if rollout.group >= n_forced] or rollouts
+    rewards = np.array([rollout.reward for rollout in rollouts]).reshape(settings.groups, settings.group_size)
+    metrics = {
+        "sampled_tokens": float(sum(rollout.n_sampled for rollout in rollouts)),
+        "prover_tokens": float(prover_tokens),
+        "train/reward": float(np.mean([rollout.reward for rollout in free])),
+        "train/thinking_tokens": float(np.mean([len(rollout.thought) for rollout in free])),
+        "train/cut_at_budget": float(np.mean([rollout.stop_reason == "length" for rollout in free])),
+        "train/groups_without_signal": float(np.mean(rewards.min(axis=1) == rewards.max(axis=1))),
+    }
+    if n_forced:
+        metrics["train/reward_forced"] = float(rewards[:n_forced].mean())
+    if algorithm.needs_success:
+        metrics["train/success_start"] = float(np.mean([labelled_.success[0] for labelled_ in labelled]))
+        metrics["train/success_end"] = float(np.mean([labelled_.success[-1] for labelled_ in labelled]))
+    return metrics, labelled
+
+
+def _training_sequences(algorithm: Algorithm, rollouts: list[LabelledRollout]) -> list[TrainingSequence]:
+    return [
+        TrainingSequence(
+            token_ids=labelled.rollout.token_ids(), prompt_length=len(labelled.rollout.prompt), weights=weights,
+            trained=labelled.rollout.sampled(), logprobs=labelled.rollout.logprobs())
+        for labelled, weights in zip(rollouts, algorithm.weights(rollouts), strict=True)
+    ]
+
+
+def validate(setup: Setup, problems: Sequence[Problem], seed: int,
+             show: Callable[[list[LabelledRollout], int], None], step: int) -> dict[str, float]:
+    """One natural rollout of each validation problem, the same seed every time: accuracy, length and regret."""
+    if not problems:
+        return {}
+    rollouts: list[Rollout] = sample_rollouts(
+        setup.engine, setup.task, setup.policy.tokenizer, setup.policy.template, problems, setup.rollout, 1,
+        _seed(seed, 0, 4))
+    labelled, _, _ = label_rollouts(
+        setup.engine, setup.prover, setup.policy.template, rollouts, _seed(seed, 0, 5))
+    show(labelled, step)
+    budget = setup.rollout.thinking_budget
+    return {
+        "validation/accuracy": float(np.mean([rollout.reward for rollout in rollouts])),
+        "validation/thinking_tokens": float(np.mean([len(rollout.thought) for rollout in rollouts])),
+        "validation/regret": float(np.mean(
+            [normalized_regret(item.boundaries, item.success, budget) for item in labelled])),
+    }
+
+
+def _problem_order(n_problems: int, n: int, seed: int, step: int) -> list[int]:
+    """The problems of a step: shuffled passes over all of them, computed from the step alone."""
+    indices: list[int] = []
+    position = step * n
+    while len(indices) < n:
+        epoch, offset = divmod(position + len(indices), n_problems)
+        permutation = np.random.default_rng([seed, 6, epoch]).permutation(n_problems)
+        indices += permutation[offset : offset + n - len(indices)].tolist()
+    return indices
+
+
+def _seed(seed: int, step: int, purpose: int) -> int:
+    """An independent seed for each purpose of each step."""
+    return int(np.random.SeedSequence([seed, step, purpose]).generate_state(1, np.uint64)[0] >> np.uint64(2))
+
+
+class _Clock:
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        now = time.perf_counter()
+        self.seconds[f"time/{name}"] = now - self._last
+        self._last = now

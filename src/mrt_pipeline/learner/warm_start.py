@@ -1,0 +1,61 @@
+"""Warm start: maximum likelihood on a task's own imperfect search traces, for policies made from scratch."""
+
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from mrt_pipeline.learner.batch import TrainingSequence
+from mrt_pipeline.learner.learner import Learner, LearnerSettings
+from mrt_pipeline.policy.policy import Policy
+from mrt_pipeline.policy.template import encode_prompt
+from mrt_pipeline.tasks.base import Problem, ScratchTask
+
+_POOL = 16  # batches drawn at once and sorted by length, so that a batch holds traces of similar length
+
+
+def warm_start(
+    policy: Policy, task: ScratchTask, problems: Sequence[Problem], settings: LearnerSettings, steps: int,
+    batch_size: int, seed: int, log: Callable[[dict[str, float], int], None], log_every: int = 50,
+) -> dict[str, float]:
+    """Train `policy` in place on fresh traces for `steps` batches; the last metrics are returned.
+
+    problems: the training problems. log: called with metrics and the step.
+    """
+    learner = Learner(policy.model, settings)
+    rng = np.random.default_rng([seed, 0])
+    prompts = [encode_prompt(policy.tokenizer, problem.question) for problem in problems]
+    pool: list[list[TrainingSequence]] = []
+    metrics: dict[str, float] = {}
+    started, n_tokens = time.perf_counter(), 0
+    for step in range(steps):
+        if not pool:
+            pool = _draw_pool(policy, task, problems, prompts, batch_size, rng)
+        batch = pool.pop()
+        metrics = learner.update(batch, step / steps, seed=step)
+        n_tokens += sum(len(sequence.token_ids) for sequence in batch)
+        if (step + 1) % log_every == 0 or step + 1 == steps:
+            metrics["tokens_per_second"] = n_tokens / (time.perf_counter() - started)
+            log(metrics, step + 1)
+    return metrics
+
+
+def _draw_pool(policy: Policy, task: ScratchTask, problems: Sequence[Problem], prompts: Sequence[list[int]],
+               batch_size: int, rng: np.random.Generator) -> list[list[TrainingSequence]]:
+    drawn = rng.integers(len(problems), size=_POOL * batch_size)
+    traces = [task.search_trace(problems[i], rng) for i in drawn]
+    thoughts, answers = (policy.tokenizer(texts, add_special_tokens=False)["input_ids"] for texts in (
+        [trace.thought for trace in traces], [trace.answer for trace in traces]))
+    sequences = []
+    for i, trace, thought, answer in zip(drawn, traces, thoughts, answers, strict=True):
+        prompt, close, eos = prompts[i], policy.template.close_id, policy.template.eos_id
+        rest = len(thought) + 1 + len(answer) + 1
+        trained = np.ones(rest, dtype=bool)
+        trained[len(thought)] = not trace.cut
+        sequences.append(TrainingSequence(
+            token_ids=np.array([*prompt, *thought, close, *answer, eos]), prompt_length=len(prompt),
+            weights=np.ones(rest), trained=trained))
+    sequences.sort(key=lambda sequence: len(sequence.token_ids))
+    batches = [sequences[k * batch_size : (k + 1) * batch_size] for k in range(_POOL)]
+    rng.shuffle(batches)
+    return batches

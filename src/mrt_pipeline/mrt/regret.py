@@ -1,0 +1,39 @@
+"""Normalised regret: the area between 1 and the anytime curve, up to a token budget.
+
+Definition `paper` follows the released notebook `analysis/code/regret.ipynb` of arXiv 2503.07572: the best comparator
+is taken to be right from the first token on (oracle 1.0), J is interpolated linearly between episode boundaries and at
+the cut-off, held after the end of the trace, and the curve starts at the origin (0, 0). x counts thinking tokens.
+Not reproduced from the notebook: halving the cost of the forced answers, and points beyond the cut-off when
+extrapolating; both are slips there.
+"""
+
+import numpy as np
+
+
+def anytime_area(n_tokens: np.ndarray, success: np.ndarray, budget: float) -> float:
+    """Mean height of one trace's anytime curve over [0, budget], trapezoid rule from (0, 0).
+
+    n_tokens: thinking tokens at the points, non-decreasing, (n,). success: J there, (n,). budget > 0.
+    """
+    if budget <= 0:
+        raise ValueError(f"budget must be positive, got {budget}")
+    x = np.concatenate([[0.0], np.asarray(n_tokens, dtype=np.float64)])
+    y = np.concatenate([[0.0], np.asarray(success, dtype=np.float64)])
+    if np.any(np.diff(x) < 0):
+        raise ValueError("n_tokens must be non-decreasing")
+    inside = x < budget
+    at_budget = np.interp(budget, x, y)  # holds the last value beyond the end
+    return float(np.trapezoid(np.append(y[inside], at_budget), np.append(x[inside], budget)) / budget)
+
+
+def normalized_regret(n_tokens: np.ndarray, success: np.ndarray, budget: float) -> float:
+    """1 - anytime_area: 0 for a trace that is right from the first token on, 1 for one that never is."""
+    return 1.0 - anytime_area(n_tokens, success, budget)
+
+
+def success_at(n_tokens: np.ndarray, success: np.ndarray, budget: float) -> float:
+    """J of the last boundary that fits into the budget: what stopping there would give. Step function, no look-ahead."""
+    index = int(np.searchsorted(np.asarray(n_tokens), budget, side="right")) - 1
+    if index < 0:
+        raise ValueError(f"no boundary within the budget {budget}; the empty prefix (0 tokens) must be a point")
+    return float(np.asarray(success)[index])

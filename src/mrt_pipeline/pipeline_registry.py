@@ -1,0 +1,19 @@
+"""The pipelines one can run."""
+
+from kedro.pipeline import Pipeline
+
+from mrt_pipeline.pipelines import evaluate, ingest, mrt_rl, progress, rollout, warm_start
+
+
+def register_pipelines() -> dict[str, Pipeline]:
+    """Every stage alone, and `mrt_rl`: all stages in order."""
+    stages = {
+        "ingest": ingest.create_pipeline(),
+        "warm_start": warm_start.create_pipeline(),
+        "rollout": rollout.create_pipeline(),
+        "progress": progress.create_pipeline(),
+        "train": mrt_rl.create_pipeline(),
+        "evaluate": evaluate.create_pipeline(),
+    }
+    whole = sum(stages.values(), Pipeline([]))
+    return {**stages, "mrt_rl": whole, "__default__": whole}

@@ -1,0 +1,1 @@
+"""The DAG. The only place, with tracking/ and the command line, that imports kedro."""

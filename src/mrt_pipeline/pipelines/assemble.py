@@ -1,0 +1,67 @@
+"""From typed parameters to the objects that do the work: the one place that knows which name means which class."""
+
+from mrt_pipeline.algorithms.base import Algorithm
+from mrt_pipeline.algorithms.grpo import GRPO
+from mrt_pipeline.algorithms.mrt_online import MRTOnline
+from mrt_pipeline.config import (
+    AlgorithmParams,
+    CountdownTask,
+    GRPOParams,
+    LearnerParams,
+    ProverParams,
+    RolloutParams,
+    SampledProverParams,
+    TinyPolicy,
+    TorchEngineParams,
+)
+from mrt_pipeline.engines.torch_engine import TorchEngine
+from mrt_pipeline.learner.learner import LearnerSettings
+from mrt_pipeline.policy.policy import Policy, build_policy, load_policy
+from mrt_pipeline.rollouts.prover import ExactProver, Prover, SampledProver
+from mrt_pipeline.rollouts.rollout import RolloutSettings
+from mrt_pipeline.tasks.countdown import EPISODE_MARKER, Countdown
+
+
+def make_task(params: CountdownTask) -> Countdown:
+    """The task."""
+    return Countdown(**params.model_dump(exclude={"name"}))
+
+
+def new_policy(params: TinyPolicy, task: Countdown) -> Policy:
+    """A policy with fresh weights."""
+    sizes = params.model_dump(exclude={"name", "warm_start"})
+    return build_policy(task.symbols(), episode_marker=EPISODE_MARKER, seed=params.warm_start.seed, **sizes)
+
+
+def open_policy(ref: dict[str, str]) -> Policy:
+    """The policy that a pipeline's `*_policy` dataset points to."""
+    return load_policy(ref["path"], EPISODE_MARKER)
+
+
+def make_engine(params: TorchEngineParams, policy: Policy) -> TorchEngine:
+    """The engine, on the policy."""
+    return TorchEngine(policy.model, params.batch_size, params.score_tokens)
+
+
+def make_prover(params: ProverParams, policy: Policy, task: Countdown, rollout: RolloutParams) -> Prover:
+    """The meta-prover."""
+    if isinstance(params.root, SampledProverParams):
+        return SampledProver(policy.tokenizer, policy.template, task, params.root.n_answers, rollout.answer_tokens,
+                             rollout.temperature)
+    return ExactProver(policy.tokenizer, policy.template)
+
+
+def make_algorithm(params: AlgorithmParams) -> Algorithm:
+    """The credit assignment."""
+    arguments = params.root.model_dump(exclude={"name", "forced_fraction"})
+    return GRPO(**arguments) if isinstance(params.root, GRPOParams) else MRTOnline(**arguments)
+
+
+def make_learner_settings(params: LearnerParams) -> LearnerSettings:
+    """The optimiser's settings."""
+    return LearnerSettings(**params.model_dump())
+
+
+def make_rollout_settings(params: RolloutParams, thinking_budget: int | None = None) -> RolloutSettings:
+    """Limits of a rollout; another thinking budget if given."""
+    return RolloutSettings(thinking_budget or params.thinking_budget, params.answer_tokens, params.temperature)

@@ -1,0 +1,5 @@
+"""Pipeline `ingest`: a task becomes a table of problems."""
+
+from mrt_pipeline.pipelines.ingest.pipeline import create_pipeline
+
+__all__ = ["create_pipeline"]

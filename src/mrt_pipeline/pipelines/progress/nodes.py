@@ -1,0 +1,28 @@
+"""Nodes of `progress`."""
+
+import pandas as pd
+
+from mrt_pipeline.config import (
+    CountdownTask,
+    EvaluationParams,
+    ProverParams,
+    RolloutParams,
+    TorchEngineParams,
+)
+from mrt_pipeline.evaluation.evaluate import budgets_of
+from mrt_pipeline.pipelines.assemble import make_engine, make_prover, make_task, open_policy
+from mrt_pipeline.rollouts.tables import anytime_table, episodes_table, problems_from_table, queries_from_table
+
+
+def label_progress(
+    rollouts: pd.DataFrame, problems: pd.DataFrame, policy: dict[str, str], task: CountdownTask,
+    engine: TorchEngineParams, prover: ProverParams, rollout: RolloutParams, evaluation: EvaluationParams, seed: int,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Ask the meta-prover for J at every episode boundary (`episodes`) and at every budget (`anytime`) of every trace."""
+    opened = open_policy(policy)
+    judge = make_prover(prover, opened, make_task(task), rollout)
+    budgets = budgets_of(rollout.thinking_budget, evaluation.budget_multiples)
+    queries = queries_from_table(rollouts, problems_from_table(problems), opened.template, budgets)
+    found = judge.success(make_engine(engine, opened), queries, seed)
+    return (episodes_table(rollouts, queries, found, opened.template, judge.name),
+            anytime_table(rollouts, queries, found, budgets))

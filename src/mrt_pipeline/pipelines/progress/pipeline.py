@@ -1,0 +1,17 @@
+"""Wiring of `progress`."""
+
+from kedro.pipeline import Node, Pipeline
+
+from mrt_pipeline.pipelines.progress.nodes import label_progress
+
+LABELLING = ["params:task", "params:engine", "params:prover", "params:rollout", "params:evaluation", "params:seed"]
+
+
+def create_pipeline(**kwargs) -> Pipeline:
+    """rollouts -> episodes and anytime curves, on training and on held-out problems."""
+    return Pipeline([
+        Node(label_progress, ["rollouts", "problems", "base_policy", *LABELLING], ["episodes", "anytime"],
+             name="label_training_progress", tags="progress"),
+        Node(label_progress, ["base_rollouts", "problems", "base_policy", *LABELLING],
+             ["base_episodes", "base_anytime"], name="label_base_on_test", tags="progress"),
+    ])

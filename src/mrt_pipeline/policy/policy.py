@@ -1,0 +1,56 @@
+"""A policy: a causal language model with its tokenizer and think/answer template; building, saving, loading."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
+
+from mrt_pipeline.policy.template import ThinkTemplate
+from mrt_pipeline.policy.tokenizer import THINK_CLOSE, build_symbol_tokenizer
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What is sampled from and trained."""
+
+    model: torch.nn.Module
+    tokenizer: PreTrainedTokenizerBase
+    template: ThinkTemplate
+
+    @property
+    def n_parameters(self) -> int:
+        """Number of parameters, tied ones counted once."""
+        return sum(p.numel() for p in self.model.parameters())
+
+    def save(self, folder: Path) -> None:
+        """Write weights (safetensors), configuration and tokenizer."""
+        self.model.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+
+
+def build_policy(symbols: list[str], hidden_size: int, n_layers: int, n_heads: int, intermediate_size: int,
+                 max_length: int, episode_marker: str, seed: int) -> Policy:
+    """A Llama-style model from scratch over a vocabulary of symbols; sizes as in transformers' LlamaConfig."""
+    tokenizer = build_symbol_tokenizer(symbols)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=hidden_size, num_hidden_layers=n_layers, num_attention_heads=n_heads,
+        num_key_value_heads=n_heads, intermediate_size=intermediate_size, max_position_embeddings=max_length,
+        tie_word_embeddings=True, bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = LlamaForCausalLM(config)
+    return Policy(model, tokenizer, _symbol_template(tokenizer, episode_marker))
+
+
+def load_policy(folder: Path, episode_marker: str) -> Policy:
+    """Load a policy that `Policy.save` wrote."""
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    return Policy(model, tokenizer, _symbol_template(tokenizer, episode_marker))
+
+
+def _symbol_template(tokenizer: PreTrainedTokenizerBase, episode_marker: str) -> ThinkTemplate:
+    return ThinkTemplate.from_text(tokenizer, think_close=THINK_CLOSE, stop_phrase=THINK_CLOSE,
+                                   continuation=episode_marker, episode_markers=[episode_marker])

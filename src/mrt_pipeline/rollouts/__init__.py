@@ -1,0 +1,1 @@
+"""Traces of a policy, their labels and their tables."""

@@ -1,0 +1,119 @@
+"""The meta-prover mu: force the policy to stop and answer, and say how probable a right answer is.
+
+    mu(. | x, z_0:j) = pi(. | x, z_0:j, stop phrase)          J = E[r(x, mu)]          (arXiv 2503.07572, section 4)
+
+`sampled` draws m forced answers and grades them, as the paper does. `exact` sums the probabilities of the accepted
+answers: the same expectation without sampling noise, by one teacher-forced pass over all boundaries of a trace. It
+needs the complete list of accepted answers, so it knows more of the task than a checker does; and where a tokenizer has
+several ways to write an answer, it only counts the canonical one.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from mrt_pipeline.engines.base import Engine, SamplingParams
+from mrt_pipeline.policy.template import ThinkTemplate
+from mrt_pipeline.tasks.base import Problem, Task
+
+
+@dataclass(frozen=True)
+class Query:
+    """Where to ask: a trace's prompt and thought (token ids), and the cuts (n_cuts,), numbers of thinking tokens."""
+
+    problem: Problem
+    prompt: np.ndarray
+    thought: np.ndarray
+    cuts: np.ndarray
+
+
+@dataclass(frozen=True)
+class Success:
+    """J at the cuts of a query: `mean` (n_cuts,) in [0, 1] and its standard error `sem` (n_cuts,); tokens spent."""
+
+    mean: np.ndarray
+    sem: np.ndarray
+    n_tokens: int
+
+
+class Prover(Protocol):
+    """Estimates J."""
+
+    name: str
+
+    def success(self, engine: Engine, queries: Sequence[Query], seed: int) -> list[Success]:
+        """J at every cut of every query. The exact prover ignores the seed."""
+        ...
+
+
+class ExactProver:
+    """J as the summed probability of the accepted answers, each with the end token."""
+
+    name = "exact"
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, template: ThinkTemplate):
+        self.tokenizer, self.template = tokenizer, template
+        self._encoded: dict[str, list[int]] = {}
+
+    def success(self, engine: Engine, queries: Sequence[Query], seed: int = 0) -> list[Success]:
+        """See `Prover.success`."""
+        if not queries:
+            return []
+        answers = [[self._encode(answer) for answer in query.problem.answers] for query in queries]
+        scores = engine.score(
+            [np.concatenate([query.prompt, query.thought]) for query in queries],
+            [len(query.prompt) + query.cuts for query in queries], self.template.stop_phrase, answers)
+        result = []
+        for query, answer, score in zip(queries, answers, scores, strict=True):
+            mean = np.exp(score).sum(axis=1).clip(0.0, 1.0)
+            n_tokens = len(query.prompt) + len(query.thought) + len(query.cuts) * sum(map(len, answer))
+            result.append(Success(mean, np.zeros_like(mean), n_tokens))
+        return result
+
+    def _encode(self, answer: str) -> list[int]:
+        if answer not in self._encoded:
+            ids = self.tokenizer.encode(answer, add_special_tokens=False)
+            self._encoded[answer] = [*ids, self.template.eos_id]
+        return self._encoded[answer]
+
+
+class SampledProver:
+    """J as the mean reward of `n_answers` forced answers of at most `answer_tokens` tokens."""
+
+    name = "sampled"
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, template: ThinkTemplate, task: Task, n_answers: int,
+                 answer_tokens: int, temperature: float = 1.0):
+        self.tokenizer, self.template, self.task, self.n_answers = tokenizer, template, task, n_answers
+        self.params = SamplingParams(max_tokens=answer_tokens, stop_token_ids=(template.eos_id,),
+                                     temperature=temperature, n=n_answers)
+
+    def success(self, engine: Engine, queries: Sequence[Query], seed: int = 0) -> list[Success]:
+        """See `Prover.success`."""
+        prompts = [
+            [*query.prompt, *query.thought[:cut], *self.template.stop_phrase]
+            for query in queries for cut in query.cuts
+        ]
+        completions = iter(engine.sample(prompts, self.params, seed))
+        result = []
+        for query in queries:
+            rewards = np.empty((len(query.cuts), self.n_answers))
+            n_tokens = 0
+            for cut in range(len(query.cuts)):
+                for k in range(self.n_answers):
+                    completion = next(completions)
+                    n_tokens += len(completion.token_ids) + 1
+                    rewards[cut, k] = self._reward(query.problem, completion)
+            mean = rewards.mean(axis=1)
+            sem = np.sqrt(mean * (1 - mean) / self.n_answers)
+            result.append(Success(mean, sem, n_tokens))
+        return result
+
+    def _reward(self, problem: Problem, completion) -> float:
+        if completion.stop_token_id is None:
+            return 0.0
+        text = self.tokenizer.decode(completion.token_ids, skip_special_tokens=True)
+        return self.task.grade(problem, text).reward

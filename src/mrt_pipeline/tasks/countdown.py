@@ -1,0 +1,236 @@
+"""Countdown: reach a target from given numbers, as in 'Stream of Search' (arXiv 2404.03683) and TinyZero.
+
+The variant played here:
+
+* An answer is a *chain*: two numbers are combined, and the result with each further number in turn, so for three
+  numbers `(7 - 3) * 12`. Every number is used exactly once.
+* Operations are `+`, `*` and `-`. As Countdown knows no negative numbers, `-` is the larger minus the smaller,
+  whichever is written first.
+* No intermediate result may exceed `max_result`, which keeps every number one symbol.
+
+A thought is a stream of attempts, each an episode of nine symbols for three numbers:
+`wait 7 - 3 =4 * 12 =48 high`. The verdict (`low`, `high`, `yes`) compares the chain's value with the target.
+"""
+
+import ast
+from dataclasses import dataclass
+from itertools import combinations_with_replacement, permutations, product
+
+import numpy as np
+
+from mrt_pipeline.tasks.base import Grade, Problem, SearchTrace
+
+EPISODE_MARKER = "wait"
+VERDICTS = ("low", "high", "yes")
+_OPERATORS = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*"}
+_MAX_ANSWER_CHARS = 200
+
+
+def combine(left: int, operator: str, right: int) -> int:
+    """Apply one operation; `-` is the absolute difference."""
+    if operator == "+":
+        return left + right
+    if operator == "*":
+        return left * right
+    if operator == "-":
+        return abs(left - right)
+    raise ValueError(f"unknown operator {operator!r}; expected one of + - *")
+
+
+@dataclass(frozen=True)
+class Chain:
+    """A chain of operations, e.g. numbers (7, 3, 12) and operators ("-", "*") for `(7 - 3) * 12`."""
+
+    numbers: tuple[int, ...]
+    operators: tuple[str, ...]
+
+    def results(self) -> list[int]:
+        """The intermediate results, the chain's value last."""
+        value, results = self.numbers[0], []
+        for operator, number in zip(self.operators, self.numbers[1:], strict=True):
+            value = combine(value, operator, number)
+            results.append(value)
+        return results
+
+    def answer(self) -> str:
+        """The chain as an answer string."""
+        text = str(self.numbers[0])
+        for i, (operator, number) in enumerate(zip(self.operators, self.numbers[1:], strict=True)):
+            text = f"{text} {operator} {number}" if i == 0 else f"({text}) {operator} {number}"
+        return text
+
+    def attempt(self, target: int) -> str:
+        """The chain as an episode of the thought."""
+        results = self.results()
+        text = f"{EPISODE_MARKER} {self.numbers[0]}"
+        for operator, number, result in zip(self.operators, self.numbers[1:], results, strict=True):
+            text += f" {operator} {number} ={result}"
+        verdict = "yes" if results[-1] == target else "low" if results[-1] < target else "high"
+        return f"{text} {verdict}"
+
+
+class Countdown:
+    """The task; see the module's docstring for its rules.
+
+    n_numbers: how many numbers a problem gives.
+    max_number: they are drawn from 1..max_number.
+    target_min, target_max: range of targets.
+    max_result: largest intermediate result allowed.
+    max_solutions: problems with more solving chains are left out, since guessing would solve them.
+    cut_fraction: share of search traces that are cut at a random symbol before they answer, so that a warm-started
+        policy can be stopped anywhere.
+    n_train, n_validation, n_test: problems of each split (n_train None: all that are left). Held-out problems. Splits never share a number multiset, so nothing can be memorised.
+    seed: of the split.
+    """
+
+    name = "countdown"
+
+    def __init__(self, n_numbers: int = 3, max_number: int = 12, target_min: int = 10, target_max: int = 99,
+                 max_result: int = 99, max_solutions: int = 4, cut_fraction: float = 0.25, n_validation: int = 200, n_test: int = 600,
+                 n_train: int | None = None, seed: int = 0):
+        self.n_numbers, self.max_number, self.max_result = n_numbers, max_number, max_result
+        self.cut_fraction = cut_fraction
+        self.target_min, self.target_max, self.max_solutions = target_min, target_max, max_solutions
+        self.n_train, self.n_validation, self.n_test, self.seed = n_train, n_validation, n_test, seed
+
+    def chains(self, numbers: tuple[int, ...]) -> list[Chain]:
+        """Every legal chain over `numbers`, one per distinct calculation: the larger of the first two stands first."""
+        found = {}
+        for order in sorted(set(permutations(numbers))):
+            if order[0] < order[1]:
+                continue
+            for operators in product("+-*", repeat=len(numbers) - 1):
+                chain = Chain(order, operators)
+                if max(chain.results()) <= self.max_result:
+                    found[chain] = None
+        return list(found)
+
+    def problems(self) -> list[Problem]:
+        """All problems, split by number multiset: test first, then validation, the rest is train."""
+        by_multiset = {}
+        for numbers in combinations_with_replacement(range(1, self.max_number + 1), self.n_numbers):
+            solutions = {}
+            for chain in self.chains(numbers):
+                solutions.setdefault(chain.results()[-1], []).append(chain)
+            by_multiset[numbers] = [
+                (target, chains) for target, chains in sorted(solutions.items())
+                if self.target_min <= target <= self.target_max and len(chains) <= self.max_solutions
+            ]
+        rng = np.random.default_rng(self.seed)
+        multisets = list(by_multiset)
+        rng.shuffle(multisets)
+        splits = {"test": [], "validation": [], "train": []}
+        quota = {"test": self.n_test, "validation": self.n_validation, "train": self.n_train or 10**9}
+        for numbers in map(tuple, multisets):
+            split = next((name for name in splits if len(splits[name]) < quota[name]), None)
+            if split is None:
+                break
+            splits[split] += [self._problem(numbers, target, chains, split) for target, chains in by_multiset[numbers]]
+        for name, found in splits.items():
+            if name != "train" and len(found) < quota[name]:
+                raise ValueError(f"countdown has only {len(found)} problems left for the {name} split, "
+                                 f"{quota[name]} were asked for: raise task.max_number or lower task.n_{name}")
+        return [problem for name in ("train", "validation", "test") for problem in splits[name][: quota[name]]]
+
+    def _problem(self, numbers: tuple[int, ...], target: int, chains: list[Chain], split: str) -> Problem:
+        surfaces = set()
+        for chain in chains:
+            swapped = (chain.numbers[1], chain.numbers[0], *chain.numbers[2:])
+            surfaces |= {chain.answer(), Chain(swapped, chain.operators).answer()}
+        text = " ".join(map(str, numbers))
+        return Problem(
+            problem_id=f"countdown-{'-'.join(map(str, numbers))}-{target}", source=self.name, split=split,
+            question=f"{text} make {target}", answers=tuple(sorted(surfaces)),
+            metadata={"numbers": list(numbers), "target": target, "n_solutions": len(chains)},
+        )
+
+    def grade(self, problem: Problem, answer: str) -> Grade:
+        """Grade an answer by walking its syntax tree; the text is never evaluated."""
+        chain = self._parse(answer)
+        if chain is None:
+            return Grade.UNPARSED
+        if sorted(chain.numbers) != sorted(problem.metadata["numbers"]):
+            return Grade.WRONG
+        results = chain.results()
+        legal = max(results) <= self.max_result
+        return Grade.CORRECT if legal and results[-1] == problem.metadata["target"] else Grade.WRONG
+
+    def _parse(self, answer: str) -> Chain | None:
+        """The chain that `answer` writes down, or None if it is not one."""
+        if len(answer) > _MAX_ANSWER_CHARS:
+            return None
+        try:
+            node = ast.parse(answer.strip(), mode="eval").body
+        except (SyntaxError, ValueError, MemoryError, RecursionError):
+            return None
+        numbers, operators = [], []
+        while isinstance(node, ast.BinOp) and type(node.op) in _OPERATORS:
+            if not (isinstance(node.right, ast.Constant) and type(node.right.value) is int):
+                return None
+            numbers.append(node.right.value)
+            operators.append(_OPERATORS[type(node.op)])
+            node = node.left
+        if not (isinstance(node, ast.Constant) and type(node.value) is int) or len(numbers) != self.n_numbers - 1:
+            return None
+        return Chain((node.value, *reversed(numbers)), tuple(reversed(operators)))
+
+    def symbols(self) -> list[str]:
+        """The vocabulary: numbers, numbers with the brackets of an answer (`(7`, `3)`), results, operators, words."""
+        inputs = range(1, self.max_number + 1)
+        opening = "(" * (self.n_numbers - 2)
+        return [
+            *map(str, range(max(self.target_max, self.max_number) + 1)),
+            *(f"{opening}{n}" for n in inputs if opening), *(f"{n})" for n in inputs),
+            *(f"={n}" for n in range(self.max_result + 1)),
+            "+", "-", "*", "make", EPISODE_MARKER, *VERDICTS,
+        ]
+
+    def search_trace(self, problem: Problem, rng: np.random.Generator) -> SearchTrace:
+        """An imperfect search for warm-starting: it repeats itself, stops early, or goes on after the answer is found.
+
+        Every habit is drawn once per trace, so that a policy trained on a mix of traces has all of them and RL can
+        choose among them. The mix is the one measured to leave most room for learning how to search.
+        """
+        target = problem.metadata["target"]
+        untried = self.chains(tuple(problem.metadata["numbers"]))
+        rng.shuffle(untried)
+        if rng.random() < 0.4:  # a noisy heuristic: chains near the target first
+            distance = np.array([abs(chain.results()[-1] - target) for chain in untried])
+            untried = [untried[i] for i in np.argsort(distance + rng.normal(0, 20, len(untried)), kind="stable")]
+        untried = untried[::-1]  # popped from the end
+        repeat = rng.choice([0.0, 0.3, 0.6], p=[0.3, 0.4, 0.3])
+        stop_early = rng.choice([0.0, 0.12], p=[0.6, 0.4])
+        go_on = rng.choice([0.0, 0.5, 0.9], p=[0.3, 0.3, 0.4])
+        most_episodes = rng.choice([8, 16, 26], p=[0.2, 0.3, 0.5])
+        tried, found = [], False
+        while len(tried) < most_episodes:
+            again = max(repeat, 0.5) if found else repeat
+            if tried and (not untried or rng.random() < again):
+                chain = tried[rng.integers(len(tried))]
+            else:
+                chain = untried.pop()
+            tried.append(chain)
+            found = found or chain.results()[-1] == target
+            if rng.random() < (1 - go_on if found else stop_early):
+                break
+        symbols = " ".join(chain.attempt(target) for chain in tried).split()
+        cut = rng.random() < self.cut_fraction
+        if cut:
+            symbols = symbols[: rng.integers(len(symbols) + 1)]
+        complete = tried[: len(symbols) // self._episode_length]
+        return SearchTrace(" ".join(symbols), self._conclude(complete, problem, rng).answer(), cut)
+
+    @property
+    def _episode_length(self) -> int:
+        return 3 * self.n_numbers
+
+    def _conclude(self, tried: list[Chain], problem: Problem, rng: np.random.Generator) -> Chain:
+        """The chain to answer with: the one found, now and then the last one instead; else the nearest; else a guess."""
+        target = problem.metadata["target"]
+        if not tried:
+            chains = self.chains(tuple(problem.metadata["numbers"]))
+            return chains[rng.integers(len(chains))]
+        found = [chain for chain in tried if chain.results()[-1] == target]
+        if found and tried[-1] not in found and rng.random() < 0.05:
+            return tried[-1]
+        return found[-1] if found else min(tried, key=lambda chain: abs(chain.results()[-1] - target))

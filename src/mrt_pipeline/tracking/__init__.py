@@ -1,0 +1,1 @@
+"""MLflow, where kedro-mlflow does not reach."""

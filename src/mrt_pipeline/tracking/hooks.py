@@ -1,0 +1,75 @@
+"""One `kedro run` is one MLflow run: kedro-mlflow's hook, with typed parameters, git state and a closing word."""
+
+import logging
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import mlflow
+from kedro.framework.hooks import hook_impl
+from kedro.io import DataCatalog
+from kedro.pipeline import Pipeline
+from kedro_mlflow.framework.hooks.mlflow_hook import MlflowHook
+
+from mrt_pipeline.config_loader import flatten
+
+logger = logging.getLogger(__name__)
+
+
+class TrackingHook(MlflowHook):
+    """See the module's docstring."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._parameters: dict[str, Any] = {}
+        self._project_path = Path.cwd()
+
+    @hook_impl
+    def after_context_created(self, context) -> None:
+        """Read mlflow.yml; the parameters are composed here, so that wrong ones are refused before anything starts."""
+        self._parameters = context.config_loader["parameters"]
+        self._project_path = context.project_path
+        super().after_context_created(context)
+
+    @hook_impl
+    def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog) -> None:
+        """Start the run; log the resolved configuration, flattened and as a file."""
+        quiet = {name: value for name, value in run_params.items() if name not in ("runtime_params", "project_path")}
+        super().before_pipeline_run(quiet, pipeline, catalog)
+        if not self._is_mlflow_enabled:
+            return
+        mlflow.log_params(flatten(self._parameters))
+        mlflow.log_dict(self._parameters, "parameters.yaml")
+        overrides = ",".join(f"{name}={value}" for name, value in flatten(run_params["runtime_params"] or {}).items())
+        command = f"kedro run --pipeline={'+'.join(run_params['pipeline_names'] or ['__default__'])}"
+        names = {group: self._parameters[group]["name"] for group in ("task", "policy", "engine", "prover", "algorithm")}
+        mlflow.set_tags({
+            **names, **git_state(self._project_path), "pipeline": "+".join(run_params["pipeline_names"] or ["mrt_rl"]),
+            "kedro_command": f'{command} --params "{overrides}"' if overrides else command})
+        mlflow.set_tag("mlflow.runName", f"{names['algorithm']} seed={self._parameters['seed']}")
+
+    def _log_param(self, name: str, value: Any) -> None:
+        """kedro-mlflow would log each typed parameter model as one string; all are logged flattened at the start."""
+
+    @hook_impl
+    def after_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog) -> None:
+        """End the run; print the report, if one was made, and where to look next."""
+        run = mlflow.active_run()
+        super().after_pipeline_run(run_params, pipeline, catalog)
+        if "report" in pipeline.all_outputs():
+            print("\n" + catalog.load("report"))
+            print("Look next: `kedro mlflow ui` (compare runs; regret and accuracy have the budget as their step), "
+                  "`kedro viz`, and the tables and figures in data/.")
+            if run:
+                print(f"This run: {run.info.run_name} ({run.info.run_id})")
+
+
+def git_state(folder: Path) -> dict[str, str]:
+    """The commit and whether the work tree had changes; empty outside a git checkout."""
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return {"git_commit": git("rev-parse", "HEAD"), "git_dirty": str(bool(git("status", "--porcelain"))).lower()}
+    except (OSError, subprocess.CalledProcessError):
+        return {}
