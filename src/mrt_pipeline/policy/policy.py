@@ -5,9 +5,12 @@ from pathlib import Path
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
+from transformers.utils.logging import disable_progress_bar
 
 from mrt_pipeline.policy.template import ThinkTemplate
 from mrt_pipeline.policy.tokenizer import THINK_CLOSE, build_symbol_tokenizer
+
+disable_progress_bar()  # one bar for each small file loaded or saved would bury the training's own
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,7 @@ class TrackingHook(MlflowHook):
     @hook_impl
     def after_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog) -> None:
         """End the run; print the report, if one was made, and where to look next."""
-        run = mlflow.active_run()
+        run = mlflow.active_run() and mlflow.get_run(mlflow.active_run().info.run_id)
         super().after_pipeline_run(run_params, pipeline, catalog)
         if "report" in pipeline.all_outputs():
             print("\n" + catalog.load("report"))

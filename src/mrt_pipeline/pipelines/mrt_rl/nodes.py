@@ -74,7 +74,7 @@ def train_policy(
     if checkpoint.exists():
         logger.info("Training goes on from the checkpoint in %s", checkpoint)
 
-    with tqdm(total=settings.sampled_tokens, desc=algorithm.root.name, unit="token", unit_scale=True) as bar:
+    with tqdm(total=settings.sampled_tokens, desc=algorithm.root.name, unit="token", unit_scale=True, disable=None) as bar:
         def log(metrics: dict[str, float], step: int) -> None:
             log_metrics(metrics, step)
             if "train/reward" in metrics:

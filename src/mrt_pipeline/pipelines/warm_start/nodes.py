@@ -17,6 +17,7 @@ from mrt_pipeline.tracking.runs import log_metrics
 
 logger = logging.getLogger(__name__)
 _FOLDER = Path("data/06_models/warm_start")
+_REPORT_EVERY = 200
 _DONE = "warm_start.json"  # written last: a folder without it is unfinished
 
 
@@ -30,10 +31,12 @@ def warm_start_policy(problems: pd.DataFrame, task: CountdownTask, policy: TinyP
     game = make_task(task)
     fresh = new_policy(policy, game)
     params = policy.warm_start
-    with tqdm(total=params.steps, desc="warm start", unit="step") as bar:
+    with tqdm(total=params.steps, desc="warm start", unit="step", disable=None) as bar:
         def log(metrics: dict[str, float], step: int) -> None:
             bar.update(step - bar.n)
             bar.set_postfix(loss=f"{metrics['loss']:.3f}")
+            if step % _REPORT_EVERY == 0:
+                bar.write(f"warm start, step {step:4d} of {params.steps}: loss {metrics['loss']:.3f}")
             log_metrics({f"warm_start/{name}": value for name, value in metrics.items()}, step)
 
         metrics = warm_start(fresh, game, problems_from_table(problems, "train"),
