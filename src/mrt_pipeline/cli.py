@@ -4,8 +4,8 @@ import copy
 import warnings
 
 import click
-from kedro.framework.cli.project import run as kedro_run
 from kedro import KedroDeprecationWarning
+from kedro.framework.cli.project import run as kedro_run
 
 from mrt_pipeline.errors import InputError
 

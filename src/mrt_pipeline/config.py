@@ -160,7 +160,8 @@ class EvaluationParams(_Group):
     n_problems: PositiveInt = Field(description="held-out problems used")
     n_rollouts: PositiveInt = Field(description="traces of each problem")
     budget_multiples: list[Annotated[float, Field(gt=0)]] = Field(
-        min_length=1, description="budgets, in multiples of the training budget")
+        min_length=1, description="budgets, in multiples of the training budget"
+    )
     n_resamples: PositiveInt = Field(description="bootstrap resamples over problems")
     confidence: Annotated[float, Field(gt=0, lt=1)] = Field(description="level of the intervals")
     seed: int = Field(description="of the traces; the same for all policies, which makes comparisons paired")
@@ -182,11 +183,14 @@ class Parameters(_Group):
 
     @model_validator(mode="after")
     def _fits_context(self) -> "Parameters":
-        longest = max(self.rollout.thinking_budget, *(
-            round(multiple * self.rollout.thinking_budget) for multiple in self.evaluation.budget_multiples))
+        longest = max(
+            self.rollout.thinking_budget,
+            *(round(multiple * self.rollout.thinking_budget) for multiple in self.evaluation.budget_multiples),
+        )
         if longest + self.rollout.answer_tokens + 16 > self.policy.max_length:
             raise ValueError(
                 f"a trace of {longest} thinking tokens (rollout.thinking_budget x the largest of "
                 f"evaluation.budget_multiples) and its answer do not fit into policy.max_length "
-                f"{self.policy.max_length}: raise that, or lower the budget")
+                f"{self.policy.max_length}: raise that, or lower the budget"
+            )
         return self

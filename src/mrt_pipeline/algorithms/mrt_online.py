@@ -46,6 +46,7 @@ class MRTOnline:
             scale = max(float(np.sqrt(np.mean(pooled**2))) if len(pooled) else 0.0, 1e-6)
         return [
             labelled.rollout.per_token(
-                advantage + self.alpha / scale * credit[token_episodes(labelled.boundaries)], advantage)
+                advantage + self.alpha / scale * credit[token_episodes(labelled.boundaries)], advantage
+            )
             for labelled, advantage, credit in zip(rollouts, advantages, credits, strict=True)
         ]

@@ -59,7 +59,10 @@ class Engine(Protocol):
     """Samples and scores tokens. Sampling is repeatable: same weights, prompts, parameters and seed, same tokens."""
 
     def sample(
-        self, prompts: Sequence[Sequence[int]], params: SamplingParams, seed: int,
+        self,
+        prompts: Sequence[Sequence[int]],
+        params: SamplingParams,
+        seed: int,
         min_tokens: int | Sequence[int] = 0,
     ) -> list[Completion]:
         """`params.n` completions of each prompt, those of one prompt side by side: len(prompts) * n.
@@ -69,7 +72,10 @@ class Engine(Protocol):
         ...
 
     def score(
-        self, traces: Sequence[Sequence[int]], cuts: Sequence[Sequence[int]], suffix: Sequence[int],
+        self,
+        traces: Sequence[Sequence[int]],
+        cuts: Sequence[Sequence[int]],
+        suffix: Sequence[int],
         continuations: Sequence[Sequence[Sequence[int]]],
     ) -> list[np.ndarray]:
         """Log-likelihood of continuations after cutting traces short.

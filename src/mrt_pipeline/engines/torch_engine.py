@@ -60,7 +60,10 @@ class TorchEngine:
 
     @torch.inference_mode()
     def sample(
-        self, prompts: Sequence[Sequence[int]], params: SamplingParams, seed: int,
+        self,
+        prompts: Sequence[Sequence[int]],
+        params: SamplingParams,
+        seed: int,
         min_tokens: int | Sequence[int] = 0,
     ) -> list[Completion]:
         """See `Engine.sample`."""
@@ -76,7 +79,8 @@ class TorchEngine:
                 completion
                 for start in range(0, len(prompts), step)
                 for completion in self._sample_batch(
-                    prompts[start : start + step], params, least[start : start + step], generator)
+                    prompts[start : start + step], params, least[start : start + step], generator
+                )
             ]
         finally:
             self.model.train(was_training)
@@ -89,9 +93,9 @@ class TorchEngine:
         for row, prompt in enumerate(prompts):  # padded on the left: all rows go on from the same column
             ids[row, longest - len(prompt) :] = torch.as_tensor(prompt, dtype=torch.long)
         padding = (longest - lengths).to(device)
-        cache = Cache(layers=[
-            _PreallocatedLayer(longest + params.max_tokens) for _ in range(self.model.config.num_hidden_layers)
-        ])
+        cache = Cache(
+            layers=[_PreallocatedLayer(longest + params.max_tokens) for _ in range(self.model.config.num_hidden_layers)]
+        )
         columns = torch.arange(longest, device=device)
         mask = None
         if int(padding.max()):
@@ -100,8 +104,14 @@ class TorchEngine:
             mask |= torch.eye(longest, dtype=torch.bool, device=device)  # a padded query must see something
             mask = mask[:, None]
         positions = (columns - padding[:, None]).clamp(min=0)
-        logits = self.model(input_ids=ids.to(device), attention_mask=mask, position_ids=positions,
-                            past_key_values=cache, use_cache=True, logits_to_keep=1).logits[:, -1]
+        logits = self.model(
+            input_ids=ids.to(device),
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        ).logits[:, -1]
 
         rows = torch.arange(len(prompts), device=device).repeat_interleave(n)
         if n > 1:
@@ -128,14 +138,21 @@ class TorchEngine:
                 mask = (torch.arange(length, device=device) >= padding[:, None])[:, None, None]
             else:
                 mask = None
-            logits = self.model(input_ids=tokens[:, None], attention_mask=mask,
-                                position_ids=(length - 1 - padding)[:, None], past_key_values=cache,
-                                use_cache=True).logits[:, -1]
+            logits = self.model(
+                input_ids=tokens[:, None],
+                attention_mask=mask,
+                position_ids=(length - 1 - padding)[:, None],
+                past_key_values=cache,
+                use_cache=True,
+            ).logits[:, -1]
         return state.completions()
 
     @torch.inference_mode()
     def score(
-        self, traces: Sequence[Sequence[int]], cuts: Sequence[Sequence[int]], suffix: Sequence[int],
+        self,
+        traces: Sequence[Sequence[int]],
+        cuts: Sequence[Sequence[int]],
+        suffix: Sequence[int],
         continuations: Sequence[Sequence[Sequence[int]]],
     ) -> list[np.ndarray]:
         """See `Engine.score`. All branches of a trace share it in one pass, under a tree-shaped attention mask."""
@@ -151,8 +168,13 @@ class TorchEngine:
             packed = pack_trees([traces[i] for i in batch], [cuts[i] for i in batch], [trees[i] for i in batch])
             ids, positions, mask = (torch.from_numpy(a).to(self.model.device) for a in packed[:3])
             branch_length = packed[3]
-            logits = self.model(input_ids=ids, position_ids=positions, attention_mask=mask[:, None],
-                                use_cache=False, logits_to_keep=branch_length).logits
+            logits = self.model(
+                input_ids=ids,
+                position_ids=positions,
+                attention_mask=mask[:, None],
+                use_cache=False,
+                logits_to_keep=branch_length,
+            ).logits
             logprobs = torch.log_softmax(logits.float(), dim=-1)
             for row, i in enumerate(batch):
                 tree, n_cuts = trees[i], len(cuts[i])
@@ -225,14 +247,20 @@ class _SamplingState:
         """All rows as completions."""
         tokens, logprobs, sampled = (a.cpu().numpy() for a in (self.tokens, self.logprobs, self.sampled))
         length, natural, stop_token, stop_logprob = (
-            a.tolist() for a in (self.length, self.natural_length, self.stop_token, self.stop_logprob))
+            a.tolist() for a in (self.length, self.natural_length, self.stop_token, self.stop_logprob)
+        )
         result = []
         for row, n in enumerate(length):
             stopped = stop_token[row] >= 0
-            result.append(Completion(
-                token_ids=tokens[row, :n].copy(), logprobs=logprobs[row, :n].astype(np.float32),
-                sampled=sampled[row, :n].copy(), stop_reason=StopReason.STOP if stopped else StopReason.LENGTH,
-                stop_token_id=stop_token[row] if stopped else None, stop_logprob=stop_logprob[row],
-                natural_length=natural[row] if natural[row] >= 0 else n,
-            ))
+            result.append(
+                Completion(
+                    token_ids=tokens[row, :n].copy(),
+                    logprobs=logprobs[row, :n].astype(np.float32),
+                    sampled=sampled[row, :n].copy(),
+                    stop_reason=StopReason.STOP if stopped else StopReason.LENGTH,
+                    stop_token_id=stop_token[row] if stopped else None,
+                    stop_logprob=stop_logprob[row],
+                    natural_length=natural[row] if natural[row] >= 0 else n,
+                )
+            )
         return result

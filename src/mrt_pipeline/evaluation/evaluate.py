@@ -19,8 +19,9 @@ def budgets_of(thinking_budget: int, multiples: Sequence[float]) -> list[int]:
     return sorted({max(1, round(thinking_budget * multiple)) for multiple in multiples})
 
 
-def regret_by_budget(episodes: pd.DataFrame, budgets: Sequence[int], confidence: float, n_resamples: int,
-                     seed: int) -> pd.DataFrame:
+def regret_by_budget(
+    episodes: pd.DataFrame, budgets: Sequence[int], confidence: float, n_resamples: int, seed: int
+) -> pd.DataFrame:
     """Normalised regret (definition `paper`) of every policy in an `episodes` table: a `regret` table.
 
     Mean over the traces of a problem, then over problems, with bootstrap intervals over problems.
@@ -31,15 +32,31 @@ def regret_by_budget(episodes: pd.DataFrame, budgets: Sequence[int], confidence:
             curves = _curves(table if forced else table[~table["forced"]])
             for budget in budgets:
                 means = problem_means(
-                    [normalized_regret(x, y, budget) for _, x, y in curves], [problem for problem, _, _ in curves])
+                    [normalized_regret(x, y, budget) for _, x, y in curves], [problem for problem, _, _ in curves]
+                )
                 regret, low, high = mean_interval(means, confidence, n_resamples, seed)
-                rows.append({"policy": policy, "budget": budget, "forced": forced, "regret": regret, "ci_low": low,
-                             "ci_high": high, "definition": "paper"})
+                rows.append(
+                    {
+                        "policy": policy,
+                        "budget": budget,
+                        "forced": forced,
+                        "regret": regret,
+                        "ci_low": low,
+                        "ci_high": high,
+                        "definition": "paper",
+                    }
+                )
     return pd.DataFrame(rows)
 
 
-def accuracy_by_budget(anytime: pd.DataFrame, rollouts: pd.DataFrame, budgets: Sequence[int], confidence: float,
-                       n_resamples: int, seed: int) -> pd.DataFrame:
+def accuracy_by_budget(
+    anytime: pd.DataFrame,
+    rollouts: pd.DataFrame,
+    budgets: Sequence[int],
+    confidence: float,
+    n_resamples: int,
+    seed: int,
+) -> pd.DataFrame:
     """Mean success and thinking tokens of every policy at every budget: an `accuracy` table."""
     length = rollouts.set_index(["policy", "problem_id", "rollout_id"])["natural_length"]
     rows = []
@@ -52,8 +69,17 @@ def accuracy_by_budget(anytime: pd.DataFrame, rollouts: pd.DataFrame, budgets: S
             accuracy, low, high = mean_interval(means, confidence, n_resamples, seed)
             natural = length.loc[pd.MultiIndex.from_frame(points[["policy", "problem_id", "rollout_id"]])]
             spent = float(budget) if forced else float(np.minimum(natural, budget).mean())
-            rows.append({"policy": policy, "budget": budget, "forced": bool(forced), "accuracy": accuracy,
-                         "ci_low": low, "ci_high": high, "thinking_tokens": spent})
+            rows.append(
+                {
+                    "policy": policy,
+                    "budget": budget,
+                    "forced": bool(forced),
+                    "accuracy": accuracy,
+                    "ci_low": low,
+                    "ci_high": high,
+                    "thinking_tokens": spent,
+                }
+            )
     return pd.DataFrame(rows)
 
 

@@ -50,8 +50,16 @@ def collate(sequences: Sequence[TrainingSequence], device: torch.device | str = 
         weights[row, rest], trained[row, rest] = sequence.weights, sequence.trained
         if sequence.logprobs is not None:
             logprobs[row, rest] = sequence.logprobs
-    tensors = [torch.from_numpy(a).to(device) for a in (ids, ids[:, first:].copy(), weights[:, first:].copy(),
-                                                        trained[:, first:].copy(), logprobs[:, first:].copy())]
+    tensors = [
+        torch.from_numpy(a).to(device)
+        for a in (
+            ids,
+            ids[:, first:].copy(),
+            weights[:, first:].copy(),
+            trained[:, first:].copy(),
+            logprobs[:, first:].copy(),
+        )
+    ]
     with_logprobs = sequences[0].logprobs is not None
     return MicroBatch(*tensors[:4], tensors[4] if with_logprobs else None)
 

@@ -90,7 +90,8 @@ class Learner:
             if not torch.isfinite(norm):
                 raise FloatingPointError(
                     f"the gradient became {float(norm)} in update {self.n_updates}: lower learner.learning_rate, or "
-                    "look at the last sample traces; the last checkpoint is intact")
+                    "look at the last sample traces; the last checkpoint is intact"
+                )
             for optimizer in self.optimizers:
                 optimizer.step()
                 optimizer.zero_grad()
@@ -110,8 +111,16 @@ class Learner:
             with torch.no_grad():
                 reference, _ = token_logprobs(self.reference, batch)
         terms = policy_loss(
-            logprobs, batch.weights, batch.trained, n_tokens, batch.logprobs, reference,
-            self.settings.clip_low, self.settings.clip_high, self.settings.kl_beta)
+            logprobs,
+            batch.weights,
+            batch.trained,
+            n_tokens,
+            batch.logprobs,
+            reference,
+            self.settings.clip_low,
+            self.settings.clip_high,
+            self.settings.kl_beta,
+        )
         self.accelerator.backward(terms.loss)
         totals["loss"] += float(terms.loss.detach())
         totals["kl"] += terms.kl
@@ -121,7 +130,7 @@ class Learner:
 
 
 def token_logprobs(model, batch: MicroBatch) -> tuple[torch.Tensor, torch.Tensor]:
-    """Log-probability of every target token and the entropy (in nats, without gradient) it was drawn with: (rows, kept)."""
+    """Log-probability of every target token, and the entropy it was drawn with (nats, no gradient): (rows, kept)."""
     kept = batch.targets.shape[1]
     logits = model(input_ids=batch.token_ids, use_cache=False, logits_to_keep=kept + 1).logits[:, :-1].float()
     normalized = torch.log_softmax(logits, dim=-1)
@@ -132,8 +141,12 @@ def token_logprobs(model, batch: MicroBatch) -> tuple[torch.Tensor, torch.Tensor
 
 def _build_optimizers(model, settings: LearnerSettings) -> list[torch.optim.Optimizer]:
     trainable = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    embeddings = {id(p) for layer in (model.get_input_embeddings(), model.get_output_embeddings())
-                  if layer is not None for p in layer.parameters()}
+    embeddings = {
+        id(p)
+        for layer in (model.get_input_embeddings(), model.get_output_embeddings())
+        if layer is not None
+        for p in layer.parameters()
+    }
     muon = []
     if settings.optimizer == "muon":
         muon = [p for _, p in trainable if p.ndim == 2 and id(p) not in embeddings]
@@ -141,8 +154,11 @@ def _build_optimizers(model, settings: LearnerSettings) -> list[torch.optim.Opti
         raise ValueError(f"unknown optimizer {settings.optimizer!r}; expected 'adamw' or 'muon'")
     in_muon = {id(p) for p in muon}
     rest = [p for _, p in trainable if id(p) not in in_muon]
-    optimizers = [torch.optim.AdamW(rest, lr=settings.learning_rate, betas=(settings.beta1, settings.beta2),
-                                    weight_decay=settings.weight_decay)]
+    optimizers = [
+        torch.optim.AdamW(
+            rest, lr=settings.learning_rate, betas=(settings.beta1, settings.beta2), weight_decay=settings.weight_decay
+        )
+    ]
     if muon:
         optimizers.append(torch.optim.Muon(muon, lr=settings.muon_learning_rate, weight_decay=settings.weight_decay))
     for optimizer in optimizers:

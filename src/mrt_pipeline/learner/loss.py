@@ -5,8 +5,8 @@
 
 A weight w_t is whatever an algorithm's credit assignment says; with w = group-centred reward this is GRPO (arXiv
 2402.03300) with the token-level mean and the asymmetric clipping of DAPO (arXiv 2503.14476). Without old
-log-probabilities rho is replaced by log pi, which has the same gradient at pi = pi_old: w = 1 is then maximum likelihood
-(STaR, warm start).
+log-probabilities rho is replaced by log pi, which has the same gradient at pi = pi_old: w = 1 is then maximum
+likelihood (STaR, warm start).
 KL is the non-negative estimator exp(d) - d - 1 with d = log pi_ref - log pi.
 """
 
@@ -30,9 +30,15 @@ class LossTerms:
 
 
 def policy_loss(
-    logprobs: torch.Tensor, weights: torch.Tensor, trained: torch.Tensor, normalizer: float,
-    old_logprobs: torch.Tensor | None = None, reference_logprobs: torch.Tensor | None = None,
-    clip_low: float = 0.2, clip_high: float = 0.28, kl_beta: float = 0.0,
+    logprobs: torch.Tensor,
+    weights: torch.Tensor,
+    trained: torch.Tensor,
+    normalizer: float,
+    old_logprobs: torch.Tensor | None = None,
+    reference_logprobs: torch.Tensor | None = None,
+    clip_low: float = 0.2,
+    clip_high: float = 0.28,
+    kl_beta: float = 0.0,
 ) -> LossTerms:
     """Loss of a micro-batch.
 

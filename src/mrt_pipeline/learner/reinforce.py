@@ -58,8 +58,14 @@ class Setup:
 
 
 def reinforce(
-    setup: Setup, algorithm: Algorithm, learner: Learner, problems: Sequence[Problem],
-    validation: Sequence[Problem], settings: ReinforceSettings, seed: int, checkpoint: Path,
+    setup: Setup,
+    algorithm: Algorithm,
+    learner: Learner,
+    problems: Sequence[Problem],
+    validation: Sequence[Problem],
+    settings: ReinforceSettings,
+    seed: int,
+    checkpoint: Path,
     log: Callable[[dict[str, float], int], None],
     show: Callable[[list[LabelledRollout], int], None] = lambda rollouts, step: None,
 ) -> list[dict[str, float]]:
@@ -69,8 +75,7 @@ def reinforce(
     logged again, so that the record of the resumed run is complete.
     log: called with the metrics of a step. show: called with a few rollouts after each validation.
     """
-    state = load_checkpoint(checkpoint, learner) or {
-        "step": 0, "sampled_tokens": 0, "prover_tokens": 0, "history": []}
+    state = load_checkpoint(checkpoint, learner) or {"step": 0, "sampled_tokens": 0, "prover_tokens": 0, "history": []}
     setup.engine.update_weights()
     history: list[dict[str, float]] = state["history"]
     for metrics in history:
@@ -84,8 +89,12 @@ def reinforce(
         clock = _Clock()
         metrics, rollouts = _sample_step(setup, algorithm, problems, settings, seed, step, clock)
         batch = _training_sequences(algorithm, rollouts)
-        metrics |= {f"train/{name}": value for name, value in learner.update(
-            batch, sampled_tokens / settings.sampled_tokens, seed=_seed(seed, step, 3)).items()}
+        metrics |= {
+            f"train/{name}": value
+            for name, value in learner.update(
+                batch, sampled_tokens / settings.sampled_tokens, seed=_seed(seed, step, 3)
+            ).items()
+        }
         setup.engine.update_weights()
         clock.lap("update")
         sampled_tokens += int(metrics.pop("sampled_tokens"))
@@ -98,26 +107,47 @@ def reinforce(
         history.append({"step": step, **metrics})
         log(metrics, step)
         if step % settings.checkpoint_every == 0 or done:
-            save_checkpoint(checkpoint, learner, {
-                "step": step, "sampled_tokens": sampled_tokens, "prover_tokens": prover_tokens, "history": history})
+            save_checkpoint(
+                checkpoint,
+                learner,
+                {"step": step, "sampled_tokens": sampled_tokens, "prover_tokens": prover_tokens, "history": history},
+            )
     return history
 
 
-def _sample_step(setup: Setup, algorithm: Algorithm, problems: Sequence[Problem], settings: ReinforceSettings,
-                 seed: int, step: int, clock: "_Clock") -> tuple[dict[str, float], list[LabelledRollout]]:
+def _sample_step(
+    setup: Setup,
+    algorithm: Algorithm,
+    problems: Sequence[Problem],
+    settings: ReinforceSettings,
+    seed: int,
+    step: int,
+    clock: "_Clock",
+) -> tuple[dict[str, float], list[LabelledRollout]]:
     chosen = [problems[i] for i in _problem_order(len(problems), settings.groups, seed, step)]
     n_forced = round(settings.forced_fraction * settings.groups)
     forced = np.where(np.arange(settings.groups) < n_forced, setup.rollout.thinking_budget, 0)
-    rollouts = sample_rollouts(setup.engine, setup.task, setup.policy.tokenizer, setup.policy.template, chosen,
-                               setup.rollout, settings.group_size, _seed(seed, step, 1), forced)
+    rollouts = sample_rollouts(
+        setup.engine,
+        setup.task,
+        setup.policy.tokenizer,
+        setup.policy.template,
+        chosen,
+        setup.rollout,
+        settings.group_size,
+        _seed(seed, step, 1),
+        forced,
+    )
     clock.lap("sample")
     prover_tokens = 0
     if algorithm.needs_success:
         labelled, _, prover_tokens = label_rollouts(
-            setup.engine, setup.prover, setup.policy.template, rollouts, _seed(seed, step, 2))
+            setup.engine, setup.prover, setup.policy.template, rollouts, _seed(seed, step, 2)
+        )
     else:
-        labelled = [LabelledRollout(rollout, rollout.boundaries(setup.policy.template), _EMPTY, _EMPTY)
-                    for rollout in rollouts]
+        labelled = [
+            LabelledRollout(rollout, rollout.boundaries(setup.policy.template), _EMPTY, _EMPTY) for rollout in rollouts
+        ]
     clock.lap("prove")
     free = [rollout for rollout in rollouts if rollout.group >= n_forced] or rollouts
     rewards = np.array([rollout.reward for rollout in rollouts]).reshape(settings.groups, settings.group_size)
@@ -140,29 +170,41 @@ def _sample_step(setup: Setup, algorithm: Algorithm, problems: Sequence[Problem]
 def _training_sequences(algorithm: Algorithm, rollouts: list[LabelledRollout]) -> list[TrainingSequence]:
     return [
         TrainingSequence(
-            token_ids=labelled.rollout.token_ids(), prompt_length=len(labelled.rollout.prompt), weights=weights,
-            trained=labelled.rollout.sampled(), logprobs=labelled.rollout.logprobs())
+            token_ids=labelled.rollout.token_ids(),
+            prompt_length=len(labelled.rollout.prompt),
+            weights=weights,
+            trained=labelled.rollout.sampled(),
+            logprobs=labelled.rollout.logprobs(),
+        )
         for labelled, weights in zip(rollouts, algorithm.weights(rollouts), strict=True)
     ]
 
 
-def validate(setup: Setup, problems: Sequence[Problem], seed: int,
-             show: Callable[[list[LabelledRollout], int], None], step: int) -> dict[str, float]:
+def validate(
+    setup: Setup, problems: Sequence[Problem], seed: int, show: Callable[[list[LabelledRollout], int], None], step: int
+) -> dict[str, float]:
     """One natural rollout of each validation problem, the same seed every time: accuracy, length and regret."""
     if not problems:
         return {}
     rollouts: list[Rollout] = sample_rollouts(
-        setup.engine, setup.task, setup.policy.tokenizer, setup.policy.template, problems, setup.rollout, 1,
-        _seed(seed, 0, 4))
-    labelled, _, _ = label_rollouts(
-        setup.engine, setup.prover, setup.policy.template, rollouts, _seed(seed, 0, 5))
+        setup.engine,
+        setup.task,
+        setup.policy.tokenizer,
+        setup.policy.template,
+        problems,
+        setup.rollout,
+        1,
+        _seed(seed, 0, 4),
+    )
+    labelled, _, _ = label_rollouts(setup.engine, setup.prover, setup.policy.template, rollouts, _seed(seed, 0, 5))
     show(labelled, step)
     budget = setup.rollout.thinking_budget
     return {
         "validation/accuracy": float(np.mean([rollout.reward for rollout in rollouts])),
         "validation/thinking_tokens": float(np.mean([len(rollout.thought) for rollout in rollouts])),
-        "validation/regret": float(np.mean(
-            [normalized_regret(item.boundaries, item.success, budget) for item in labelled])),
+        "validation/regret": float(
+            np.mean([normalized_regret(item.boundaries, item.success, budget) for item in labelled])
+        ),
     }
 
 

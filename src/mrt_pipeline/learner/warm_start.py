@@ -15,8 +15,15 @@ _POOL = 16  # batches drawn at once and sorted by length, so that a batch holds 
 
 
 def warm_start(
-    policy: Policy, task: ScratchTask, problems: Sequence[Problem], settings: LearnerSettings, steps: int,
-    batch_size: int, seed: int, log: Callable[[dict[str, float], int], None], log_every: int = 50,
+    policy: Policy,
+    task: ScratchTask,
+    problems: Sequence[Problem],
+    settings: LearnerSettings,
+    steps: int,
+    batch_size: int,
+    seed: int,
+    log: Callable[[dict[str, float], int], None],
+    log_every: int = 50,
 ) -> dict[str, float]:
     """Train `policy` in place on fresh traces for `steps` batches; the last metrics are returned.
 
@@ -40,21 +47,34 @@ def warm_start(
     return metrics
 
 
-def _draw_pool(policy: Policy, task: ScratchTask, problems: Sequence[Problem], prompts: Sequence[list[int]],
-               batch_size: int, rng: np.random.Generator) -> list[list[TrainingSequence]]:
+def _draw_pool(
+    policy: Policy,
+    task: ScratchTask,
+    problems: Sequence[Problem],
+    prompts: Sequence[list[int]],
+    batch_size: int,
+    rng: np.random.Generator,
+) -> list[list[TrainingSequence]]:
     drawn = rng.integers(len(problems), size=_POOL * batch_size)
     traces = [task.search_trace(problems[i], rng) for i in drawn]
-    thoughts, answers = (policy.tokenizer(texts, add_special_tokens=False)["input_ids"] for texts in (
-        [trace.thought for trace in traces], [trace.answer for trace in traces]))
+    thoughts, answers = (
+        policy.tokenizer(texts, add_special_tokens=False)["input_ids"]
+        for texts in ([trace.thought for trace in traces], [trace.answer for trace in traces])
+    )
     sequences = []
     for i, trace, thought, answer in zip(drawn, traces, thoughts, answers, strict=True):
         prompt, close, eos = prompts[i], policy.template.close_id, policy.template.eos_id
         rest = len(thought) + 1 + len(answer) + 1
         trained = np.ones(rest, dtype=bool)
         trained[len(thought)] = not trace.cut
-        sequences.append(TrainingSequence(
-            token_ids=np.array([*prompt, *thought, close, *answer, eos]), prompt_length=len(prompt),
-            weights=np.ones(rest), trained=trained))
+        sequences.append(
+            TrainingSequence(
+                token_ids=np.array([*prompt, *thought, close, *answer, eos]),
+                prompt_length=len(prompt),
+                weights=np.ones(rest),
+                trained=trained,
+            )
+        )
     sequences.sort(key=lambda sequence: len(sequence.token_ids))
     batches = [sequences[k * batch_size : (k + 1) * batch_size] for k in range(_POOL)]
     rng.shuffle(batches)

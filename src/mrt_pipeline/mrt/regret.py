@@ -29,11 +29,3 @@ def anytime_area(n_tokens: np.ndarray, success: np.ndarray, budget: float) -> fl
 def normalized_regret(n_tokens: np.ndarray, success: np.ndarray, budget: float) -> float:
     """1 - anytime_area: 0 for a trace that is right from the first token on, 1 for one that never is."""
     return 1.0 - anytime_area(n_tokens, success, budget)
-
-
-def success_at(n_tokens: np.ndarray, success: np.ndarray, budget: float) -> float:
-    """J of the last boundary that fits into the budget: what stopping there would give. Step function, no look-ahead."""
-    index = int(np.searchsorted(np.asarray(n_tokens), budget, side="right")) - 1
-    if index < 0:
-        raise ValueError(f"no boundary within the budget {budget}; the empty prefix (0 tokens) must be a point")
-    return float(np.asarray(success)[index])

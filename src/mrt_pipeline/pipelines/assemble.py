@@ -46,8 +46,9 @@ def make_engine(params: TorchEngineParams, policy: Policy) -> TorchEngine:
 def make_prover(params: ProverParams, policy: Policy, task: Countdown, rollout: RolloutParams) -> Prover:
     """The meta-prover."""
     if isinstance(params.root, SampledProverParams):
-        return SampledProver(policy.tokenizer, policy.template, task, params.root.n_answers, rollout.answer_tokens,
-                             rollout.temperature)
+        return SampledProver(
+            policy.tokenizer, policy.template, task, params.root.n_answers, rollout.answer_tokens, rollout.temperature
+        )
     return ExactProver(policy.tokenizer, policy.template)
 
 

@@ -32,15 +32,31 @@ class Policy:
         self.tokenizer.save_pretrained(folder)
 
 
-def build_policy(symbols: list[str], hidden_size: int, n_layers: int, n_heads: int, intermediate_size: int,
-                 max_length: int, episode_marker: str, seed: int) -> Policy:
+def build_policy(
+    symbols: list[str],
+    hidden_size: int,
+    n_layers: int,
+    n_heads: int,
+    intermediate_size: int,
+    max_length: int,
+    episode_marker: str,
+    seed: int,
+) -> Policy:
     """A Llama-style model from scratch over a vocabulary of symbols; sizes as in transformers' LlamaConfig."""
     tokenizer = build_symbol_tokenizer(symbols)
     config = LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=hidden_size, num_hidden_layers=n_layers, num_attention_heads=n_heads,
-        num_key_value_heads=n_heads, intermediate_size=intermediate_size, max_position_embeddings=max_length,
-        tie_word_embeddings=True, bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id)
+        vocab_size=len(tokenizer),
+        hidden_size=hidden_size,
+        num_hidden_layers=n_layers,
+        num_attention_heads=n_heads,
+        num_key_value_heads=n_heads,
+        intermediate_size=intermediate_size,
+        max_position_embeddings=max_length,
+        tie_word_embeddings=True,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = LlamaForCausalLM(config)
@@ -55,5 +71,10 @@ def load_policy(folder: Path, episode_marker: str) -> Policy:
 
 
 def _symbol_template(tokenizer: PreTrainedTokenizerBase, episode_marker: str) -> ThinkTemplate:
-    return ThinkTemplate.from_text(tokenizer, think_close=THINK_CLOSE, stop_phrase=THINK_CLOSE,
-                                   continuation=episode_marker, episode_markers=[episode_marker])
+    return ThinkTemplate.from_text(
+        tokenizer,
+        think_close=THINK_CLOSE,
+        stop_phrase=THINK_CLOSE,
+        continuation=episode_marker,
+        episode_markers=[episode_marker],
+    )

@@ -23,9 +23,16 @@ class ThinkTemplate:
     marker_ids: frozenset[int]
 
     @classmethod
-    def from_text(cls, tokenizer: PreTrainedTokenizerBase, think_close: str, stop_phrase: str, continuation: str,
-                  episode_markers: list[str]) -> "ThinkTemplate":
+    def from_text(
+        cls,
+        tokenizer: PreTrainedTokenizerBase,
+        think_close: str,
+        stop_phrase: str,
+        continuation: str,
+        episode_markers: list[str],
+    ) -> "ThinkTemplate":
         """Build from strings. Raises ValueError where a string that must be one token is none."""
+
         def encode(text: str) -> list[int]:
             ids = tokenizer.encode(text, add_special_tokens=False)
             if not ids or tokenizer.unk_token_id in ids:
@@ -35,17 +42,23 @@ class ThinkTemplate:
         def single(text: str) -> int:
             ids = encode(text)
             if len(ids) != 1:
-                raise ValueError(f"{text!r} must be one token of this policy's tokenizer, but is {len(ids)}; "
-                                 "check policy.template")
+                raise ValueError(
+                    f"{text!r} must be one token of this policy's tokenizer, but is {len(ids)}; check policy.template"
+                )
             return ids[0]
 
-        return cls(close_id=single(think_close), eos_id=tokenizer.eos_token_id,
-                   stop_phrase=tuple(encode(stop_phrase)), continuation=tuple(encode(continuation)),
-                   marker_ids=frozenset(single(marker) for marker in episode_markers))
+        return cls(
+            close_id=single(think_close),
+            eos_id=tokenizer.eos_token_id,
+            stop_phrase=tuple(encode(stop_phrase)),
+            continuation=tuple(encode(continuation)),
+            marker_ids=frozenset(single(marker) for marker in episode_markers),
+        )
 
 
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, question: str) -> list[int]:
     """The question in the policy's chat template, up to and including the opening of the thought."""
     text = tokenizer.apply_chat_template(
-        [{"role": "user", "content": question}], tokenize=False, add_generation_prompt=True)
+        [{"role": "user", "content": question}], tokenize=False, add_generation_prompt=True
+    )
     return tokenizer.encode(text, add_special_tokens=False)

@@ -17,12 +17,23 @@ def budget_figure(table: pd.DataFrame, quantity: str, thinking_budget: int) -> g
         curve = curve.sort_values("budget")
         colour = _COLOURS.get(str(policy))
         name = f"{policy}, {'forced on' if forced else 'natural stop'}"
-        figure.add_trace(go.Scatter(
-            x=curve["budget"], y=curve[quantity], name=name, mode="lines+markers",
-            line={"color": colour, "dash": "dash" if forced else "solid"},
-            error_y={"type": "data", "symmetric": False, "array": curve["ci_high"] - curve[quantity],
-                     "arrayminus": curve[quantity] - curve["ci_low"]}))
+        figure.add_trace(
+            go.Scatter(
+                x=curve["budget"],
+                y=curve[quantity],
+                name=name,
+                mode="lines+markers",
+                line={"color": colour, "dash": "dash" if forced else "solid"},
+                error_y={
+                    "type": "data",
+                    "symmetric": False,
+                    "array": curve["ci_high"] - curve[quantity],
+                    "arrayminus": curve[quantity] - curve["ci_low"],
+                },
+            )
+        )
     figure.add_vline(x=thinking_budget, line_dash="dot", annotation_text="training budget")
-    figure.update_layout(title=_TITLES[quantity], xaxis_title="thinking tokens (budget)", yaxis_title=quantity,
-                         template="plotly_white")
+    figure.update_layout(
+        title=_TITLES[quantity], xaxis_title="thinking tokens (budget)", yaxis_title=quantity, template="plotly_white"
+    )
     return figure

@@ -27,7 +27,11 @@ class LabelledRollout:
 
 
 def label_rollouts(
-    engine: Engine, prover: Prover, template: ThinkTemplate, rollouts: Sequence[Rollout], seed: int,
+    engine: Engine,
+    prover: Prover,
+    template: ThinkTemplate,
+    rollouts: Sequence[Rollout],
+    seed: int,
     extra_cuts: Sequence[int] = (),
 ) -> tuple[list[LabelledRollout], list[np.ndarray], int]:
     """Label rollouts, and ask for J at further cuts of each thought (clipped to its length) in the same pass.

@@ -65,7 +65,10 @@ class ExactProver:
         answers = [[self._encode(answer) for answer in query.problem.answers] for query in queries]
         scores = engine.score(
             [np.concatenate([query.prompt, query.thought]) for query in queries],
-            [len(query.prompt) + query.cuts for query in queries], self.template.stop_phrase, answers)
+            [len(query.prompt) + query.cuts for query in queries],
+            self.template.stop_phrase,
+            answers,
+        )
         result = []
         for query, answer, score in zip(queries, answers, scores, strict=True):
             mean = np.exp(score).sum(axis=1).clip(0.0, 1.0)
@@ -85,17 +88,24 @@ class SampledProver:
 
     name = "sampled"
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, template: ThinkTemplate, task: Task, n_answers: int,
-                 answer_tokens: int, temperature: float = 1.0):
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        template: ThinkTemplate,
+        task: Task,
+        n_answers: int,
+        answer_tokens: int,
+        temperature: float = 1.0,
+    ):
         self.tokenizer, self.template, self.task, self.n_answers = tokenizer, template, task, n_answers
-        self.params = SamplingParams(max_tokens=answer_tokens, stop_token_ids=(template.eos_id,),
-                                     temperature=temperature, n=n_answers)
+        self.params = SamplingParams(
+            max_tokens=answer_tokens, stop_token_ids=(template.eos_id,), temperature=temperature, n=n_answers
+        )
 
     def success(self, engine: Engine, queries: Sequence[Query], seed: int = 0) -> list[Success]:
         """See `Prover.success`."""
         prompts = [
-            [*query.prompt, *query.thought[:cut], *self.template.stop_phrase]
-            for query in queries for cut in query.cuts
+            [*query.prompt, *query.thought[:cut], *self.template.stop_phrase] for query in queries for cut in query.cuts
         ]
         completions = iter(engine.sample(prompts, self.params, seed))
         result = []

@@ -93,8 +93,14 @@ class Rollout:
 
 
 def sample_rollouts(
-    engine: Engine, task: Task, tokenizer: PreTrainedTokenizerBase, template: ThinkTemplate,
-    problems: Sequence[Problem], settings: RolloutSettings, n: int, seed: int,
+    engine: Engine,
+    task: Task,
+    tokenizer: PreTrainedTokenizerBase,
+    template: ThinkTemplate,
+    problems: Sequence[Problem],
+    settings: RolloutSettings,
+    n: int,
+    seed: int,
     min_thinking: Sequence[int] | int = 0,
 ) -> list[Rollout]:
     """`n` graded rollouts of each problem, those of one problem side by side: len(problems) * n.
@@ -105,15 +111,27 @@ def sample_rollouts(
     """
     prompts = [encode_prompt(tokenizer, problem.question) for problem in problems]
     thinking = SamplingParams(
-        max_tokens=settings.thinking_budget, stop_token_ids=(template.close_id, template.eos_id),
-        temperature=settings.temperature, n=n, continuation=template.continuation)
+        max_tokens=settings.thinking_budget,
+        stop_token_ids=(template.close_id, template.eos_id),
+        temperature=settings.temperature,
+        n=n,
+        continuation=template.continuation,
+    )
     thoughts = engine.sample(prompts, thinking, seed, min_thinking)
     closes = [_close(thought, template) for thought in thoughts]
     answering = SamplingParams(
-        max_tokens=settings.answer_tokens, stop_token_ids=(template.eos_id,), temperature=settings.temperature)
+        max_tokens=settings.answer_tokens, stop_token_ids=(template.eos_id,), temperature=settings.temperature
+    )
     answered = [i for i, close in enumerate(closes) if len(close) or thoughts[i].stop_reason is StopReason.LENGTH]
-    answers = dict(zip(answered, engine.sample(
-        [[*prompts[i // n], *thoughts[i].token_ids, *closes[i]] for i in answered], answering, seed + 1), strict=True))
+    answers = dict(
+        zip(
+            answered,
+            engine.sample(
+                [[*prompts[i // n], *thoughts[i].token_ids, *closes[i]] for i in answered], answering, seed + 1
+            ),
+            strict=True,
+        )
+    )
 
     rollouts = []
     for i, (thought, close) in enumerate(zip(thoughts, closes, strict=True)):
@@ -131,11 +149,24 @@ def sample_rollouts(
                 grade = task.grade(problem, text)
             else:
                 grade = Grade.UNPARSED  # an answer that does not end is none
-        rollouts.append(Rollout(
-            problem=problem, group=i // n, prompt=np.asarray(prompts[i // n]), thought=thought.token_ids,
-            thought_logprobs=thought.logprobs, thought_sampled=thought.sampled, natural_length=thought.natural_length,
-            stop_reason=stop_reason, close=close, close_logprob=thought.stop_logprob, answer=ids,
-            answer_logprobs=logprobs, answer_text=text, grade=grade))
+        rollouts.append(
+            Rollout(
+                problem=problem,
+                group=i // n,
+                prompt=np.asarray(prompts[i // n]),
+                thought=thought.token_ids,
+                thought_logprobs=thought.logprobs,
+                thought_sampled=thought.sampled,
+                natural_length=thought.natural_length,
+                stop_reason=stop_reason,
+                close=close,
+                close_logprob=thought.stop_logprob,
+                answer=ids,
+                answer_logprobs=logprobs,
+                answer_text=text,
+                grade=grade,
+            )
+        )
     return rollouts
 
 

@@ -18,53 +18,69 @@ _PROBABILITY = Check.in_range(0.0, 1.0)
 _COUNT = Check.ge(0)
 _TRACE = ["policy", "problem_id", "rollout_id"]
 
-PROBLEMS = DataFrameSchema({
-    "problem_id": Column(str),
-    "source": Column(str),
-    "split": Column(str, Check.isin(["train", "validation", "test"])),
-    "question": Column(str),
-    "answers": Column(object),
-    "metadata": Column(str),
-}, unique=["problem_id"], strict=True)
+PROBLEMS = DataFrameSchema(
+    {
+        "problem_id": Column(str),
+        "source": Column(str),
+        "split": Column(str, Check.isin(["train", "validation", "test"])),
+        "question": Column(str),
+        "answers": Column(object),
+        "metadata": Column(str),
+    },
+    unique=["problem_id"],
+    strict=True,
+)
 
-ROLLOUTS = DataFrameSchema({
-    "policy": Column(str),
-    "problem_id": Column(str),
-    "rollout_id": Column(int, _COUNT),
-    "prompt_token_ids": Column(object),
-    "thought_token_ids": Column(object),
-    "close_token_ids": Column(object),
-    "answer_token_ids": Column(object),
-    "text": Column(str),
-    "answer_text": Column(str),
-    "reward": Column(float, _PROBABILITY),
-    "grade": Column(str, Check.isin([grade.value for grade in Grade])),
-    "stop_reason": Column(str, Check.isin(["stop", "length", "eos"])),
-    "natural_length": Column(int, _COUNT),
-    "seed": Column(int),
-}, unique=_TRACE, strict=True)
+ROLLOUTS = DataFrameSchema(
+    {
+        "policy": Column(str),
+        "problem_id": Column(str),
+        "rollout_id": Column(int, _COUNT),
+        "prompt_token_ids": Column(object),
+        "thought_token_ids": Column(object),
+        "close_token_ids": Column(object),
+        "answer_token_ids": Column(object),
+        "text": Column(str),
+        "answer_text": Column(str),
+        "reward": Column(float, _PROBABILITY),
+        "grade": Column(str, Check.isin([grade.value for grade in Grade])),
+        "stop_reason": Column(str, Check.isin(["stop", "length", "eos"])),
+        "natural_length": Column(int, _COUNT),
+        "seed": Column(int),
+    },
+    unique=_TRACE,
+    strict=True,
+)
 
-EPISODES = DataFrameSchema({
-    "policy": Column(str),
-    "problem_id": Column(str),
-    "rollout_id": Column(int, _COUNT),
-    "episode": Column(int, Check.ge(-1)),
-    "n_tokens": Column(int, _COUNT),
-    "success": Column(float, _PROBABILITY),
-    "success_sem": Column(float, _COUNT),
-    "progress": Column(float, Check.in_range(-1.0, 1.0), nullable=True),
-    "forced": Column(bool),
-    "prover": Column(str),
-}, unique=[*_TRACE, "episode"], strict=True)
+EPISODES = DataFrameSchema(
+    {
+        "policy": Column(str),
+        "problem_id": Column(str),
+        "rollout_id": Column(int, _COUNT),
+        "episode": Column(int, Check.ge(-1)),
+        "n_tokens": Column(int, _COUNT),
+        "success": Column(float, _PROBABILITY),
+        "success_sem": Column(float, _COUNT),
+        "progress": Column(float, Check.in_range(-1.0, 1.0), nullable=True),
+        "forced": Column(bool),
+        "prover": Column(str),
+    },
+    unique=[*_TRACE, "episode"],
+    strict=True,
+)
 
-ANYTIME = DataFrameSchema({
-    "policy": Column(str),
-    "problem_id": Column(str),
-    "rollout_id": Column(int, _COUNT),
-    "n_tokens": Column(int, _COUNT),
-    "success": Column(float, _PROBABILITY),
-    "forced": Column(bool),
-}, unique=[*_TRACE, "n_tokens", "forced"], strict=True)
+ANYTIME = DataFrameSchema(
+    {
+        "policy": Column(str),
+        "problem_id": Column(str),
+        "rollout_id": Column(int, _COUNT),
+        "n_tokens": Column(int, _COUNT),
+        "success": Column(float, _PROBABILITY),
+        "forced": Column(bool),
+    },
+    unique=[*_TRACE, "n_tokens", "forced"],
+    strict=True,
+)
 
 _INTERVAL = {
     "policy": Column(str),
@@ -74,20 +90,31 @@ _INTERVAL = {
     "ci_high": Column(float),
 }
 
-REGRET = DataFrameSchema({**_INTERVAL, "regret": Column(float, _PROBABILITY), "definition": Column(str)},
-                         unique=["policy", "budget", "forced", "definition"], strict=True)
+REGRET = DataFrameSchema(
+    {**_INTERVAL, "regret": Column(float, _PROBABILITY), "definition": Column(str)},
+    unique=["policy", "budget", "forced", "definition"],
+    strict=True,
+)
 
-ACCURACY = DataFrameSchema({**_INTERVAL, "accuracy": Column(float, _PROBABILITY), "thinking_tokens": Column(float)},
-                           unique=["policy", "budget", "forced"], strict=True)
+ACCURACY = DataFrameSchema(
+    {**_INTERVAL, "accuracy": Column(float, _PROBABILITY), "thinking_tokens": Column(float)},
+    unique=["policy", "budget", "forced"],
+    strict=True,
+)
 
 
 def problems_table(problems: Sequence[Problem]) -> pd.DataFrame:
     """One row a problem; metadata as JSON text."""
-    return pd.DataFrame({
-        "problem_id": [p.problem_id for p in problems], "source": [p.source for p in problems],
-        "split": [p.split for p in problems], "question": [p.question for p in problems],
-        "answers": [list(p.answers) for p in problems], "metadata": [json.dumps(p.metadata) for p in problems],
-    })
+    return pd.DataFrame(
+        {
+            "problem_id": [p.problem_id for p in problems],
+            "source": [p.source for p in problems],
+            "split": [p.split for p in problems],
+            "question": [p.question for p in problems],
+            "answers": [list(p.answers) for p in problems],
+            "metadata": [json.dumps(p.metadata) for p in problems],
+        }
+    )
 
 
 def problems_from_table(table: pd.DataFrame, split: str | None = None) -> list[Problem]:
@@ -107,21 +134,34 @@ def rollouts_table(rollouts: Sequence[Rollout], policy: str, decode, seed: int) 
     for rollout in rollouts:
         problem_id = rollout.problem.problem_id
         counts[problem_id] = counts.get(problem_id, -1) + 1
-        rows.append({
-            "policy": policy, "problem_id": problem_id, "rollout_id": counts[problem_id],
-            "prompt_token_ids": rollout.prompt, "thought_token_ids": rollout.thought,
-            "close_token_ids": rollout.close, "answer_token_ids": rollout.answer,
-            "text": decode(rollout.token_ids()), "answer_text": rollout.answer_text, "reward": rollout.reward,
-            "grade": rollout.grade.value, "stop_reason": rollout.stop_reason,
-            "natural_length": rollout.natural_length, "seed": seed,
-        })
+        rows.append(
+            {
+                "policy": policy,
+                "problem_id": problem_id,
+                "rollout_id": counts[problem_id],
+                "prompt_token_ids": rollout.prompt,
+                "thought_token_ids": rollout.thought,
+                "close_token_ids": rollout.close,
+                "answer_token_ids": rollout.answer,
+                "text": decode(rollout.token_ids()),
+                "answer_text": rollout.answer_text,
+                "reward": rollout.reward,
+                "grade": rollout.grade.value,
+                "stop_reason": rollout.stop_reason,
+                "natural_length": rollout.natural_length,
+                "seed": seed,
+            }
+        )
     return pd.DataFrame(rows)
 
 
 def queries_from_table(
-    rollouts: pd.DataFrame, problems: Sequence[Problem], template: ThinkTemplate, budgets: Sequence[int],
+    rollouts: pd.DataFrame,
+    problems: Sequence[Problem],
+    template: ThinkTemplate,
+    budgets: Sequence[int],
 ) -> list[Query]:
-    """What to ask the prover: J at every episode boundary, at the natural end, and at the budgets within the thought."""
+    """What to ask the prover: J at episode boundaries, at the natural end, and at the budgets within the thought."""
     by_id = {problem.problem_id: problem for problem in problems}
     queries = []
     for row in rollouts.itertuples(index=False):
@@ -132,24 +172,36 @@ def queries_from_table(
     return queries
 
 
-def episodes_table(rollouts: pd.DataFrame, queries: Sequence[Query], found: Sequence[Success],
-                   template: ThinkTemplate, prover: str) -> pd.DataFrame:
+def episodes_table(
+    rollouts: pd.DataFrame, queries: Sequence[Query], found: Sequence[Success], template: ThinkTemplate, prover: str
+) -> pd.DataFrame:
     """One row an episode boundary; the empty prefix is episode -1 and has no progress."""
     parts = []
     for row, query, success in zip(rollouts.itertuples(index=False), queries, found, strict=True):
         boundaries = episode_boundaries(query.thought, template.marker_ids)
         at = np.searchsorted(query.cuts, boundaries)
-        parts.append(pd.DataFrame({
-            "policy": row.policy, "problem_id": row.problem_id, "rollout_id": row.rollout_id,
-            "episode": np.arange(-1, len(boundaries) - 1), "n_tokens": boundaries, "success": success.mean[at],
-            "success_sem": success.sem[at], "progress": np.append(np.nan, progress(success.mean[at])),
-            "forced": boundaries > row.natural_length, "prover": prover,
-        }))
+        parts.append(
+            pd.DataFrame(
+                {
+                    "policy": row.policy,
+                    "problem_id": row.problem_id,
+                    "rollout_id": row.rollout_id,
+                    "episode": np.arange(-1, len(boundaries) - 1),
+                    "n_tokens": boundaries,
+                    "success": success.mean[at],
+                    "success_sem": success.sem[at],
+                    "progress": np.append(np.nan, progress(success.mean[at])),
+                    "forced": boundaries > row.natural_length,
+                    "prover": prover,
+                }
+            )
+        )
     return pd.concat(parts, ignore_index=True)
 
 
-def anytime_table(rollouts: pd.DataFrame, queries: Sequence[Query], found: Sequence[Success],
-                  budgets: Sequence[int]) -> pd.DataFrame:
+def anytime_table(
+    rollouts: pd.DataFrame, queries: Sequence[Query], found: Sequence[Success], budgets: Sequence[int]
+) -> pd.DataFrame:
     """J at each budget, once stopping where the model stops (forced False) and once budget-forced (forced True).
 
     A thought that was not forced on to a budget has no forced row there.
@@ -159,8 +211,16 @@ def anytime_table(rollouts: pd.DataFrame, queries: Sequence[Query], found: Seque
         natural = np.minimum(budgets, row.natural_length)
         reached = np.array([budget for budget in budgets if budget <= len(query.thought)], dtype=np.int64)
         for forced, n_tokens, cuts in ((False, np.asarray(budgets), natural), (True, reached, reached)):
-            parts.append(pd.DataFrame({
-                "policy": row.policy, "problem_id": row.problem_id, "rollout_id": row.rollout_id,
-                "n_tokens": n_tokens, "success": success.mean[np.searchsorted(query.cuts, cuts)], "forced": forced,
-            }))
+            parts.append(
+                pd.DataFrame(
+                    {
+                        "policy": row.policy,
+                        "problem_id": row.problem_id,
+                        "rollout_id": row.rollout_id,
+                        "n_tokens": n_tokens,
+                        "success": success.mean[np.searchsorted(query.cuts, cuts)],
+                        "forced": forced,
+                    }
+                )
+            )
     return pd.concat(parts, ignore_index=True).astype({"n_tokens": int, "forced": bool})

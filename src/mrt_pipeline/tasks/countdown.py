@@ -79,15 +79,27 @@ class Countdown:
     max_solutions: problems with more solving chains are left out, since guessing would solve them.
     cut_fraction: share of search traces that are cut at a random symbol before they answer, so that a warm-started
         policy can be stopped anywhere.
-    n_train, n_validation, n_test: problems of each split (n_train None: all that are left). Held-out problems. Splits never share a number multiset, so nothing can be memorised.
+    n_train, n_validation, n_test: problems of each split (n_train None: all that are left). Splits never share a
+        number multiset, so nothing can be memorised.
     seed: of the split.
     """
 
     name = "countdown"
 
-    def __init__(self, n_numbers: int = 3, max_number: int = 12, target_min: int = 10, target_max: int = 99,
-                 max_result: int = 99, max_solutions: int = 4, cut_fraction: float = 0.25, n_validation: int = 200, n_test: int = 600,
-                 n_train: int | None = None, seed: int = 0):
+    def __init__(
+        self,
+        n_numbers: int = 3,
+        max_number: int = 12,
+        target_min: int = 10,
+        target_max: int = 99,
+        max_result: int = 99,
+        max_solutions: int = 4,
+        cut_fraction: float = 0.25,
+        n_validation: int = 200,
+        n_test: int = 600,
+        n_train: int | None = None,
+        seed: int = 0,
+    ):
         self.n_numbers, self.max_number, self.max_result = n_numbers, max_number, max_result
         self.cut_fraction = cut_fraction
         self.target_min, self.target_max, self.max_solutions = target_min, target_max, max_solutions
@@ -113,7 +125,8 @@ class Countdown:
             for chain in self.chains(numbers):
                 solutions.setdefault(chain.results()[-1], []).append(chain)
             by_multiset[numbers] = [
-                (target, chains) for target, chains in sorted(solutions.items())
+                (target, chains)
+                for target, chains in sorted(solutions.items())
                 if self.target_min <= target <= self.target_max and len(chains) <= self.max_solutions
             ]
         rng = np.random.default_rng(self.seed)
@@ -128,8 +141,10 @@ class Countdown:
             splits[split] += [self._problem(numbers, target, chains, split) for target, chains in by_multiset[numbers]]
         for name, found in splits.items():
             if name != "train" and len(found) < quota[name]:
-                raise ValueError(f"countdown has only {len(found)} problems left for the {name} split, "
-                                 f"{quota[name]} were asked for: raise task.max_number or lower task.n_{name}")
+                raise ValueError(
+                    f"countdown has only {len(found)} problems left for the {name} split, "
+                    f"{quota[name]} were asked for: raise task.max_number or lower task.n_{name}"
+                )
         return [problem for name in ("train", "validation", "test") for problem in splits[name][: quota[name]]]
 
     def _problem(self, numbers: tuple[int, ...], target: int, chains: list[Chain], split: str) -> Problem:
@@ -139,8 +154,11 @@ class Countdown:
             surfaces |= {chain.answer(), Chain(swapped, chain.operators).answer()}
         text = " ".join(map(str, numbers))
         return Problem(
-            problem_id=f"countdown-{'-'.join(map(str, numbers))}-{target}", source=self.name, split=split,
-            question=f"{text} make {target}", answers=tuple(sorted(surfaces)),
+            problem_id=f"countdown-{'-'.join(map(str, numbers))}-{target}",
+            source=self.name,
+            split=split,
+            question=f"{text} make {target}",
+            answers=tuple(sorted(surfaces)),
             metadata={"numbers": list(numbers), "target": target, "n_solutions": len(chains)},
         )
 
@@ -180,13 +198,20 @@ class Countdown:
         opening = "(" * (self.n_numbers - 2)
         return [
             *map(str, range(max(self.target_max, self.max_number) + 1)),
-            *(f"{opening}{n}" for n in inputs if opening), *(f"{n})" for n in inputs),
+            *(f"{opening}{n}" for n in inputs if opening),
+            *(f"{n})" for n in inputs),
             *(f"={n}" for n in range(self.max_result + 1)),
-            "+", "-", "*", "make", EPISODE_MARKER, *VERDICTS,
+            "+",
+            "-",
+            "*",
+            "make",
+            EPISODE_MARKER,
+            *VERDICTS,
         ]
 
     def search_trace(self, problem: Problem, rng: np.random.Generator) -> SearchTrace:
-        """An imperfect search for warm-starting: it repeats itself, stops early, or goes on after the answer is found.
+        """An imperfect search for warm-starting: it repeats itself, stops early, or goes on after the answer is found
+        (re-checking it, trying others).
 
         Every habit is drawn once per trace, so that a policy trained on a mix of traces has all of them and RL can
         choose among them. The mix is the one measured to leave most room for learning how to search.
@@ -202,15 +227,16 @@ class Countdown:
         stop_early = rng.choice([0.0, 0.12], p=[0.6, 0.4])
         go_on = rng.choice([0.0, 0.5, 0.9], p=[0.3, 0.3, 0.4])
         most_episodes = rng.choice([8, 16, 26], p=[0.2, 0.3, 0.5])
-        tried, found = [], False
+        tried, found = [], None
         while len(tried) < most_episodes:
             again = max(repeat, 0.5) if found else repeat
             if tried and (not untried or rng.random() < again):
-                chain = tried[rng.integers(len(tried))]
+                chain = found if found and rng.random() < 0.5 else tried[rng.integers(len(tried))]
             else:
                 chain = untried.pop()
             tried.append(chain)
-            found = found or chain.results()[-1] == target
+            if chain.results()[-1] == target:
+                found = chain
             if rng.random() < (1 - go_on if found else stop_early):
                 break
         symbols = " ".join(chain.attempt(target) for chain in tried).split()
@@ -225,7 +251,7 @@ class Countdown:
         return 3 * self.n_numbers
 
     def _conclude(self, tried: list[Chain], problem: Problem, rng: np.random.Generator) -> Chain:
-        """The chain to answer with: the one found, now and then the last one instead; else the nearest; else a guess."""
+        """The chain to answer with: the one found (now and then the last one), else the nearest, else a guess."""
         target = problem.metadata["target"]
         if not tried:
             chains = self.chains(tuple(problem.metadata["numbers"]))

@@ -13,6 +13,7 @@ from kedro_mlflow.framework.hooks.mlflow_hook import MlflowHook
 
 from mrt_pipeline.config_loader import flatten
 
+_NAMED = ("task", "policy", "engine", "prover", "algorithm")
 logger = logging.getLogger(__name__)
 
 
@@ -42,10 +43,15 @@ class TrackingHook(MlflowHook):
         mlflow.log_dict(self._parameters, "parameters.yaml")
         overrides = ",".join(f"{name}={value}" for name, value in flatten(run_params["runtime_params"] or {}).items())
         command = f"kedro run --pipeline={'+'.join(run_params['pipeline_names'] or ['__default__'])}"
-        names = {group: self._parameters[group]["name"] for group in ("task", "policy", "engine", "prover", "algorithm")}
-        mlflow.set_tags({
-            **names, **git_state(self._project_path), "pipeline": "+".join(run_params["pipeline_names"] or ["mrt_rl"]),
-            "kedro_command": f'{command} --params "{overrides}"' if overrides else command})
+        names = {group: self._parameters[group]["name"] for group in _NAMED}
+        mlflow.set_tags(
+            {
+                **names,
+                **git_state(self._project_path),
+                "pipeline": "+".join(run_params["pipeline_names"] or ["mrt_rl"]),
+                "kedro_command": f'{command} --params "{overrides}"' if overrides else command,
+            }
+        )
         mlflow.set_tag("mlflow.runName", f"{names['algorithm']} seed={self._parameters['seed']}")
 
     def _log_param(self, name: str, value: Any) -> None:
@@ -58,16 +64,21 @@ class TrackingHook(MlflowHook):
         super().after_pipeline_run(run_params, pipeline, catalog)
         if "report" in pipeline.all_outputs():
             print("\n" + catalog.load("report"))
-            print("Look next: `kedro mlflow ui` (compare runs; regret and accuracy have the budget as their step), "
-                  "`kedro viz`, and the tables and figures in data/.")
+            print(
+                "Look next: `kedro mlflow ui` (compare runs; regret and accuracy have the budget as their step), "
+                "`kedro viz`, and the tables and figures in data/."
+            )
             if run:
                 print(f"This run: {run.info.run_name} ({run.info.run_id})")
 
 
 def git_state(folder: Path) -> dict[str, str]:
     """The commit and whether the work tree had changes; empty outside a git checkout."""
+
     def git(*arguments: str) -> str:
-        return subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
+        return subprocess.run(
+            ["git", *arguments], cwd=folder, capture_output=True, text=True, check=True
+        ).stdout.strip()
 
     try:
         return {"git_commit": git("rev-parse", "HEAD"), "git_dirty": str(bool(git("status", "--porcelain"))).lower()}

@@ -10,24 +10,37 @@ from mrt_pipeline.reporting.summary import budget_metrics, markdown_report
 
 
 def measure_budgets(
-    base_rollouts: pd.DataFrame, base_episodes: pd.DataFrame, base_anytime: pd.DataFrame,
-    trained_rollouts: pd.DataFrame, trained_episodes: pd.DataFrame, trained_anytime: pd.DataFrame,
-    rollout: RolloutParams, evaluation: EvaluationParams,
+    base_rollouts: pd.DataFrame,
+    base_episodes: pd.DataFrame,
+    base_anytime: pd.DataFrame,
+    trained_rollouts: pd.DataFrame,
+    trained_episodes: pd.DataFrame,
+    trained_anytime: pd.DataFrame,
+    rollout: RolloutParams,
+    evaluation: EvaluationParams,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Normalised regret and accuracy of base and trained policy at every budget, with bootstrap intervals."""
     budgets = budgets_of(rollout.thinking_budget, evaluation.budget_multiples)
     bootstrap = (evaluation.confidence, evaluation.n_resamples, evaluation.seed)
     regret = regret_by_budget(pd.concat([base_episodes, trained_episodes]), budgets, *bootstrap)
-    accuracy = accuracy_by_budget(pd.concat([base_anytime, trained_anytime]),
-                                  pd.concat([base_rollouts, trained_rollouts]), budgets, *bootstrap)
+    accuracy = accuracy_by_budget(
+        pd.concat([base_anytime, trained_anytime]), pd.concat([base_rollouts, trained_rollouts]), budgets, *bootstrap
+    )
     return regret, accuracy
 
 
 def report(
-    regret: pd.DataFrame, accuracy: pd.DataFrame, algorithm: AlgorithmParams, rollout: RolloutParams, seed: int,
+    regret: pd.DataFrame,
+    accuracy: pd.DataFrame,
+    algorithm: AlgorithmParams,
+    rollout: RolloutParams,
+    seed: int,
 ) -> tuple[str, dict[str, list[dict[str, float]]], go.Figure, go.Figure]:
     """The closing table, regret and accuracy as metrics whose step is the budget, and the figures."""
     title = f"{algorithm.root.name}, seed {seed}, training budget {rollout.thinking_budget} thinking tokens"
-    return (markdown_report(regret, accuracy, title), budget_metrics(regret, accuracy),
-            budget_figure(accuracy, "accuracy", rollout.thinking_budget),
-            budget_figure(regret, "regret", rollout.thinking_budget))
+    return (
+        markdown_report(regret, accuracy, title),
+        budget_metrics(regret, accuracy),
+        budget_figure(accuracy, "accuracy", rollout.thinking_budget),
+        budget_figure(regret, "regret", rollout.thinking_budget),
+    )

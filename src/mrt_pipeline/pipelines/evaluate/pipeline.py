@@ -10,16 +10,41 @@ from mrt_pipeline.pipelines.rollout.nodes import sample_test_rollouts
 
 def create_pipeline(**kwargs) -> Pipeline:
     """trained_policy and the base's labelled traces -> regret, accuracy, report and figures."""
-    return Pipeline([
-        Node(sample_test_rollouts,
-             ["problems", "trained_policy", "params:task", "params:engine", "params:rollout", "params:evaluation"],
-             "trained_rollouts", name="sample_trained_on_test"),
-        Node(label_progress, ["trained_rollouts", "problems", "trained_policy", *LABELLING],
-             ["trained_episodes", "trained_anytime"], name="label_trained_on_test"),
-        Node(measure_budgets,
-             ["base_rollouts", "base_episodes", "base_anytime", "trained_rollouts", "trained_episodes",
-              "trained_anytime", "params:rollout", "params:evaluation"],
-             ["regret", "accuracy"], name="measure_budgets"),
-        Node(report, ["regret", "accuracy", "params:algorithm", "params:rollout", "params:seed"],
-             ["report", "budget_metrics", "anytime_figure", "regret_figure"], name="report"),
-    ], tags="evaluate")
+    return Pipeline(
+        [
+            Node(
+                sample_test_rollouts,
+                ["problems", "trained_policy", "params:task", "params:engine", "params:rollout", "params:evaluation"],
+                "trained_rollouts",
+                name="sample_trained_on_test",
+            ),
+            Node(
+                label_progress,
+                ["trained_rollouts", "problems", "trained_policy", *LABELLING],
+                ["trained_episodes", "trained_anytime"],
+                name="label_trained_on_test",
+            ),
+            Node(
+                measure_budgets,
+                [
+                    "base_rollouts",
+                    "base_episodes",
+                    "base_anytime",
+                    "trained_rollouts",
+                    "trained_episodes",
+                    "trained_anytime",
+                    "params:rollout",
+                    "params:evaluation",
+                ],
+                ["regret", "accuracy"],
+                name="measure_budgets",
+            ),
+            Node(
+                report,
+                ["regret", "accuracy", "params:algorithm", "params:rollout", "params:seed"],
+                ["report", "budget_metrics", "anytime_figure", "regret_figure"],
+                name="report",
+            ),
+        ],
+        tags="evaluate",
+    )

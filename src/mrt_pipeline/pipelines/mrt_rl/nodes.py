@@ -38,7 +38,7 @@ _CHECKPOINTS, _POLICIES = Path("data/06_models/checkpoints"), Path("data/06_mode
 
 
 def measure_learning_signal(rollouts: pd.DataFrame, episodes: pd.DataFrame) -> dict[str, float]:
-    """What RL will find on the base policy's training traces: reward, groups with both outcomes, progress per episode."""
+    """What RL will find on the base policy's training traces: reward, mixed groups, size of progress."""
     rewards = rollouts.groupby("problem_id")["reward"].mean()
     signal = {
         "base/train_reward": float(rollouts["reward"].mean()),
@@ -48,49 +48,84 @@ def measure_learning_signal(rollouts: pd.DataFrame, episodes: pd.DataFrame) -> d
     log_metrics(signal, 0)
     if signal["base/groups_with_signal"] == 0:
         logger.warning(
-            "No training problem has both right and wrong traces of the base policy, so outcome rewards carry no signal: "
-            "raise policy.warm_start.steps, choose easier problems, or raise rollout.n_rollouts")
+            "No training problem has both right and wrong traces of the base policy, so outcome rewards carry no "
+            "signal: raise policy.warm_start.steps, choose easier problems, or raise rollout.n_rollouts"
+        )
     return signal
 
 
 def train_policy(
-    problems: pd.DataFrame, base_policy: dict[str, str], learning_signal: dict[str, float], task: CountdownTask,
-    engine: TorchEngineParams, prover: ProverParams, algorithm: AlgorithmParams, rollout: RolloutParams,
-    training: TrainingParams, seed: int,
+    problems: pd.DataFrame,
+    base_policy: dict[str, str],
+    learning_signal: dict[str, float],
+    task: CountdownTask,
+    engine: TorchEngineParams,
+    prover: ProverParams,
+    algorithm: AlgorithmParams,
+    rollout: RolloutParams,
+    training: TrainingParams,
+    seed: int,
 ) -> tuple[dict[str, str], pd.DataFrame]:
     """Train the policy by RL with the chosen credit assignment; goes on from its checkpoint if it was interrupted."""
     key = configuration_key(
-        base=base_policy["key"], task=task, engine=engine, prover=prover, algorithm=algorithm, rollout=rollout,
-        training=training, seed=seed)
+        base=base_policy["key"],
+        task=task,
+        engine=engine,
+        prover=prover,
+        algorithm=algorithm,
+        rollout=rollout,
+        training=training,
+        seed=seed,
+    )
     policy = open_policy(base_policy)
     reference = open_policy(base_policy).model.eval() if training.learner.kl_beta > 0 else None
     game = make_task(task)
-    setup = Setup(policy, make_engine(engine, policy), game, make_prover(prover, policy, game, rollout),
-                  make_rollout_settings(rollout))
+    setup = Setup(
+        policy,
+        make_engine(engine, policy),
+        game,
+        make_prover(prover, policy, game, rollout),
+        make_rollout_settings(rollout),
+    )
     settings = ReinforceSettings(
         forced_fraction=algorithm.root.forced_fraction,
-        **training.model_dump(include=set(ReinforceSettings.__dataclass_fields__) - {"forced_fraction"}))
+        **training.model_dump(include=set(ReinforceSettings.__dataclass_fields__) - {"forced_fraction"}),
+    )
     checkpoint = _CHECKPOINTS / key
     if checkpoint.exists():
         logger.info("Training goes on from the checkpoint in %s", checkpoint)
 
-    with tqdm(total=settings.sampled_tokens, desc=algorithm.root.name, unit="token", unit_scale=True, disable=None) as bar:
+    with tqdm(
+        total=settings.sampled_tokens, desc=algorithm.root.name, unit="token", unit_scale=True, disable=None
+    ) as bar:
+
         def log(metrics: dict[str, float], step: int) -> None:
             log_metrics(metrics, step)
             if "train/reward" in metrics:
                 bar.update(min(int(metrics["train/sampled_tokens"]), bar.total) - bar.n)
                 bar.set_postfix(step=step, reward=f"{metrics['train/reward']:.2f}")
             if "validation/regret" in metrics:
-                bar.write(f"step {step:4d}: validation accuracy {metrics['validation/accuracy']:.3f}, regret "
-                          f"{metrics['validation/regret']:.3f}, thinking tokens {metrics['validation/thinking_tokens']:.0f}")
+                bar.write(
+                    f"step {step:4d}: validation accuracy {metrics['validation/accuracy']:.3f}, regret "
+                    f"{metrics['validation/regret']:.3f}, thinking tokens {metrics['validation/thinking_tokens']:.0f}"
+                )
 
         def show(traces: list[LabelledRollout], step: int) -> None:
             text = render_traces(traces[:8], policy.tokenizer.decode)
             log_text(text, f"samples/step_{step:05d}.txt")
 
-        history = reinforce(setup, make_algorithm(algorithm), Learner(policy.model, make_learner_settings(
-            training.learner), reference), problems_from_table(problems, "train"),
-            problems_from_table(problems, "validation")[: training.n_validation], settings, seed, checkpoint, log, show)
+        history = reinforce(
+            setup,
+            make_algorithm(algorithm),
+            Learner(policy.model, make_learner_settings(training.learner), reference),
+            problems_from_table(problems, "train"),
+            problems_from_table(problems, "validation")[: training.n_validation],
+            settings,
+            seed,
+            checkpoint,
+            log,
+            show,
+        )
 
     folder = _POLICIES / key
     shutil.rmtree(folder, ignore_errors=True)
@@ -98,5 +133,7 @@ def train_policy(
     log_policy(folder)
     shutil.rmtree(checkpoint)
     table = pd.DataFrame(history)
-    return ({"name": "trained", "path": str(folder), "key": key},
-            table[["step", *(name for name in table.columns if name != "step")]].astype({"step": np.int64}))
+    return (
+        {"name": "trained", "path": str(folder), "key": key},
+        table[["step", *(name for name in table.columns if name != "step")]].astype({"step": np.int64}),
+    )

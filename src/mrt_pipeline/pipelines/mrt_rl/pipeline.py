@@ -7,11 +7,32 @@ from mrt_pipeline.pipelines.mrt_rl.nodes import measure_learning_signal, train_p
 
 def create_pipeline(**kwargs) -> Pipeline:
     """base_policy -> trained_policy, training_history."""
-    return Pipeline([
-        Node(measure_learning_signal, ["rollouts", "episodes"], "learning_signal", name="measure_learning_signal",
-             tags="training"),
-        Node(train_policy,
-             ["problems", "base_policy", "learning_signal", "params:task", "params:engine", "params:prover",
-              "params:algorithm", "params:rollout", "params:training", "params:seed"],
-             ["trained_policy", "training_history"], name="train_policy", tags="training"),
-    ])
+    return Pipeline(
+        [
+            Node(
+                measure_learning_signal,
+                ["rollouts", "episodes"],
+                "learning_signal",
+                name="measure_learning_signal",
+                tags="training",
+            ),
+            Node(
+                train_policy,
+                [
+                    "problems",
+                    "base_policy",
+                    "learning_signal",
+                    "params:task",
+                    "params:engine",
+                    "params:prover",
+                    "params:algorithm",
+                    "params:rollout",
+                    "params:training",
+                    "params:seed",
+                ],
+                ["trained_policy", "training_history"],
+                name="train_policy",
+                tags="training",
+            ),
+        ]
+    )

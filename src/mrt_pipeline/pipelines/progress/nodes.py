@@ -15,14 +15,23 @@ from mrt_pipeline.rollouts.tables import anytime_table, episodes_table, problems
 
 
 def label_progress(
-    rollouts: pd.DataFrame, problems: pd.DataFrame, policy: dict[str, str], task: CountdownTask,
-    engine: TorchEngineParams, prover: ProverParams, rollout: RolloutParams, evaluation: EvaluationParams, seed: int,
+    rollouts: pd.DataFrame,
+    problems: pd.DataFrame,
+    policy: dict[str, str],
+    task: CountdownTask,
+    engine: TorchEngineParams,
+    prover: ProverParams,
+    rollout: RolloutParams,
+    evaluation: EvaluationParams,
+    seed: int,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Ask the meta-prover for J at every episode boundary (`episodes`) and at every budget (`anytime`) of every trace."""
+    """Ask the meta-prover for J at every episode boundary (`episodes`) and budget (`anytime`) of every trace."""
     opened = open_policy(policy)
     judge = make_prover(prover, opened, make_task(task), rollout)
     budgets = budgets_of(rollout.thinking_budget, evaluation.budget_multiples)
     queries = queries_from_table(rollouts, problems_from_table(problems), opened.template, budgets)
     found = judge.success(make_engine(engine, opened), queries, seed)
-    return (episodes_table(rollouts, queries, found, opened.template, judge.name),
-            anytime_table(rollouts, queries, found, budgets))
+    return (
+        episodes_table(rollouts, queries, found, opened.template, judge.name),
+        anytime_table(rollouts, queries, found, budgets),
+    )

@@ -9,9 +9,21 @@ LABELLING = ["params:task", "params:engine", "params:prover", "params:rollout", 
 
 def create_pipeline(**kwargs) -> Pipeline:
     """rollouts -> episodes and anytime curves, on training and on held-out problems."""
-    return Pipeline([
-        Node(label_progress, ["rollouts", "problems", "base_policy", *LABELLING], ["episodes", "anytime"],
-             name="label_training_progress", tags="progress"),
-        Node(label_progress, ["base_rollouts", "problems", "base_policy", *LABELLING],
-             ["base_episodes", "base_anytime"], name="label_base_on_test", tags="progress"),
-    ])
+    return Pipeline(
+        [
+            Node(
+                label_progress,
+                ["rollouts", "problems", "base_policy", *LABELLING],
+                ["episodes", "anytime"],
+                name="label_training_progress",
+                tags="progress",
+            ),
+            Node(
+                label_progress,
+                ["base_rollouts", "problems", "base_policy", *LABELLING],
+                ["base_episodes", "base_anytime"],
+                name="label_base_on_test",
+                tags="progress",
+            ),
+        ]
+    )

@@ -8,9 +8,21 @@ from mrt_pipeline.pipelines.rollout.nodes import sample_test_rollouts, sample_tr
 def create_pipeline(**kwargs) -> Pipeline:
     """problems, base_policy -> rollouts on training problems, base_rollouts on held-out ones."""
     sampling = ["problems", "base_policy", "params:task", "params:engine", "params:rollout"]
-    return Pipeline([
-        Node(sample_training_rollouts, [*sampling, "params:seed"], "rollouts", name="sample_training_rollouts",
-             tags="rollout"),
-        Node(sample_test_rollouts, [*sampling, "params:evaluation"], "base_rollouts", name="sample_base_on_test",
-             tags="rollout"),
-    ])
+    return Pipeline(
+        [
+            Node(
+                sample_training_rollouts,
+                [*sampling, "params:seed"],
+                "rollouts",
+                name="sample_training_rollouts",
+                tags="rollout",
+            ),
+            Node(
+                sample_test_rollouts,
+                [*sampling, "params:evaluation"],
+                "base_rollouts",
+                name="sample_base_on_test",
+                tags="rollout",
+            ),
+        ]
+    )

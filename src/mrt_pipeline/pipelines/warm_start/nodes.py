@@ -32,6 +32,7 @@ def warm_start_policy(problems: pd.DataFrame, task: CountdownTask, policy: TinyP
     fresh = new_policy(policy, game)
     params = policy.warm_start
     with tqdm(total=params.steps, desc="warm start", unit="step", disable=None) as bar:
+
         def log(metrics: dict[str, float], step: int) -> None:
             bar.update(step - bar.n)
             bar.set_postfix(loss=f"{metrics['loss']:.3f}")
@@ -39,8 +40,16 @@ def warm_start_policy(problems: pd.DataFrame, task: CountdownTask, policy: TinyP
                 bar.write(f"warm start, step {step:4d} of {params.steps}: loss {metrics['loss']:.3f}")
             log_metrics({f"warm_start/{name}": value for name, value in metrics.items()}, step)
 
-        metrics = warm_start(fresh, game, problems_from_table(problems, "train"),
-                             make_learner_settings(params.learner), params.steps, params.batch_size, params.seed, log)
+        metrics = warm_start(
+            fresh,
+            game,
+            problems_from_table(problems, "train"),
+            make_learner_settings(params.learner),
+            params.steps,
+            params.batch_size,
+            params.seed,
+            log,
+        )
     unfinished = folder.with_name(f"{key}.new")
     shutil.rmtree(unfinished, ignore_errors=True)
     fresh.save(unfinished)

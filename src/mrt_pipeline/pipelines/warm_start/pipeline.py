@@ -7,5 +7,14 @@ from mrt_pipeline.pipelines.warm_start.nodes import warm_start_policy
 
 def create_pipeline(**kwargs) -> Pipeline:
     """problems -> base_policy."""
-    return Pipeline([Node(warm_start_policy, ["problems", "params:task", "params:policy"], "base_policy",
-                          name="warm_start_policy", tags="warm_start")])
+    return Pipeline(
+        [
+            Node(
+                warm_start_policy,
+                ["problems", "params:task", "params:policy"],
+                "base_policy",
+                name="warm_start_policy",
+                tags="warm_start",
+            )
+        ]
+    )

@@ -1,0 +1,189 @@
+import copy
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import settings
+
+from mrt_pipeline.engines.base import Completion, StopReason
+from mrt_pipeline.engines.torch_engine import TorchEngine
+from mrt_pipeline.learner.learner import LearnerSettings
+from mrt_pipeline.learner.warm_start import warm_start
+from mrt_pipeline.policy.policy import Policy, build_policy
+from mrt_pipeline.rollouts.label import LabelledRollout
+from mrt_pipeline.rollouts.rollout import Rollout
+from mrt_pipeline.tasks.base import Grade, Problem, SearchTrace
+from mrt_pipeline.tasks.countdown import EPISODE_MARKER, Countdown
+
+torch.set_num_threads(1)
+settings.register_profile("project", deadline=None, max_examples=60, derandomize=True, database=None)
+settings.load_profile("project")
+
+
+@pytest.fixture(scope="session")
+def task():
+    return Countdown(n_train=32, n_validation=8, n_test=8)
+
+
+@pytest.fixture(scope="session")
+def problems(task):
+    return task.problems()
+
+
+@pytest.fixture(scope="session")
+def make_policy(task):
+    def make(seed=0, symbols=None):
+        return build_policy(symbols or task.symbols(), hidden_size=32, n_layers=2, n_heads=2, intermediate_size=64,
+                            max_length=256, episode_marker=EPISODE_MARKER, seed=seed)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_policy(make_policy):
+    """Random weights over the task's vocabulary. Never trained: tests that train make their own."""
+    return make_policy()
+
+
+@pytest.fixture(scope="session")
+def letters_policy(make_policy):
+    """Random weights over 16 tokens, sharp enough that sampling is not uniform and greedy decoding is not close."""
+    policy = make_policy(seed=1, symbols=[EPISODE_MARKER, *"abcdefghi"])
+    with torch.no_grad():
+        policy.model.get_input_embeddings().weight *= 12
+    policy.model.eval()
+    return policy
+
+
+@pytest.fixture(scope="session")
+def known_problems(problems):
+    """The two problems that `warm_policy` was trained on."""
+    return problems[:2]
+
+
+@pytest.fixture(scope="session")
+def warm_policy(task, known_problems, make_policy):
+    """Trained on a few short traces of two problems, so that J is away from 0 and 1 there. Never trained further."""
+    policy = make_policy()
+    warm_start(policy, _ShortTraces(task), known_problems, LearnerSettings(
+        learning_rate=1e-2, optimizer="muon", muon_learning_rate=0.05, schedule="cosine"),
+        steps=100, batch_size=16, seed=0, log=lambda metrics, step: None)
+    policy.model.eval()
+    return policy
+
+
+class _ShortTraces:
+    def __init__(self, task):
+        self.task = task
+
+    def search_trace(self, problem, rng):
+        chains = self.task.chains(tuple(problem.metadata["numbers"]))
+        target = problem.metadata["target"]
+        tried = [chains[i] for i in rng.integers(len(chains), size=rng.integers(0, 4))]
+        right = rng.random() < 0.5 or any(chain.results()[-1] == target for chain in tried)
+        answer = str(rng.choice(problem.answers)) if right else chains[rng.integers(len(chains))].answer()
+        return SearchTrace(" ".join(chain.attempt(target) for chain in tried), answer, cut=False)
+
+
+@pytest.fixture(scope="session")
+def warm_engine(warm_policy):
+    return TorchEngine(warm_policy.model)
+
+
+@pytest.fixture(scope="session")
+def copy_policy():
+    def copied(policy: Policy) -> Policy:
+        return Policy(copy.deepcopy(policy.model), policy.tokenizer, policy.template)
+
+    return copied
+
+
+@pytest.fixture(scope="session")
+def all_logprobs():
+    """Log-probabilities (length, vocabulary) after each token of one sequence, by a plain forward pass."""
+
+    @torch.no_grad()
+    def compute(model, token_ids, temperature=1.0):
+        ids = torch.as_tensor(np.asarray(token_ids, dtype=np.int64))[None]
+        return torch.log_softmax(model(input_ids=ids, use_cache=False).logits[0].float() / temperature, dim=-1).numpy()
+
+    return compute
+
+
+@pytest.fixture(scope="session")
+def continuation_logprob(all_logprobs):
+    """log p(continuation | context) by one plain forward pass."""
+
+    def compute(model, context, continuation):
+        logprobs = all_logprobs(model, [*context, *continuation])
+        return sum(float(logprobs[len(context) - 1 + i, token]) for i, token in enumerate(continuation))
+
+    return compute
+
+
+@pytest.fixture(scope="session")
+def make_rollout():
+    """A hand-made rollout: two prompt tokens, a thought, one close token, an answer of two tokens."""
+
+    def make(thought=(7, 8, 9), reward=0.0, group=0, stop_reason="stop", thought_sampled=None, problem_id="p",
+             natural_length=None):
+        thought = np.asarray(thought, dtype=np.int64)
+        return Rollout(
+            problem=Problem(problem_id, "hand", "train", "1 2 3 make 10", ("a",), {}), group=group,
+            prompt=np.array([1, 4]), thought=thought,
+            thought_logprobs=-0.1 * np.arange(1, len(thought) + 1, dtype=np.float32),
+            thought_sampled=np.ones(len(thought), bool) if thought_sampled is None else np.asarray(thought_sampled),
+            natural_length=len(thought) if natural_length is None else natural_length, stop_reason=stop_reason,
+            close=np.array([5]), close_logprob=-0.5, answer=np.array([10, 2]),
+            answer_logprobs=np.array([-0.7, -0.9], dtype=np.float32), answer_text="a",
+            grade=Grade.CORRECT if reward else Grade.WRONG)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_labelled(make_rollout):
+    """A hand-made labelled rollout; `success` at `boundaries`, which default to one token an episode."""
+
+    def make(success=(0.0, 0.5, 0.25, 1.0), boundaries=None, **kwargs):
+        boundaries = np.arange(len(success)) if boundaries is None else np.asarray(boundaries)
+        rollout = make_rollout(thought=np.arange(6, 6 + boundaries[-1]), **kwargs)
+        success = np.asarray(success, dtype=np.float64)
+        return LabelledRollout(rollout, boundaries, success, np.zeros_like(success))
+
+    return make
+
+
+class _ScriptedEngine:
+    def __init__(self, *replies):
+        self.replies, self.calls = list(replies), []
+
+    def sample(self, prompts, params, seed, min_tokens=0):
+        self.calls.append(([list(map(int, prompt)) for prompt in prompts], params, seed, min_tokens))
+        return self.replies.pop(0)
+
+    def update_weights(self):
+        pass
+
+
+@pytest.fixture(scope="session")
+def scripted_engine():
+    """An engine that gives prepared lists of completions, one list a call, and records what it was asked."""
+    return _ScriptedEngine
+
+
+@pytest.fixture(scope="session")
+def make_completion():
+    def make(token_ids, stop_token_id=None, sampled=None, natural_length=None):
+        n = len(token_ids)
+        return Completion(
+            token_ids=np.asarray(token_ids, dtype=np.int64), logprobs=-np.arange(1, n + 1, dtype=np.float32),
+            sampled=np.ones(n, bool) if sampled is None else np.asarray(sampled),
+            stop_reason=StopReason.LENGTH if stop_token_id is None else StopReason.STOP, stop_token_id=stop_token_id,
+            stop_logprob=0.0 if stop_token_id is None else -0.25,
+            natural_length=n if natural_length is None else natural_length)
+
+    return make

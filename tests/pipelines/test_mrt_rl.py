@@ -1,0 +1,176 @@
+"""The real main job at toy size, as a user runs it: `kedro run --pipeline=mrt_rl --params preset=smoke` in a copy of the project."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import mlflow
+import pandas as pd
+import pytest
+
+from mrt_pipeline.rollouts.tables import ACCURACY, ANYTIME, EPISODES, PROBLEMS, REGRET, ROLLOUTS
+
+ROOT = Path(__file__).parents[2]
+TABLES = {
+    "01_raw/problems": PROBLEMS,
+    "02_intermediate/rollouts": ROLLOUTS,
+    "02_intermediate/base_rollouts": ROLLOUTS,
+    "03_primary/episodes": EPISODES,
+    "03_primary/base_anytime": ANYTIME,
+    "07_model_output/trained_rollouts": ROLLOUTS,
+    "07_model_output/trained_episodes": EPISODES,
+    "08_reporting/regret": REGRET,
+    "08_reporting/accuracy": ACCURACY,
+}
+
+
+def kedro(project, *arguments):
+    command = [str(Path(sys.executable).with_name("kedro")), *arguments]
+    return subprocess.run(command, cwd=project, capture_output=True, text=True, timeout=300)
+
+
+def run(project, params):
+    return kedro(project, "run", "--pipeline=mrt_rl", "--params", f"preset=smoke,{params}")
+
+
+def tables(project):
+    return {name: pd.read_parquet(project / "data" / f"{name}.parquet") for name in TABLES}
+
+
+def runs(project):
+    client = mlflow.MlflowClient(f"sqlite:///{project}/mlflow.db")
+    experiment = client.get_experiment_by_name("mrt-pipeline")
+    return client, client.search_runs([experiment.experiment_id], order_by=["attributes.start_time ASC"])
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """A copy of the project, in which the main job ran twice with the same seed and once as GRPO."""
+    folder = tmp_path_factory.mktemp("project")
+    for name in ("conf", "src", "pyproject.toml", "README.md", ".telemetry"):
+        source = ROOT / name
+        copy = shutil.copytree if source.is_dir() else shutil.copy
+        copy(source, folder / name)
+    results = {}
+    for name, params in (("first", "seed=3"), ("again", "seed=3"), ("grpo", "seed=3,algorithm=grpo")):
+        result = run(folder, params)
+        assert result.returncode == 0, result.stdout + result.stderr
+        results[name] = (result.stdout, tables(folder))
+    return folder, results
+
+
+def test_every_table_fits_its_schema(project):
+    for name, table in project[1]["first"][1].items():
+        TABLES[name].validate(table)
+        assert len(table) > 0
+
+
+def test_the_same_seed_gives_the_same_tables_and_metrics(project):
+    folder, results = project
+    for name, table in results["first"][1].items():
+        pd.testing.assert_frame_equal(table, results["again"][1][name])
+    client, (first, again, _) = runs(folder)
+    steady = [name for name in first.data.metrics if not name.startswith(("time/", "warm_start/", "system/"))]
+    assert "evaluation.regret" in steady
+    for name in steady:
+        history = [[(point.step, point.value) for point in client.get_metric_history(run_.info.run_id, name)]
+                   for run_ in (first, again)]
+        assert history[0] == history[1], name
+
+
+def test_another_algorithm_trains_another_policy_on_the_same_base(project):
+    _, results = project
+    first, grpo = results["first"][1], results["grpo"][1]
+    pd.testing.assert_frame_equal(first["02_intermediate/base_rollouts"], grpo["02_intermediate/base_rollouts"])
+    key = "07_model_output/trained_rollouts"
+    assert first[key]["text"].tolist() != grpo[key]["text"].tolist()
+
+
+def test_the_run_ends_with_the_table_and_where_to_look_next(project):
+    printed = project[1]["first"][0]
+    assert "| budget |" in printed
+    assert "kedro mlflow ui" in printed
+
+
+def test_mlflow_holds_parameters_metrics_by_budget_and_artifacts(project):
+    folder, _ = project
+    client, found = runs(folder)
+    assert [run_.info.status for run_ in found] == ["FINISHED"] * 3
+    first = found[0]
+    assert first.data.params["algorithm.alpha"] == "0.5"
+    assert first.data.params["training.learner.optimizer"] == "adamw"
+    assert first.data.tags["algorithm"] == "mrt_online"
+    assert "seed=3" in first.data.tags["kedro_command"]
+    budgets = [point.step for point in client.get_metric_history(first.info.run_id, "evaluation.regret")]
+    assert budgets == [24, 48, 96, 144, 192]
+    steps = [point.step for point in client.get_metric_history(first.info.run_id, "train/reward")]
+    assert steps == list(range(1, len(steps) + 1))
+
+    def artifacts(path):
+        return {Path(item.path).name for item in client.list_artifacts(first.info.run_id, path)}
+
+    assert {"tables", "figures", "policy", "samples", "report.md", "parameters.yaml"} <= artifacts("")
+    assert {"regret.parquet", "trained_episodes.parquet"} <= artifacts("tables")
+    assert {"anytime.html", "regret.html"} <= artifacts("figures")
+    assert "model.safetensors" in artifacts("policy")
+
+
+def test_a_killed_training_goes_on_and_ends_as_if_nothing_had_happened(project):
+    folder, results = project
+    script = (
+        "import mrt_pipeline.learner.reinforce as r, os\n"
+        "save = r.save_checkpoint\n"
+        "def once(folder, learner, state):\n"
+        "    save(folder, learner, state)\n"
+        "    if state['step'] == 2: os._exit(9)\n"
+        "r.save_checkpoint = once\n"
+        "from kedro.framework.cli.cli import main\n"
+        "main()\n")
+    killed = subprocess.run(
+        [sys.executable, "-c", script, "run", "--pipeline=mrt_rl", "--params", "preset=smoke,seed=3"],
+        cwd=folder, capture_output=True, text=True, timeout=300)
+    assert killed.returncode == 9, killed.stdout + killed.stderr
+    assert list((folder / "data/06_models/checkpoints").iterdir())
+    resumed = run(folder, "seed=3")
+    assert resumed.returncode == 0, resumed.stdout + resumed.stderr
+    assert "goes on from the checkpoint" in resumed.stdout
+    for name, table in tables(folder).items():
+        pd.testing.assert_frame_equal(table, results["first"][1][name])
+    client, found = runs(folder)
+    steps = [point.step for point in client.get_metric_history(found[-1].info.run_id, "train/reward")]
+    assert steps == list(range(1, len(steps) + 1))
+
+
+def test_wrong_parameters_are_refused_in_words_before_anything_runs(project):
+    folder, _ = project
+    result = run(folder, "algorithm.alhpa=1")
+    assert result.returncode == 1
+    assert "unknown parameter 'algorithm.alhpa'" in result.stderr
+    assert "Traceback" not in result.stdout + result.stderr
+    assert "Running node" not in result.stdout
+
+
+def test_a_stage_runs_alone(project):
+    folder, _ = project
+    result = kedro(folder, "run", "--pipelines=ingest", "--params", "preset=smoke")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "Running node: make_problems" in result.stdout
+    assert "warm_start_policy" not in result.stdout
+
+
+def test_the_warm_start_is_kept_under_a_key_of_its_configuration(project):
+    folder, _ = project
+    kept = list((folder / "data/06_models/warm_start").iterdir())
+    assert len(kept) == 1
+    record = json.loads((kept[0] / "warm_start.json").read_text())
+    assert record["policy"]["hidden_size"] == 32
+    other = kedro(folder, "run", "--pipelines=ingest,warm_start", "--params", "preset=smoke,policy.warm_start.seed=1")
+    assert other.returncode == 0, other.stdout + other.stderr
+    assert len(list((folder / "data/06_models/warm_start").iterdir())) == 2
+
+
+def test_nothing_is_reported_to_anybody(project):
+    folder, _ = project
+    assert (folder / "pyproject.toml").read_text() == (ROOT / "pyproject.toml").read_text()

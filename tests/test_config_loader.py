@@ -1,0 +1,78 @@
+from pathlib import Path
+
+import pytest
+
+from mrt_pipeline.config import Parameters
+from mrt_pipeline.config_loader import HydraConfigLoader, compose_parameters, flatten
+from mrt_pipeline.errors import InputError
+
+ROOT = Path(__file__).parents[1]
+FOLDER = ROOT / "conf" / "base" / "parameters"
+GROUPS = sorted(
+    (folder.name, file.stem)
+    for folder in FOLDER.iterdir()
+    if folder.is_dir() and folder.name != "learner"
+    for file in folder.glob("*.yaml")
+)
+
+
+@pytest.mark.parametrize(("group", "choice"), GROUPS)
+def test_every_shipped_config_composes_and_validates(group, choice):
+    Parameters.model_validate(compose_parameters(FOLDER, {group: choice}))
+
+
+def test_a_group_is_chosen_and_its_value_overridden_in_either_form():
+    dotted = compose_parameters(FOLDER, {"algorithm": "grpo", "algorithm.forced_fraction": "0.5", "seed": "3"})
+    assert dotted["algorithm"] == {"name": "grpo", "divide_by_std": False, "forced_fraction": 0.5}
+    assert dotted["seed"] == 3
+    nested = compose_parameters(FOLDER, {"algorithm": {"alpha": 0.125}, "task": {"n_train": None}})
+    assert nested["algorithm"]["alpha"] == 0.125
+    assert nested["task"]["n_train"] is None
+
+
+def test_an_override_wins_over_the_preset():
+    tree = compose_parameters(FOLDER, {"preset": "smoke", "policy.hidden_size": "64"})
+    assert tree["preset"] == "smoke"
+    assert tree["policy"]["hidden_size"] == 64
+    assert tree["policy"]["n_layers"] == 2
+
+
+@pytest.mark.parametrize(
+    ("overrides", "named"),
+    [
+        ({"algorithm.alhpa": "1"}, ["algorithm.alhpa", "alpha", "gamma"]),
+        ({"algorithm": "grpo", "algorithm.alpha": "1"}, ["algorithm.alpha", "divide_by_std"]),
+        ({"algoritm": "grpo"}, ["algoritm", "algorithm", "prover"]),
+        ({"algorithm": "ppo"}, ["algorithm/ppo", "grpo", "mrt_online"]),
+        ({"algorithm.alpha": "much"}, ["alpha", "much"]),
+        ({"seed": "-1"}, ["seed", "-1"]),
+        ({"training.group_size": "1"}, ["training.group_size"]),
+        ({"rollout.thinking_budget": "4000"}, ["policy.max_length", "rollout.thinking_budget"]),
+        ({"policy.hidden_size": "97"}, ["hidden_size", "n_heads"]),
+        ({"a b": "x=y"}, ["a b"]),
+    ],
+)
+def test_what_does_not_fit_is_refused_naming_the_key_and_the_allowed_ones(overrides, named):
+    with pytest.raises(InputError) as error:
+        compose_parameters(FOLDER, overrides)
+    for part in named:
+        assert part in str(error.value)
+
+
+def test_the_loader_composes_parameters_and_leaves_the_rest_to_kedro():
+    loader = HydraConfigLoader(
+        conf_source=str(ROOT / "conf"), base_env="base", default_run_env="local", runtime_params={"seed": "7"}
+    )
+    assert loader["parameters"]["seed"] == 7
+    assert "problems" in loader["catalog"]
+
+
+def test_a_users_own_group_file_is_found(tmp_path):
+    own = tmp_path / "parameters" / "algorithm"
+    own.mkdir(parents=True)
+    (own / "mine.yaml").write_text("name: grpo\ndivide_by_std: true\nforced_fraction: 0.0\n")
+    assert compose_parameters(FOLDER, {"algorithm": "mine"}, own.parent)["algorithm"]["divide_by_std"] is True
+
+
+def test_flatten_joins_nested_keys():
+    assert flatten({"a": {"b": {"c": 1}}, "d": [2]}) == {"a.b.c": 1, "d": [2]}
