@@ -50,10 +50,12 @@ def tiny_policy(make_policy):
 
 @pytest.fixture(scope="session")
 def letters_policy(make_policy):
-    """Random weights over 16 tokens, sharp enough that sampling is not uniform and greedy decoding is not close."""
+    """Random weights over 16 tokens, large enough that the next token depends on the whole context."""
     policy = make_policy(seed=1, symbols=[EPISODE_MARKER, *"abcdefghi"])
     with torch.no_grad():
-        policy.model.get_input_embeddings().weight *= 12
+        for name, parameter in policy.model.named_parameters():
+            if parameter.ndim == 2:
+                parameter *= 12 if "embed" in name else 15
     policy.model.eval()
     return policy
 

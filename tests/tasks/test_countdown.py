@@ -44,10 +44,14 @@ def test_four_numbers_are_listed_completely_too():
 
 # Known bug: the grader also accepts spellings that the answers do not list, and a policy can write them (it has the
 # symbols `7`, `3`, `12`, `12)`), so the exact prover, which sums over the list, is not the grader's expectation.
-@pytest.mark.xfail(strict=True, reason="the grader accepts chains without brackets or with outer brackets")
-@pytest.mark.parametrize("form", ["{} {} {} {} {}", "({} {} {} {} {})", "{} {} ({} {} {})"])
+UNLISTED = pytest.mark.xfail(strict=True, reason="the grader accepts spellings that the answers do not list")
+
+
+@pytest.mark.parametrize("form", [
+    pytest.param("{} {} {} {} {}", marks=UNLISTED), pytest.param("({} {} {} {} {})", marks=UNLISTED),
+    "{} {} ({} {} {})", "({} {} {}) {} {})", "wait ({} {} {}) {} {}", "({} {} {}) {} {} yes",
+])
 def test_no_other_spelling_in_the_symbols_grades_correct(task, problems, form):
-    assert form != "{} {} ({} {} {})", "this one is refused already"
     for problem in problems:
         for a, b, c in permutations(problem.metadata["numbers"]):
             for first, second in product("+-*", repeat=2):
@@ -55,7 +59,7 @@ def test_no_other_spelling_in_the_symbols_grades_correct(task, problems, form):
                 assert task.grade(problem, text) is not Grade.CORRECT or text in problem.answers
 
 
-@pytest.mark.xfail(strict=True, reason="the grader parses Python, so it takes other spellings of the same numbers")
+@UNLISTED
 @pytest.mark.parametrize("text", [
     "(0x7 - 3) * 12", "(7 - 3) * 1_2", "(7 - 3) * 12 # so there", "((7 - 3)) * (12)", "(7 -\n 3) * 12",
 ])

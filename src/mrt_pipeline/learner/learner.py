@@ -33,7 +33,7 @@ class LearnerSettings:
     warmup: float = 0.0
     schedule: str = "constant"
     minibatches: int = 1
-    micro_batch_tokens: int = 16_384
+    micro_batch_tokens: int = 4_096
     clip_low: float = 0.2
     clip_high: float = 0.28
     kl_beta: float = 0.0

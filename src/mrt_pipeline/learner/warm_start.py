@@ -27,21 +27,25 @@ def warm_start(
 ) -> dict[str, float]:
     """Train `policy` in place on fresh traces for `steps` batches; the last metrics are returned.
 
-    problems: the training problems. log: called with metrics and the step.
+    problems: the training problems. log: called every `log_every` steps with the means since the last call, and the
+    step.
     """
     learner = Learner(policy.model, settings)
     rng = np.random.default_rng([seed, 0])
     prompts = [encode_prompt(policy.tokenizer, problem.question) for problem in problems]
     pool: list[list[TrainingSequence]] = []
     metrics: dict[str, float] = {}
+    recent: list[dict[str, float]] = []
     started, n_tokens = time.perf_counter(), 0
     for step in range(steps):
         if not pool:
             pool = _draw_pool(policy, task, problems, prompts, batch_size, rng)
         batch = pool.pop()
-        metrics = learner.update(batch, step / steps, seed=step)
+        recent.append(learner.update(batch, step / steps, seed=step))
         n_tokens += sum(len(sequence.token_ids) for sequence in batch)
         if (step + 1) % log_every == 0 or step + 1 == steps:
+            metrics = {name: float(np.mean([entry[name] for entry in recent])) for name in recent[0]}
+            recent = []
             metrics["tokens_per_second"] = n_tokens / (time.perf_counter() - started)
             log(metrics, step + 1)
     return metrics

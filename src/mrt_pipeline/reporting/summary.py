@@ -6,20 +6,24 @@ from mrt_pipeline.tracking.runs import check_finite
 
 
 def markdown_report(regret: pd.DataFrame, accuracy: pd.DataFrame, title: str) -> str:
-    """A Markdown table: a row for each policy and budget, intervals in brackets."""
+    """A Markdown table: a row a budget and way of stopping, base and trained side by side, intervals in brackets."""
     table = accuracy.merge(regret, on=["policy", "budget", "forced"], suffixes=("_accuracy", "_regret"))
     lines = [
         f"# {title}",
         "",
-        "| budget | after the natural end | policy | accuracy | regret | thinking tokens |",
-        "| ---: | --- | --- | --- | --- | ---: |",
+        "| budget | stop | accuracy: base | trained | regret: base | trained | thinking tokens: base | trained |",
+        "| ---: | --- | --- | --- | --- | --- | ---: | ---: |",
     ]
-    for row in table.sort_values(["forced", "budget", "policy"], kind="stable").itertuples(index=False):
-        lines.append(
-            f"| {row.budget} | {'forced on' if row.forced else 'stopped'} | {row.policy} | "
-            f"{_interval(row.accuracy, row.ci_low_accuracy, row.ci_high_accuracy)} | "
-            f"{_interval(row.regret, row.ci_low_regret, row.ci_high_regret)} | {row.thinking_tokens:.0f} |"
-        )
+    for (forced, budget), rows in table.groupby(["forced", "budget"]):
+        pair = [rows[rows["policy"] == policy].iloc[0] for policy in ("base", "trained")]
+        cells = [
+            str(budget),
+            "forced on" if forced else "natural",
+            *(_interval(row, "accuracy") for row in pair),
+            *(_interval(row, "regret") for row in pair),
+            *(f"{row['thinking_tokens']:.0f}" for row in pair),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
@@ -41,5 +45,5 @@ def budget_metrics(regret: pd.DataFrame, accuracy: pd.DataFrame) -> dict[str, li
     return histories
 
 
-def _interval(value: float, low: float, high: float) -> str:
-    return f"{value:.3f} [{low:.3f}, {high:.3f}]"
+def _interval(row: pd.Series, quantity: str) -> str:
+    return f"{row[quantity]:.3f} [{row[f'ci_low_{quantity}']:.3f}, {row[f'ci_high_{quantity}']:.3f}]"

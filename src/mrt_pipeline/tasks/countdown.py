@@ -210,8 +210,7 @@ class Countdown:
         ]
 
     def search_trace(self, problem: Problem, rng: np.random.Generator) -> SearchTrace:
-        """An imperfect search for warm-starting: it repeats itself, stops early, or goes on after the answer is found
-        (re-checking it, trying others).
+        """An imperfect search for warm-starting: it repeats itself, stops early, or goes on after the answer is found.
 
         Every habit is drawn once per trace, so that a policy trained on a mix of traces has all of them and RL can
         choose among them. The mix is the one measured to leave most room for learning how to search.
@@ -227,16 +226,15 @@ class Countdown:
         stop_early = rng.choice([0.0, 0.12], p=[0.6, 0.4])
         go_on = rng.choice([0.0, 0.5, 0.9], p=[0.3, 0.3, 0.4])
         most_episodes = rng.choice([8, 16, 26], p=[0.2, 0.3, 0.5])
-        tried, found = [], None
+        tried, found = [], False
         while len(tried) < most_episodes:
             again = max(repeat, 0.5) if found else repeat
             if tried and (not untried or rng.random() < again):
-                chain = found if found and rng.random() < 0.5 else tried[rng.integers(len(tried))]
+                chain = tried[rng.integers(len(tried))]
             else:
                 chain = untried.pop()
             tried.append(chain)
-            if chain.results()[-1] == target:
-                found = chain
+            found = found or chain.results()[-1] == target
             if rng.random() < (1 - go_on if found else stop_early):
                 break
         symbols = " ".join(chain.attempt(target) for chain in tried).split()

@@ -1,0 +1,318 @@
+import numpy as np
+import pytest
+import torch
+
+from mrt_pipeline.engines import torch_engine
+from mrt_pipeline.engines.base import SamplingParams, StopReason
+from mrt_pipeline.engines.torch_engine import TorchEngine
+
+STOPS = (3, 5, 15)
+
+
+@pytest.fixture(scope="module")
+def engine(letters_policy):
+    return TorchEngine(letters_policy.model)
+
+
+@pytest.fixture(scope="module")
+def model(letters_policy):
+    return letters_policy.model
+
+
+@pytest.fixture(scope="module")
+def prompts():
+    rng = np.random.default_rng(0)
+    return [rng.integers(0, 16, size=length).tolist() for length in (5, 2, 9, 1, 4, 7)]
+
+
+def same(left, right, atol=0.0):
+    return len(left) == len(right) and all(
+        np.array_equal(a.token_ids, b.token_ids) and np.array_equal(a.sampled, b.sampled)
+        and np.allclose(a.logprobs, b.logprobs, atol=atol) and a.stop_reason is b.stop_reason
+        and a.stop_token_id == b.stop_token_id and a.natural_length == b.natural_length
+        for a, b in zip(left, right, strict=True))
+
+
+def check_logprobs(all_logprobs, model, prompt, completion, temperature):
+    """Against one plain forward pass over prompt and completion."""
+    expected = all_logprobs(model, [*prompt, *completion.token_ids], temperature)[len(prompt) - 1 :]
+    for i, token in enumerate(completion.token_ids):
+        if completion.sampled[i]:
+            assert completion.logprobs[i] == pytest.approx(expected[i, token], abs=1e-4)
+        else:
+            assert completion.logprobs[i] == 0
+    if completion.stop_token_id is not None:
+        assert completion.stop_logprob == pytest.approx(expected[-1, completion.stop_token_id], abs=1e-4)
+    else:
+        assert completion.stop_logprob == 0
+
+
+def greedy(all_logprobs, model, prompt, params, least):
+    """Greedy decoding with budget forcing by one full forward pass a token: the specification, spelled out."""
+    tokens, sampled, natural, pending = [], [], None, []
+    while True:
+        if pending and len(tokens) < params.max_tokens:
+            tokens.append(pending.pop(0))
+            sampled.append(False)
+            continue
+        token = int(all_logprobs(model, [*prompt, *tokens])[-1].argmax())
+        if token in params.stop_token_ids and not pending:
+            if len(tokens) >= least or not params.continuation:
+                return tokens, sampled, token, len(tokens) if natural is None else natural
+            natural = len(tokens) if natural is None else natural
+            pending = list(params.continuation)
+            if len(tokens) < params.max_tokens:
+                continue
+        if len(tokens) == params.max_tokens:
+            return tokens, sampled, None, len(tokens) if natural is None else natural
+        tokens.append(token)
+        sampled.append(True)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.6])
+def test_sampled_logprobs_equal_a_full_forward_pass(engine, model, prompts, all_logprobs, temperature):
+    params = SamplingParams(max_tokens=12, stop_token_ids=STOPS, temperature=temperature, n=5)
+    completions = engine.sample(prompts, params, seed=0)
+    assert len(completions) == 5 * len(prompts)
+    for i, completion in enumerate(completions):
+        check_logprobs(all_logprobs, model, prompts[i // 5], completion, temperature)
+        assert completion.sampled.all()
+        assert completion.natural_length == len(completion.token_ids)
+    assert {completion.stop_reason for completion in completions} == set(StopReason)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.5])
+def test_tokens_come_with_the_frequency_of_their_probability(engine, model, all_logprobs, temperature):
+    n, prompt = 4000, [3, 8, 5]
+    params = SamplingParams(max_tokens=1, stop_token_ids=(), temperature=temperature, n=n)
+    tokens = np.concatenate([c.token_ids for c in engine.sample([prompt], params, seed=1)])
+    expected = np.exp(all_logprobs(model, prompt, temperature)[-1])
+    counts = np.bincount(tokens, minlength=16)
+    assert np.all(np.abs(counts - n * expected) <= 5 * np.sqrt(n * expected * (1 - expected)) + 1)
+    assert counts.max() < 0.9 * n
+
+
+def test_completions_end_at_stop_tokens_or_at_max_tokens(engine, prompts):
+    params = SamplingParams(max_tokens=6, stop_token_ids=STOPS, n=20)
+    for completion in engine.sample(prompts, params, seed=2):
+        n = len(completion.token_ids)
+        assert n == len(completion.logprobs) == len(completion.sampled) <= 6
+        assert not set(completion.token_ids.tolist()) & set(STOPS)
+        if completion.stop_reason is StopReason.LENGTH:
+            assert n == 6 and completion.stop_token_id is None
+        else:
+            assert completion.stop_token_id in STOPS
+
+
+def test_a_stop_token_right_after_the_last_token_counts(engine, prompts):
+    found = engine.sample(prompts, SamplingParams(max_tokens=3, stop_token_ids=STOPS, n=50), seed=3)
+    assert any(len(c.token_ids) == 3 and c.stop_reason is StopReason.STOP for c in found)
+
+
+def test_without_stop_tokens_all_run_to_the_end(engine, prompts):
+    found = engine.sample(prompts, SamplingParams(max_tokens=5, stop_token_ids=()), seed=0)
+    assert all(len(c.token_ids) == 5 and c.stop_reason is StopReason.LENGTH for c in found)
+
+
+def test_greedy_is_the_most_probable_token(engine, model, prompts, all_logprobs):
+    params = SamplingParams(max_tokens=10, stop_token_ids=STOPS, temperature=0)
+    for prompt, completion in zip(prompts, engine.sample(prompts, params, seed=0), strict=True):
+        tokens, _, stop, _ = greedy(all_logprobs, model, prompt, params, least=0)
+        assert completion.token_ids.tolist() == tokens
+        assert completion.stop_token_id == stop
+
+
+def test_left_padding_changes_nothing(engine, prompts):
+    params = SamplingParams(max_tokens=10, stop_token_ids=STOPS, temperature=0)
+    alone = [engine.sample([prompt], params, seed=0)[0] for prompt in prompts]
+    assert same(alone, engine.sample(prompts, params, seed=0), atol=1e-4)
+
+
+def test_the_batch_size_changes_nothing_for_greedy_sampling(model, prompts):
+    params = SamplingParams(max_tokens=10, stop_token_ids=STOPS, temperature=0, n=2)
+    expected = TorchEngine(model).sample(prompts, params, seed=0)
+    for batch_size in (1, 3, 7):
+        assert same(expected, TorchEngine(model, batch_size=batch_size).sample(prompts, params, seed=0), atol=1e-4)
+
+
+def test_the_seed_repeats_and_matters(model, prompts):
+    params = SamplingParams(max_tokens=10, stop_token_ids=STOPS, n=3)
+    engine = TorchEngine(model, batch_size=8)
+    first, again, other = (engine.sample(prompts, params, seed=seed) for seed in (4, 4, 5))
+    assert same(first, again)
+    assert not same(first, other)
+
+
+def test_batches_of_one_call_do_not_repeat_their_noise(model):
+    engine = TorchEngine(model, batch_size=1)
+    found = engine.sample([[3, 4]] * 6, SamplingParams(max_tokens=8, stop_token_ids=()), seed=0)
+    assert len({tuple(c.token_ids) for c in found}) > 1
+
+
+def test_completions_of_one_prompt_differ(engine):
+    found = engine.sample([[3, 4]], SamplingParams(max_tokens=8, stop_token_ids=(), n=6), seed=0)
+    assert len({tuple(c.token_ids) for c in found}) == 6
+
+
+@pytest.mark.parametrize("continuation", [(), (7,), (7, 10)])
+def test_dropping_finished_rows_changes_nothing(monkeypatch, engine, prompts, continuation):
+    params = SamplingParams(max_tokens=14, stop_token_ids=STOPS, temperature=0, n=2, continuation=continuation)
+    monkeypatch.setattr(torch_engine, "_COMPACT_BELOW", 0)
+    expected = engine.sample(prompts, params, seed=0, min_tokens=[0, 3, 14, 0, 5, 1])
+    assert len({len(c.token_ids) for c in expected}) > 2
+    for share in (0.75, 2):  # 2: after every token
+        monkeypatch.setattr(torch_engine, "_COMPACT_BELOW", share)
+        assert same(expected, engine.sample(prompts, params, seed=0, min_tokens=[0, 3, 14, 0, 5, 1]), atol=1e-4)
+
+
+@pytest.mark.parametrize("share", [0, 2])
+def test_sampled_logprobs_are_right_however_rows_are_dropped(monkeypatch, engine, model, prompts, all_logprobs, share):
+    monkeypatch.setattr(torch_engine, "_COMPACT_BELOW", share)
+    params = SamplingParams(max_tokens=10, stop_token_ids=STOPS, n=3, continuation=(7, 10))
+    for i, completion in enumerate(engine.sample(prompts, params, seed=0, min_tokens=4)):
+        check_logprobs(all_logprobs, model, prompts[i // 3], completion, 1.0)
+
+
+@pytest.mark.parametrize("continuation", [(7,), (7, 10), (7, 10, 7)])
+def test_budget_forcing_does_what_it_says(engine, model, prompts, all_logprobs, continuation):
+    params = SamplingParams(max_tokens=14, stop_token_ids=STOPS, temperature=0, continuation=continuation)
+    n_forced = 0
+    for least in ([0, 4, 14, 9, 2, 14], [3, 14, 14, 1, 14, 8]):
+        for prompt, minimum, completion in zip(
+            prompts, least, engine.sample(prompts, params, seed=0, min_tokens=least), strict=True
+        ):
+            tokens, sampled, stop, natural = greedy(all_logprobs, model, prompt, params, minimum)
+            assert completion.token_ids.tolist() == tokens
+            assert completion.sampled.tolist() == sampled
+            assert completion.stop_token_id == stop
+            assert completion.natural_length == natural
+            n_forced += not all(sampled)
+    assert n_forced >= 4
+
+
+@pytest.mark.parametrize("continuation", [(7,), (7, 10), (5, 7)])  # the last one holds a stop token itself
+def test_forced_samples_never_stop_early_and_mark_what_was_put_in(engine, model, prompts, all_logprobs, continuation):
+    least, length = [0, 2, 12, 5, 12, 7], len(continuation)
+    params = SamplingParams(max_tokens=12, stop_token_ids=STOPS, n=6, continuation=continuation)
+    found = engine.sample(prompts, params, seed=6, min_tokens=least)
+    for i, completion in enumerate(found):
+        n = len(completion.token_ids)
+        assert n >= least[i // 6]
+        check_logprobs(all_logprobs, model, prompts[i // 6], completion, 1.0)
+        assert not set(completion.token_ids[completion.sampled].tolist()) & set(STOPS)
+        put_in = np.flatnonzero(~completion.sampled)
+        expected = [continuation[k % length] for k in range(len(put_in))]
+        assert completion.token_ids[put_in].tolist() == expected
+        assert len(put_in) % length == 0 or put_in[-1] == 11
+        starts = put_in[::length]
+        assert np.all(starts < least[i // 6])
+        assert completion.natural_length == (starts[0] if len(starts) else n)
+    assert sum(not c.sampled.all() for c in found) > 10
+    assert sum(c.natural_length < len(c.token_ids) for c in found) == sum(not c.sampled.all() for c in found)
+
+
+# Known bug: without a continuation the minimum is ignored without a word.
+@pytest.mark.xfail(strict=True, reason="min_tokens without a continuation is ignored")
+def test_a_minimum_needs_a_continuation(engine, prompts):
+    with pytest.raises(ValueError, match="continuation"):
+        engine.sample(prompts, SamplingParams(max_tokens=5, stop_token_ids=STOPS), seed=0, min_tokens=5)
+
+
+def test_no_prompts_no_completions(engine):
+    assert engine.sample([], SamplingParams(max_tokens=3, stop_token_ids=()), seed=0) == []
+
+
+def test_the_current_weights_are_used(letters_policy, copy_policy, prompts):
+    policy = copy_policy(letters_policy)
+    engine = TorchEngine(policy.model)
+    params = SamplingParams(max_tokens=8, stop_token_ids=(), temperature=0)
+    before = engine.sample(prompts, params, seed=0)
+    with torch.no_grad():
+        policy.model.model.layers[0].mlp.down_proj.weight.mul_(-30)
+    engine.update_weights()
+    assert not same(before, engine.sample(prompts, params, seed=0))
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_mode_of_the_model_is_left_as_it_was(letters_policy, copy_policy, training):
+    model = copy_policy(letters_policy).model.train(training)
+    engine = TorchEngine(model)
+    engine.sample([[1, 2]], SamplingParams(max_tokens=2, stop_token_ids=()), seed=0)
+    assert model.training is training
+    engine.score([[1, 2]], [[1]], [3], [[[4]]])
+    assert model.training is training
+
+
+def random_queries(rng, n, n_answers=5, answer_length=4):
+    traces = [rng.integers(0, 16, size=rng.integers(2, 14)) for _ in range(n)]
+    cuts = [np.sort(rng.choice(np.arange(1, len(t) + 1), size=rng.integers(1, min(5, len(t)) + 1), replace=False))
+            for t in traces]
+    answers = [[rng.integers(0, 3, size=rng.integers(1, answer_length + 1)).tolist() for _ in range(n_answers)]
+               for _ in traces]  # few tokens, so that prefixes are shared
+    return traces, cuts, answers
+
+
+@pytest.mark.parametrize("suffix", [[5], [5, 11], [5, 11, 2]])
+@pytest.mark.parametrize("score_tokens", [1, 150, 40_000])
+def test_scores_equal_separate_forward_passes(model, continuation_logprob, suffix, score_tokens):
+    traces, cuts, answers = random_queries(np.random.default_rng(len(suffix)), 5)
+    answers[0] = [[1, 2], [1, 2], [1, 2, 0], [1], [2]]  # repeated, and one the start of another
+    answers[1] = answers[1][:2]
+    cuts[2] = np.array([1, len(traces[2])])
+    found = TorchEngine(model, score_tokens=score_tokens).score(traces, cuts, suffix, answers)
+    for trace, cut, answer, scores in zip(traces, cuts, answers, found, strict=True):
+        assert scores.shape == (len(cut), len(answer)) and scores.dtype == np.float64
+        expected = [[continuation_logprob(model, [*trace[:k], *suffix], c) for c in answer] for k in cut]
+        assert np.allclose(scores, expected, atol=1e-4)
+
+
+def test_probabilities_of_all_continuations_of_one_length_sum_to_one(engine):
+    pairs = [[a, b] for a in range(16) for b in range(16)]
+    scores = engine.score([[3, 8, 5, 4]], [[1, 4]], [5, 11], [pairs])[0]
+    assert np.allclose(np.exp(scores).sum(axis=1), 1, atol=1e-5)
+
+
+def test_an_empty_continuation_is_certain_and_none_gives_no_columns(engine):
+    scores = engine.score([[3, 8], [3, 8]], [[1, 2], [2]], [5], [[[], [4]], []])
+    assert scores[0][:, 0].tolist() == [0.0, 0.0]
+    assert np.all(scores[0][:, 1] < 0)
+    assert scores[1].shape == (1, 0)
+
+
+# Known bug: the reshape of a trace without cuts is ambiguous.
+@pytest.mark.xfail(strict=True, reason="a trace without cuts fails")
+def test_a_trace_without_cuts_gives_no_rows(engine):
+    scores = engine.score([[3, 8], [3, 8, 4]], [[], [2]], [5], [[[4]], [[4], [2]]])
+    assert [s.shape for s in scores] == [(0, 1), (1, 2)]
+    assert engine.score([[3, 8]], [[]], [5], [[[4]]])[0].shape == (0, 1)
+
+
+def test_no_traces_no_scores(engine):
+    assert engine.score([], [], [5], []) == []
+
+
+def test_a_cut_outside_its_trace_is_refused(engine):
+    with pytest.raises(ValueError, match="cuts"):
+        engine.score([[3, 8]], [[3]], [5], [[[4]]])
+
+
+# Known bug: score() does not restore the mode when it fails; sample() does.
+@pytest.mark.xfail(strict=True, reason="score leaves the model in evaluation mode when it raises")
+def test_a_failed_score_leaves_the_mode_as_it_was(letters_policy, copy_policy):
+    model = copy_policy(letters_policy).model.train()
+    with pytest.raises(ValueError, match="cuts"):
+        TorchEngine(model).score([[3, 8]], [[3]], [5], [[[4]]])
+    assert model.training
+
+
+# Known bug: rows are counted by the largest trace plus branches, but a batch is padded to the longest trace plus the
+# longest branches, which may stand in different rows.
+@pytest.mark.xfail(strict=True, reason="a scoring pass can hold more than score_tokens")
+def test_a_scoring_pass_holds_at_most_score_tokens(letters_policy, copy_policy):
+    model = copy_policy(letters_policy).model
+    shapes = []
+    model.register_forward_pre_hook(lambda _, args, kwargs: shapes.append(kwargs["input_ids"].shape), with_kwargs=True)
+    long_trace, many_answers = [1] * 40, [[a, b] for a in range(6) for b in range(6)]
+    engine = TorchEngine(model, score_tokens=100)
+    engine.score([long_trace, [1, 2]], [[40], list(range(1, 3)) * 3], [5], [[[4]], many_answers])
+    assert all(rows == 1 or rows * length <= 100 for rows, length in shapes)

@@ -1,0 +1,148 @@
+import dataclasses
+
+import numpy as np
+import pytest
+
+from mrt_pipeline.engines.torch_engine import TorchEngine
+from mrt_pipeline.policy.template import encode_prompt
+from mrt_pipeline.rollouts.prover import ExactProver, Query, SampledProver
+
+
+@pytest.fixture(scope="module")
+def queries(task, warm_policy, known_problems):
+    rng = np.random.default_rng(0)
+    found = []
+    for problem in known_problems:
+        prompt = np.array(encode_prompt(warm_policy.tokenizer, problem.question))
+        chains = task.chains(tuple(problem.metadata["numbers"]))
+        text = " ".join(chains[i].attempt(problem.metadata["target"]) for i in rng.integers(len(chains), size=2))
+        thought = np.array(warm_policy.tokenizer.encode(text, add_special_tokens=False))
+        found.append(Query(problem, prompt, thought, np.array([0, 4, 9, len(thought)])))
+    return found
+
+
+@pytest.fixture(scope="module")
+def exact(warm_policy):
+    return ExactProver(warm_policy.tokenizer, warm_policy.template)
+
+
+def with_answers(queries, answers):
+    return [dataclasses.replace(query, problem=dataclasses.replace(query.problem, answers=tuple(answers)))
+            for query in queries]
+
+
+def brute_force(policy, query, continuation_logprob, stop_phrase):
+    """Sum over the listed answers of their probability, each by its own forward pass."""
+    return [
+        sum(np.exp(continuation_logprob(
+            policy.model, [*query.prompt, *query.thought[:cut], *stop_phrase],
+            [*policy.tokenizer.encode(answer, add_special_tokens=False), policy.template.eos_id]))
+            for answer in query.problem.answers)
+        for cut in query.cuts
+    ]
+
+
+@pytest.mark.parametrize("phrase", ["</think>", "low high </think>"])
+def test_exact_equals_brute_force_enumeration(warm_engine, warm_policy, queries, continuation_logprob, phrase):
+    stop_phrase = tuple(warm_policy.tokenizer.encode(phrase, add_special_tokens=False))
+    template = dataclasses.replace(warm_policy.template, stop_phrase=stop_phrase)
+    found = ExactProver(warm_policy.tokenizer, template).success(warm_engine, queries)
+    for query, success in zip(queries, found, strict=True):
+        expected = brute_force(warm_policy, query, continuation_logprob, stop_phrase)
+        assert np.allclose(success.mean, expected, atol=1e-4)
+        assert success.sem.tolist() == [0.0] * len(query.cuts)
+        assert success.n_tokens > len(query.prompt) + len(query.thought)
+    if phrase == "</think>":  # what the policy knows: J is away from both ends
+        assert all(0.02 < value < 0.98 for success in found for value in success.mean)
+
+
+def test_exact_and_sampled_agree(warm_engine, warm_policy, task, queries, exact):
+    n = 4000
+    sampled = SampledProver(warm_policy.tokenizer, warm_policy.template, task, n_answers=n, answer_tokens=6)
+    truth = np.concatenate([success.mean for success in exact.success(warm_engine, queries)])
+    found = np.concatenate([success.mean for success in sampled.success(warm_engine, queries, seed=1)])
+    # Eight comparisons at |z| < 4.5; the grader's unlisted spellings have a probability far below the bound.
+    assert np.all(np.abs(found - truth) < 4.5 * np.sqrt(truth * (1 - truth) / n))
+    assert truth.max() > 0.05
+
+
+def test_an_answer_outside_the_list_adds_nothing_and_each_inside_its_own_probability(
+    warm_engine, queries, exact, warm_policy, continuation_logprob
+):
+    answers = queries[0].problem.answers
+    query = queries[:1]
+    parts = [exact.success(warm_engine, with_answers(query, [answer]))[0].mean for answer in answers]
+    both = exact.success(warm_engine, query)[0].mean
+    assert np.allclose(sum(parts), both, atol=1e-6)
+    assert np.allclose(exact.success(warm_engine, with_answers(query, []))[0].mean, 0)
+    wrong = exact.success(warm_engine, with_answers(query, [*answers, "1 - 1"]))[0].mean
+    expected = np.exp(continuation_logprob(
+        warm_policy.model, [*query[0].prompt, *query[0].thought, *warm_policy.template.stop_phrase],
+        [*warm_policy.tokenizer.encode("1 - 1", add_special_tokens=False), warm_policy.template.eos_id]))
+    assert wrong[-1] - both[-1] == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_order_of_answers_and_queries_does_not_matter(warm_engine, queries, exact):
+    forward = exact.success(warm_engine, queries)
+    backward = exact.success(warm_engine, with_answers(queries[:1], queries[0].problem.answers[::-1]))
+    assert np.allclose(forward[0].mean, backward[0].mean, atol=1e-6)
+    swapped = exact.success(warm_engine, queries[::-1])
+    assert np.allclose(forward[1].mean, swapped[0].mean, atol=1e-6)
+
+
+def test_exact_is_a_probability_even_if_answers_repeat(warm_engine, queries, exact):
+    repeated = with_answers(queries, queries[0].problem.answers * 200)
+    assert all(success.mean.max() <= 1 and success.mean.min() >= 0
+               for success in exact.success(warm_engine, repeated))
+
+
+def test_the_end_token_belongs_to_an_answer(warm_engine, queries, exact, warm_policy, continuation_logprob):
+    query = queries[0]
+    success = exact.success(warm_engine, with_answers([query], query.problem.answers[:1]))[0]
+    answer = warm_policy.tokenizer.encode(query.problem.answers[0], add_special_tokens=False)
+    without = np.exp(continuation_logprob(
+        warm_policy.model, [*query.prompt, *query.thought, *warm_policy.template.stop_phrase], answer))
+    assert success.mean[-1] < without
+
+
+def test_no_queries_no_answers(warm_engine, warm_policy, task, exact):
+    assert exact.success(warm_engine, []) == []
+    assert SampledProver(warm_policy.tokenizer, warm_policy.template, task, 2, 6).success(warm_engine, []) == []
+
+
+def test_sampled_counts_right_answers_that_end(scripted_engine, make_completion, warm_policy, task, queries):
+    tokenizer, eos = warm_policy.tokenizer, warm_policy.template.eos_id
+
+    def reply(text, ends=True):
+        return make_completion(tokenizer.encode(text, add_special_tokens=False), eos if ends else None)
+
+    right = queries[0].problem.answers[0]
+    query = dataclasses.replace(queries[0], cuts=np.array([0, 9]))
+    engine = scripted_engine([reply(right), reply(right, ends=False), reply("1 - 1"), reply(right),
+                              *(reply("1 + wait") for _ in range(4))])
+    success = SampledProver(tokenizer, warm_policy.template, task, n_answers=4, answer_tokens=6,
+                            temperature=0.5).success(engine, [query], seed=9)[0]
+    assert success.mean.tolist() == [0.5, 0.0]
+    assert success.sem.tolist() == [pytest.approx(np.sqrt(0.5 * 0.5 / 4)), 0.0]
+    prompts, params, seed, _ = engine.calls[0]
+    stop = list(warm_policy.template.stop_phrase)
+    assert prompts == [[*query.prompt, *stop], [*query.prompt, *query.thought[:9], *stop]]
+    assert (params.n, params.max_tokens, params.temperature, seed) == (4, 6, 0.5, 9)
+
+
+# Known bug: an answer that ended by length has no stop token, but is charged for one.
+@pytest.mark.xfail(strict=True, reason="unfinished answers are charged one token too many")
+def test_sampled_tokens_are_counted(scripted_engine, make_completion, warm_policy, task, queries):
+    engine = scripted_engine([make_completion([7, 8], warm_policy.template.eos_id), make_completion([7, 8, 9])])
+    query = dataclasses.replace(queries[0], cuts=np.array([0]))
+    prover = SampledProver(warm_policy.tokenizer, warm_policy.template, task, n_answers=2, answer_tokens=3)
+    assert prover.success(engine, [query])[0].n_tokens == 3 + 3
+
+
+def test_the_seed_of_sampled_repeats(warm_policy, task, queries):
+    prover = SampledProver(warm_policy.tokenizer, warm_policy.template, task, n_answers=50, answer_tokens=6)
+    engine = TorchEngine(warm_policy.model)
+    first, again, other = (np.concatenate([s.mean for s in prover.success(engine, queries, seed)])
+                           for seed in (0, 0, 1))
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
