@@ -36,8 +36,16 @@ def problems(task):
 @pytest.fixture(scope="session")
 def make_policy(task):
     def make(seed=0, symbols=None):
-        return build_policy(symbols or task.symbols(), hidden_size=32, n_layers=2, n_heads=2, intermediate_size=64,
-                            max_length=256, episode_marker=EPISODE_MARKER, seed=seed)
+        return build_policy(
+            symbols or task.symbols(),
+            hidden_size=32,
+            n_layers=2,
+            n_heads=2,
+            intermediate_size=64,
+            max_length=256,
+            episode_marker=EPISODE_MARKER,
+            seed=seed,
+        )
 
     return make
 
@@ -70,9 +78,16 @@ def known_problems(problems):
 def warm_policy(task, known_problems, make_policy):
     """Trained on a few short traces of two problems, so that J is away from 0 and 1 there. Never trained further."""
     policy = make_policy()
-    warm_start(policy, _ShortTraces(task), known_problems, LearnerSettings(
-        learning_rate=1e-2, optimizer="muon", muon_learning_rate=0.05, schedule="cosine"),
-        steps=100, batch_size=16, seed=0, log=lambda metrics, step: None)
+    warm_start(
+        policy,
+        _ShortTraces(task),
+        known_problems,
+        LearnerSettings(learning_rate=1e-2, optimizer="muon", muon_learning_rate=0.05, schedule="cosine"),
+        steps=100,
+        batch_size=16,
+        seed=0,
+        log=lambda metrics, step: None,
+    )
     policy.model.eval()
     return policy
 
@@ -130,18 +145,32 @@ def continuation_logprob(all_logprobs):
 def make_rollout():
     """A hand-made rollout: two prompt tokens, a thought, one close token, an answer of two tokens."""
 
-    def make(thought=(7, 8, 9), reward=0.0, group=0, stop_reason="stop", thought_sampled=None, problem_id="p",
-             natural_length=None):
+    def make(
+        thought=(7, 8, 9),
+        reward=0.0,
+        group=0,
+        stop_reason="stop",
+        thought_sampled=None,
+        problem_id="p",
+        natural_length=None,
+    ):
         thought = np.asarray(thought, dtype=np.int64)
         return Rollout(
-            problem=Problem(problem_id, "hand", "train", "1 2 3 make 10", ("a",), {}), group=group,
-            prompt=np.array([1, 4]), thought=thought,
+            problem=Problem(problem_id, "hand", "train", "1 2 3 make 10", ("a",), {}),
+            group=group,
+            prompt=np.array([1, 4]),
+            thought=thought,
             thought_logprobs=-0.1 * np.arange(1, len(thought) + 1, dtype=np.float32),
             thought_sampled=np.ones(len(thought), bool) if thought_sampled is None else np.asarray(thought_sampled),
-            natural_length=len(thought) if natural_length is None else natural_length, stop_reason=stop_reason,
-            close=np.array([5]), close_logprob=-0.5, answer=np.array([10, 2]),
-            answer_logprobs=np.array([-0.7, -0.9], dtype=np.float32), answer_text="a",
-            grade=Grade.CORRECT if reward else Grade.WRONG)
+            natural_length=len(thought) if natural_length is None else natural_length,
+            stop_reason=stop_reason,
+            close=np.array([5]),
+            close_logprob=-0.5,
+            answer=np.array([10, 2]),
+            answer_logprobs=np.array([-0.7, -0.9], dtype=np.float32),
+            answer_text="a",
+            grade=Grade.CORRECT if reward else Grade.WRONG,
+        )
 
     return make
 
@@ -182,10 +211,13 @@ def make_completion():
     def make(token_ids, stop_token_id=None, sampled=None, natural_length=None):
         n = len(token_ids)
         return Completion(
-            token_ids=np.asarray(token_ids, dtype=np.int64), logprobs=-np.arange(1, n + 1, dtype=np.float32),
+            token_ids=np.asarray(token_ids, dtype=np.int64),
+            logprobs=-np.arange(1, n + 1, dtype=np.float32),
             sampled=np.ones(n, bool) if sampled is None else np.asarray(sampled),
-            stop_reason=StopReason.LENGTH if stop_token_id is None else StopReason.STOP, stop_token_id=stop_token_id,
+            stop_reason=StopReason.LENGTH if stop_token_id is None else StopReason.STOP,
+            stop_token_id=stop_token_id,
             stop_logprob=0.0 if stop_token_id is None else -0.25,
-            natural_length=n if natural_length is None else natural_length)
+            natural_length=n if natural_length is None else natural_length,
+        )
 
     return make

@@ -46,8 +46,10 @@ def test_permuting_rollouts_permutes_weights(make_labelled, batch, gamma, normal
 
 def test_the_bonus_by_hand(make_labelled):
     # Episodes of 2, 1 and 3 tokens with progress 0.5, -0.25, 0.75; discounted by 0.5: 0.5625, 0.125, 0.75.
-    rollouts = [make_labelled((0.0, 0.5, 0.25, 1.0), boundaries=[0, 2, 3, 6], reward=1.0, group=0),
-                make_labelled((0.5, 0.5), boundaries=[0, 2], reward=0.0, group=0)]
+    rollouts = [
+        make_labelled((0.0, 0.5, 0.25, 1.0), boundaries=[0, 2, 3, 6], reward=1.0, group=0),
+        make_labelled((0.5, 0.5), boundaries=[0, 2], reward=0.0, group=0),
+    ]
     first, second = MRTOnline(alpha=2.0, gamma=0.5, normalize_progress=False).weights(rollouts)
     assert np.allclose(first, 0.5 + 2 * np.array([0.5625] * 2 + [0.125] + [0.75] * 3 + [0] * 3))
     assert np.allclose(second, -0.5)
@@ -59,8 +61,12 @@ def test_the_bonus_by_hand(make_labelled):
 @given(batches)
 def test_gamma_one_without_normalisation_is_the_end_minus_before(make_labelled, batch):
     rollouts = labelled_batch(make_labelled, batch)
-    bonus = [mrt - grpo for mrt, grpo in zip(
-        MRTOnline(1.0, 1.0, normalize_progress=False).weights(rollouts), GRPO().weights(rollouts), strict=True)]
+    bonus = [
+        mrt - grpo
+        for mrt, grpo in zip(
+            MRTOnline(1.0, 1.0, normalize_progress=False).weights(rollouts), GRPO().weights(rollouts), strict=True
+        )
+    ]
     for found, (_, _, success) in zip(bonus, batch, strict=True):
         assert np.allclose(found[: len(success) - 1], success[-1] - np.array(success[:-1]), atol=1e-9)
         assert np.allclose(found[len(success) - 1 :], 0, atol=1e-9)
@@ -87,9 +93,15 @@ def gradient(policy, rollouts, weights, trained=None):
     model = policy.model
     model.zero_grad()
     sequences = [
-        TrainingSequence(item.rollout.token_ids(), len(item.rollout.prompt), w,
-                         item.rollout.sampled() if trained is None else t, item.rollout.logprobs())
-        for item, w, t in zip(rollouts, weights, trained or [None] * len(rollouts), strict=True)]
+        TrainingSequence(
+            item.rollout.token_ids(),
+            len(item.rollout.prompt),
+            w,
+            item.rollout.sampled() if trained is None else t,
+            item.rollout.logprobs(),
+        )
+        for item, w, t in zip(rollouts, weights, trained or [None] * len(rollouts), strict=True)
+    ]
     batch = collate(sequences)
     logprobs, _ = token_logprobs(model, batch)
     n_tokens = sum(int(s.trained.sum()) for s in sequences)

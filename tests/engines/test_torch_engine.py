@@ -27,10 +27,14 @@ def prompts():
 
 def same(left, right, atol=0.0):
     return len(left) == len(right) and all(
-        np.array_equal(a.token_ids, b.token_ids) and np.array_equal(a.sampled, b.sampled)
-        and np.allclose(a.logprobs, b.logprobs, atol=atol) and a.stop_reason is b.stop_reason
-        and a.stop_token_id == b.stop_token_id and a.natural_length == b.natural_length
-        for a, b in zip(left, right, strict=True))
+        np.array_equal(a.token_ids, b.token_ids)
+        and np.array_equal(a.sampled, b.sampled)
+        and np.allclose(a.logprobs, b.logprobs, atol=atol)
+        and a.stop_reason is b.stop_reason
+        and a.stop_token_id == b.stop_token_id
+        and a.natural_length == b.natural_length
+        for a, b in zip(left, right, strict=True)
+    )
 
 
 def check_logprobs(all_logprobs, model, prompt, completion, temperature):
@@ -245,10 +249,13 @@ def test_the_mode_of_the_model_is_left_as_it_was(letters_policy, copy_policy, tr
 
 def random_queries(rng, n, n_answers=5, answer_length=4):
     traces = [rng.integers(0, 16, size=rng.integers(2, 14)) for _ in range(n)]
-    cuts = [np.sort(rng.choice(np.arange(1, len(t) + 1), size=rng.integers(1, min(5, len(t)) + 1), replace=False))
-            for t in traces]
-    answers = [[rng.integers(0, 3, size=rng.integers(1, answer_length + 1)).tolist() for _ in range(n_answers)]
-               for _ in traces]  # few tokens, so that prefixes are shared
+    cuts = [
+        np.sort(rng.choice(np.arange(1, len(t) + 1), size=rng.integers(1, min(5, len(t)) + 1), replace=False))
+        for t in traces
+    ]
+    answers = [
+        [rng.integers(0, 3, size=rng.integers(1, answer_length + 1)).tolist() for _ in range(n_answers)] for _ in traces
+    ]  # few tokens, so that prefixes are shared
     return traces, cuts, answers
 
 

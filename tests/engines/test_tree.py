@@ -45,8 +45,12 @@ def test_a_suffix_is_needed():
         AnswerTree([], [[1]])
 
 
-@given(st.lists(st.tuples(st.integers(1, 6), suffixes, st.lists(token_lists, min_size=1, max_size=3)), min_size=1,
-                max_size=3), st.data())
+@given(
+    st.lists(
+        st.tuples(st.integers(1, 6), suffixes, st.lists(token_lists, min_size=1, max_size=3)), min_size=1, max_size=3
+    ),
+    st.data(),
+)
 def test_a_branch_sees_the_trace_up_to_its_cut_and_its_own_ancestors(rows, data):
     traces = [[10 + i for i in range(length)] for length, _, _ in rows]
     trees = [AnswerTree(suffix, continuations) for _, suffix, continuations in rows]

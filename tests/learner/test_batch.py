@@ -10,8 +10,13 @@ from mrt_pipeline.learner.learner import token_logprobs
 
 def sequence(tokens, prompt_length, logprobs=True):
     rest = len(tokens) - prompt_length
-    return TrainingSequence(np.asarray(tokens), prompt_length, np.arange(1.0, rest + 1), np.arange(rest) % 2 == 0,
-                            -np.arange(1.0, rest + 1) if logprobs else None)
+    return TrainingSequence(
+        np.asarray(tokens),
+        prompt_length,
+        np.arange(1.0, rest + 1),
+        np.arange(rest) % 2 == 0,
+        -np.arange(1.0, rest + 1) if logprobs else None,
+    )
 
 
 def test_collate_by_hand():
@@ -57,6 +62,6 @@ def test_padding_does_not_change_a_logprob(letters_policy, all_logprobs):
     for row, item in enumerate(sequences):
         full = all_logprobs(letters_policy.model, item.token_ids)
         for position in range(max(1, item.prompt_length), len(item.token_ids)):
-            expected = full[position - 1]
-            assert float(together[row, position - first]) == pytest.approx(expected[item.token_ids[position]], abs=1e-4)
-            assert float(entropy[row, position - first]) == pytest.approx(-(np.exp(expected) * expected).sum(), abs=1e-3)
+            column, expected = position - first, full[position - 1]
+            assert float(together[row, column]) == pytest.approx(expected[item.token_ids[position]], abs=1e-4)
+            assert float(entropy[row, column]) == pytest.approx(-(np.exp(expected) * expected).sum(), abs=1e-3)

@@ -25,13 +25,20 @@ def case(seed=0, rows=4, tokens=7):
     ratios = torch.tensor([0.5, 0.75, 0.85, 0.99, 1.0, 1.2, 1.25, 1.35, 2.0], dtype=torch.float64)
     ratio = ratios[torch.randint(len(ratios), (rows, tokens), generator=generator)]
     trained = torch.rand(rows, tokens, generator=generator) < 0.7
-    return {"logprobs": logprobs, "weights": uniform(-1, 1), "trained": trained, "old": logprobs - ratio.log(),
-            "reference": logprobs + uniform(-0.5, 0.5), "n": float(trained.sum())}
+    return {
+        "logprobs": logprobs,
+        "weights": uniform(-1, 1),
+        "trained": trained,
+        "old": logprobs - ratio.log(),
+        "reference": logprobs + uniform(-0.5, 0.5),
+        "n": float(trained.sum()),
+    }
 
 
 def loss_of(c, logprobs, kl_beta=0.0, old=True):
-    return policy_loss(logprobs, c["weights"], c["trained"], c["n"], c["old"] if old else None, c["reference"],
-                       LOW, HIGH, kl_beta)
+    return policy_loss(
+        logprobs, c["weights"], c["trained"], c["n"], c["old"] if old else None, c["reference"], LOW, HIGH, kl_beta
+    )
 
 
 def gradient(c, **kwargs):
@@ -70,8 +77,16 @@ def test_the_loss_by_hand():
     # ratios 1, 1.5, 0.5 and weights 2, 2, -1: min(2, 2), min(3, 1.28 * 2), min(-0.5, -0.8)
     logprobs = torch.tensor([[0.1, 1.5, 0.5]], dtype=torch.float64).log()
     old = torch.tensor([[0.1, 1.0, 1.0]], dtype=torch.float64).log()
-    terms = policy_loss(logprobs, torch.tensor([[2.0, 2.0, -1.0]], dtype=torch.float64),
-                        torch.ones(1, 3, dtype=torch.bool), 3, old, None, LOW, HIGH)
+    terms = policy_loss(
+        logprobs,
+        torch.tensor([[2.0, 2.0, -1.0]], dtype=torch.float64),
+        torch.ones(1, 3, dtype=torch.bool),
+        3,
+        old,
+        None,
+        LOW,
+        HIGH,
+    )
     assert float(terms.loss) == pytest.approx(-(2 + 2.56 - 0.8) / 3)
     assert terms.clipped == 2
     assert terms.ratio_kl == pytest.approx((0.5 - np.log(1.5)) + (-0.5 - np.log(0.5)))
@@ -123,7 +138,8 @@ def test_untrained_tokens_contribute_nothing_whatever_they_hold(value, old):
     found = loss_of(c, c["logprobs"], 0.3, old)
     assert float(found.loss) == float(expected["terms"].loss)
     assert (found.kl, found.clipped, found.ratio_kl) == tuple(
-        getattr(expected["terms"], name) for name in ("kl", "clipped", "ratio_kl"))
+        getattr(expected["terms"], name) for name in ("kl", "clipped", "ratio_kl")
+    )
 
 
 def sequences(n=6, seed=0):
@@ -131,9 +147,15 @@ def sequences(n=6, seed=0):
     found = []
     for _ in range(n):
         prompt, rest = rng.integers(1, 5), rng.integers(2, 12)
-        found.append(TrainingSequence(
-            rng.integers(0, 16, size=prompt + rest), int(prompt), rng.normal(size=rest), rng.random(rest) < 0.8,
-            rng.uniform(-3.5, -2, size=rest)))
+        found.append(
+            TrainingSequence(
+                rng.integers(0, 16, size=prompt + rest),
+                int(prompt),
+                rng.normal(size=rest),
+                rng.random(rest) < 0.8,
+                rng.uniform(-3.5, -2, size=rest),
+            )
+        )
     return found
 
 
@@ -169,12 +191,26 @@ def trl_trainer():
         grpo_trainer.add_fused_lm_head(model, outputs=("log_probs", "entropy"))
         trainer = object.__new__(grpo_trainer.GRPOTrainer)
         trainer.__dict__.update(
-            model=model, beta=beta, loss_type=loss_type, epsilon_low=LOW, epsilon_high=HIGH, temperature=1.0,
-            importance_sampling_level="token", top_entropy_quantile=1.0, off_policy_mask_threshold=None,
-            use_vllm=False, aux_loss_enabled=False, _entropy_bonus_enabled=False, use_liger_kernel=False,
-            current_gradient_accumulation_steps=1, max_completion_length=64, model_kwarg_keys={"logits_to_keep"},
-            accelerator=Accelerator(), _metrics={"train": defaultdict(list), "eval": defaultdict(list)},
-            args=types.SimpleNamespace(delta=None, use_bias_correction_kl=False, steps_per_generation=1))
+            model=model,
+            beta=beta,
+            loss_type=loss_type,
+            epsilon_low=LOW,
+            epsilon_high=HIGH,
+            temperature=1.0,
+            importance_sampling_level="token",
+            top_entropy_quantile=1.0,
+            off_policy_mask_threshold=None,
+            use_vllm=False,
+            aux_loss_enabled=False,
+            _entropy_bonus_enabled=False,
+            use_liger_kernel=False,
+            current_gradient_accumulation_steps=1,
+            max_completion_length=64,
+            model_kwarg_keys={"logits_to_keep"},
+            accelerator=Accelerator(),
+            _metrics={"train": defaultdict(list), "eval": defaultdict(list)},
+            args=types.SimpleNamespace(delta=None, use_bias_correction_kl=False, steps_per_generation=1),
+        )
         return trainer
 
     return make
@@ -182,7 +218,8 @@ def trl_trainer():
 
 @pytest.mark.parametrize("loss_type", ["bnpo", "dapo"])
 @pytest.mark.parametrize("beta", [0.0, 0.2])
-def test_the_loss_equals_trl(letters_policy, copy_policy, trl_trainer, loss_type, beta):
+@pytest.mark.parametrize("per_token", [False, True])
+def test_the_loss_equals_trl(letters_policy, copy_policy, trl_trainer, loss_type, beta, per_token):
     model = copy_policy(letters_policy).model.train()
     rng = np.random.default_rng(1)
     prompt_length, rows = 3, [(4, 0.6), (9, -0.3), (1, 0.9), (6, -1.2)]
@@ -191,7 +228,8 @@ def test_the_loss_equals_trl(letters_policy, copy_policy, trl_trainer, loss_type
     for row, (n, advantage) in enumerate(rows):
         tokens = rng.integers(0, 16, size=prompt_length + n)
         completion[row, :n], mask[row, :n] = torch.from_numpy(tokens[prompt_length:]), 1
-        batch_of.append(TrainingSequence(tokens, prompt_length, np.full(n, advantage), np.ones(n, bool), np.zeros(n)))
+        weights = advantage + per_token * rng.normal(size=n)
+        batch_of.append(TrainingSequence(tokens, prompt_length, weights, np.ones(n, bool), np.zeros(n)))
     batch = collate(batch_of)
     with torch.no_grad():
         current, _ = token_logprobs(model, batch)
@@ -201,15 +239,25 @@ def test_the_loss_equals_trl(letters_policy, copy_policy, trl_trainer, loss_type
     logprobs, _ = token_logprobs(model, batch)
     terms = policy_loss(logprobs, batch.weights, batch.trained, int(mask.sum()), old, reference, LOW, HIGH, beta)
     trainer = trl_trainer(model, loss_type, beta)
-    expected = trainer._compute_loss(model, {
-        "prompt_ids": batch.token_ids[:, :prompt_length], "prompt_mask": torch.ones(4, prompt_length),
-        "completion_ids": completion, "completion_mask": mask, "advantages": torch.tensor([a for _, a in rows]),
-        "old_per_token_logps": old, "ref_per_token_logps": reference, "num_items_in_batch": mask.sum()})
+    expected = trainer._compute_loss(
+        model,
+        {
+            "prompt_ids": batch.token_ids[:, :prompt_length],
+            "prompt_mask": torch.ones(4, prompt_length),
+            "completion_ids": completion,
+            "completion_mask": mask,
+            "advantages": batch.weights if per_token else torch.tensor([advantage for _, advantage in rows]),
+            "old_per_token_logps": old,
+            "ref_per_token_logps": reference,
+            "num_items_in_batch": mask.sum(),
+        },
+    )
 
-    assert float(terms.loss) == pytest.approx(float(expected), abs=1e-5)
-    assert abs(float(expected)) > 1e-2 and 0 < terms.clipped < int(mask.sum())
-    ours, theirs = ([g.flatten() for g in torch.autograd.grad(loss, list(model.parameters()))]
-                    for loss in (terms.loss, expected))
+    assert float(terms.loss.detach()) == pytest.approx(float(expected.detach()), abs=1e-5)
+    assert abs(float(expected.detach())) > 1e-2 and 0 < terms.clipped < int(mask.sum())
+    ours, theirs = (
+        [g.flatten() for g in torch.autograd.grad(loss, list(model.parameters()))] for loss in (terms.loss, expected)
+    )
     ours, theirs = torch.cat(ours), torch.cat(theirs)
     assert torch.allclose(ours, theirs, atol=1e-5 * float(theirs.abs().max()))
     if beta:

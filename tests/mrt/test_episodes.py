@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -21,7 +23,7 @@ def test_boundaries_cut_the_thought_into_at_most_max_episodes(token_ids, marker_
 @given(tokens, markers)
 def test_every_episode_but_the_first_opens_with_a_marker_and_holds_no_other(token_ids, marker_ids):
     boundaries = episode_boundaries(token_ids, marker_ids)
-    episodes = [token_ids[start:end] for start, end in zip(boundaries[:-1], boundaries[1:], strict=True)]
+    episodes = [token_ids[start:end] for start, end in pairwise(boundaries)]
     assert [token for episode in episodes for token in episode] == token_ids
     assert all(episode[0] in marker_ids for episode in episodes[1:])
     assert not any(token in marker_ids for episode in episodes for token in episode[1:])
@@ -35,9 +37,16 @@ def test_max_episodes_keeps_the_first_cuts(token_ids, marker_ids, max_episodes):
     assert len(bounded) == kept + 1
 
 
-@pytest.mark.parametrize(("token_ids", "expected"), [
-    ([], [0]), ([9], [0, 1]), ([1], [0, 1]), ([1, 9, 1, 9], [0, 2, 4]), ([9, 9, 1, 1, 9], [0, 2, 3, 5]),
-])
+@pytest.mark.parametrize(
+    ("token_ids", "expected"),
+    [
+        ([], [0]),
+        ([9], [0, 1]),
+        ([1], [0, 1]),
+        ([1, 9, 1, 9], [0, 2, 4]),
+        ([9, 9, 1, 1, 9], [0, 2, 3, 5]),
+    ],
+)
 def test_known_boundaries(token_ids, expected):
     assert episode_boundaries(token_ids, {1}).tolist() == expected
 

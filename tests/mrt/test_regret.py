@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -20,7 +22,7 @@ budgets = st.integers(1, 60)
 
 def height(n_tokens, success, x):
     points = [(0.0, 0.0), *zip(n_tokens, success, strict=True)]
-    for (left, low), (right, high) in zip(points[:-1], points[1:], strict=True):
+    for (left, low), (right, high) in pairwise(points):
         if left <= x < right:
             return low + (high - low) * (x - left) / (right - left)
     return points[-1][1]

@@ -23,13 +23,23 @@ def test_from_text(tokenizer):
     assert template.marker_ids == set(ids(tokenizer, "wait but"))
 
 
-@pytest.mark.parametrize("wrong", [
-    {"think_close": "time up"}, {"episode_markers": ["wait", "but wait"]}, {"stop_phrase": "hurry"},
-    {"continuation": ""}, {"episode_markers": ["elephant"]},
-])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"think_close": "time up"},
+        {"episode_markers": ["wait", "but wait"]},
+        {"stop_phrase": "hurry"},
+        {"continuation": ""},
+        {"episode_markers": ["elephant"]},
+    ],
+)
 def test_strings_that_the_tokenizer_cannot_write_are_refused(tokenizer, wrong):
-    right = {"think_close": THINK_CLOSE, "stop_phrase": THINK_CLOSE, "continuation": "wait",
-             "episode_markers": ["wait"]}
+    right = {
+        "think_close": THINK_CLOSE,
+        "stop_phrase": THINK_CLOSE,
+        "continuation": "wait",
+        "episode_markers": ["wait"],
+    }
     ThinkTemplate.from_text(tokenizer, **right)
     with pytest.raises(ValueError, match=r"policy\.template"):
         ThinkTemplate.from_text(tokenizer, **right | wrong)

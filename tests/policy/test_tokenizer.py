@@ -15,8 +15,13 @@ def test_every_symbol_is_one_token_and_text_comes_back():
 
 def test_special_tokens_and_think_tags_have_their_own_ids():
     tokenizer = build_symbol_tokenizer(SYMBOLS)
-    special = [tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id,
-               *tokenizer.encode(f"{THINK_OPEN} {THINK_CLOSE}", add_special_tokens=False)]
+    special = [
+        tokenizer.pad_token_id,
+        tokenizer.bos_token_id,
+        tokenizer.eos_token_id,
+        tokenizer.unk_token_id,
+        *tokenizer.encode(f"{THINK_OPEN} {THINK_CLOSE}", add_special_tokens=False),
+    ]
     assert len(special) == len(set(special)) == 6
     assert len(tokenizer) == 6 + len(SYMBOLS)
 

@@ -23,8 +23,9 @@ class KnownProver:
 @pytest.fixture
 def traces(make_rollout, warm_policy):
     marker = next(iter(warm_policy.template.marker_ids))
-    return [make_rollout(thought=thought) for thought in
-            [(marker, 8, 9, marker, 8), (), (8, 9), (marker, marker, marker)]]
+    return [
+        make_rollout(thought=thought) for thought in [(marker, 8, 9, marker, 8), (), (8, 9), (marker, marker, marker)]
+    ]
 
 
 def test_every_boundary_gets_its_own_value(traces, warm_policy):
@@ -37,8 +38,10 @@ def test_every_boundary_gets_its_own_value(traces, warm_policy):
         assert np.allclose(item.success_sem, item.boundaries / 1000)
     assert [extra.tolist() for extra in at_extra] == [[]] * 4
     assert n_tokens == 40 and prover.seed == 7
-    assert all(query.prompt is trace.prompt and query.thought is trace.thought and query.problem is trace.problem
-               for query, trace in zip(prover.queries, traces, strict=True))
+    assert all(
+        query.prompt is trace.prompt and query.thought is trace.thought and query.problem is trace.problem
+        for query, trace in zip(prover.queries, traces, strict=True)
+    )
 
 
 def test_extra_cuts_are_clipped_to_the_thought_and_leave_the_boundaries_alone(traces, warm_policy):
@@ -52,8 +55,17 @@ def test_extra_cuts_are_clipped_to_the_thought_and_leave_the_boundaries_alone(tr
 
 
 def test_labels_are_what_the_prover_says_at_the_boundaries(warm_engine, warm_policy, task, known_problems):
-    rollouts = sample_rollouts(warm_engine, task, warm_policy.tokenizer, warm_policy.template, known_problems,
-                               RolloutSettings(24, 6), 4, seed=0, min_thinking=24)
+    rollouts = sample_rollouts(
+        warm_engine,
+        task,
+        warm_policy.tokenizer,
+        warm_policy.template,
+        known_problems,
+        RolloutSettings(24, 6),
+        4,
+        seed=0,
+        min_thinking=24,
+    )
     prover = ExactProver(warm_policy.tokenizer, warm_policy.template)
     labelled, _, _ = label_rollouts(warm_engine, prover, warm_policy.template, rollouts, 0)
     extra, at_extra, _ = label_rollouts(warm_engine, prover, warm_policy.template, rollouts, 0, extra_cuts=[0, 24])

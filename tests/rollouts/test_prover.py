@@ -27,17 +27,25 @@ def exact(warm_policy):
 
 
 def with_answers(queries, answers):
-    return [dataclasses.replace(query, problem=dataclasses.replace(query.problem, answers=tuple(answers)))
-            for query in queries]
+    return [
+        dataclasses.replace(query, problem=dataclasses.replace(query.problem, answers=tuple(answers)))
+        for query in queries
+    ]
 
 
 def brute_force(policy, query, continuation_logprob, stop_phrase):
     """Sum over the listed answers of their probability, each by its own forward pass."""
     return [
-        sum(np.exp(continuation_logprob(
-            policy.model, [*query.prompt, *query.thought[:cut], *stop_phrase],
-            [*policy.tokenizer.encode(answer, add_special_tokens=False), policy.template.eos_id]))
-            for answer in query.problem.answers)
+        sum(
+            np.exp(
+                continuation_logprob(
+                    policy.model,
+                    [*query.prompt, *query.thought[:cut], *stop_phrase],
+                    [*policy.tokenizer.encode(answer, add_special_tokens=False), policy.template.eos_id],
+                )
+            )
+            for answer in query.problem.answers
+        )
         for cut in query.cuts
     ]
 
@@ -76,9 +84,13 @@ def test_an_answer_outside_the_list_adds_nothing_and_each_inside_its_own_probabi
     assert np.allclose(sum(parts), both, atol=1e-6)
     assert np.allclose(exact.success(warm_engine, with_answers(query, []))[0].mean, 0)
     wrong = exact.success(warm_engine, with_answers(query, [*answers, "1 - 1"]))[0].mean
-    expected = np.exp(continuation_logprob(
-        warm_policy.model, [*query[0].prompt, *query[0].thought, *warm_policy.template.stop_phrase],
-        [*warm_policy.tokenizer.encode("1 - 1", add_special_tokens=False), warm_policy.template.eos_id]))
+    expected = np.exp(
+        continuation_logprob(
+            warm_policy.model,
+            [*query[0].prompt, *query[0].thought, *warm_policy.template.stop_phrase],
+            [*warm_policy.tokenizer.encode("1 - 1", add_special_tokens=False), warm_policy.template.eos_id],
+        )
+    )
     assert wrong[-1] - both[-1] == pytest.approx(expected, abs=1e-6)
 
 
@@ -92,16 +104,18 @@ def test_the_order_of_answers_and_queries_does_not_matter(warm_engine, queries, 
 
 def test_exact_is_a_probability_even_if_answers_repeat(warm_engine, queries, exact):
     repeated = with_answers(queries, queries[0].problem.answers * 200)
-    assert all(success.mean.max() <= 1 and success.mean.min() >= 0
-               for success in exact.success(warm_engine, repeated))
+    assert all(success.mean.max() <= 1 and success.mean.min() >= 0 for success in exact.success(warm_engine, repeated))
 
 
 def test_the_end_token_belongs_to_an_answer(warm_engine, queries, exact, warm_policy, continuation_logprob):
     query = queries[0]
     success = exact.success(warm_engine, with_answers([query], query.problem.answers[:1]))[0]
     answer = warm_policy.tokenizer.encode(query.problem.answers[0], add_special_tokens=False)
-    without = np.exp(continuation_logprob(
-        warm_policy.model, [*query.prompt, *query.thought, *warm_policy.template.stop_phrase], answer))
+    without = np.exp(
+        continuation_logprob(
+            warm_policy.model, [*query.prompt, *query.thought, *warm_policy.template.stop_phrase], answer
+        )
+    )
     assert success.mean[-1] < without
 
 
@@ -118,10 +132,12 @@ def test_sampled_counts_right_answers_that_end(scripted_engine, make_completion,
 
     right = queries[0].problem.answers[0]
     query = dataclasses.replace(queries[0], cuts=np.array([0, 9]))
-    engine = scripted_engine([reply(right), reply(right, ends=False), reply("1 - 1"), reply(right),
-                              *(reply("1 + wait") for _ in range(4))])
-    success = SampledProver(tokenizer, warm_policy.template, task, n_answers=4, answer_tokens=6,
-                            temperature=0.5).success(engine, [query], seed=9)[0]
+    engine = scripted_engine(
+        [reply(right), reply(right, ends=False), reply("1 - 1"), reply(right), *(reply("1 + wait") for _ in range(4))]
+    )
+    success = SampledProver(
+        tokenizer, warm_policy.template, task, n_answers=4, answer_tokens=6, temperature=0.5
+    ).success(engine, [query], seed=9)[0]
     assert success.mean.tolist() == [0.5, 0.0]
     assert success.sem.tolist() == [pytest.approx(np.sqrt(0.5 * 0.5 / 4)), 0.0]
     prompts, params, seed, _ = engine.calls[0]
@@ -142,7 +158,8 @@ def test_sampled_tokens_are_counted(scripted_engine, make_completion, warm_polic
 def test_the_seed_of_sampled_repeats(warm_policy, task, queries):
     prover = SampledProver(warm_policy.tokenizer, warm_policy.template, task, n_answers=50, answer_tokens=6)
     engine = TorchEngine(warm_policy.model)
-    first, again, other = (np.concatenate([s.mean for s in prover.success(engine, queries, seed)])
-                           for seed in (0, 0, 1))
+    first, again, other = (
+        np.concatenate([s.mean for s in prover.success(engine, queries, seed)]) for seed in (0, 0, 1)
+    )
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)

@@ -16,14 +16,27 @@ BUDGETS = [4, 8, 12, 24]
 @pytest.fixture(scope="module")
 def sampled(warm_engine, warm_policy, task, known_problems):
     """The tables of rollouts that are forced on to 24 thinking tokens."""
-    rollouts = sample_rollouts(warm_engine, task, warm_policy.tokenizer, warm_policy.template, known_problems,
-                               RolloutSettings(24, 6), 4, seed=0, min_thinking=24)
+    rollouts = sample_rollouts(
+        warm_engine,
+        task,
+        warm_policy.tokenizer,
+        warm_policy.template,
+        known_problems,
+        RolloutSettings(24, 6),
+        4,
+        seed=0,
+        min_thinking=24,
+    )
     table = tables.rollouts_table(rollouts, "base", warm_policy.tokenizer.decode, seed=3)
     queries = tables.queries_from_table(table, known_problems, warm_policy.template, BUDGETS)
     found = ExactProver(warm_policy.tokenizer, warm_policy.template).success(warm_engine, queries)
     episodes = tables.episodes_table(table, queries, found, warm_policy.template, "exact")
-    return {"rollouts": table, "episodes": episodes,
-            "anytime": tables.anytime_table(table, queries, found, BUDGETS), "raw": rollouts}
+    return {
+        "rollouts": table,
+        "episodes": episodes,
+        "anytime": tables.anytime_table(table, queries, found, BUDGETS),
+        "raw": rollouts,
+    }
 
 
 def through_parquet(table, folder):
@@ -48,7 +61,12 @@ def test_rollouts_come_back_from_parquet(sampled, tmp_path):
         assert np.array_equal(np.concatenate(parts), rollout.token_ids())
         assert row.text.startswith("<bos> " + rollout.problem.question)
         assert (row.reward, row.grade, row.stop_reason, row.natural_length, row.answer_text) == (
-            rollout.reward, rollout.grade.value, rollout.stop_reason, rollout.natural_length, rollout.answer_text)
+            rollout.reward,
+            rollout.grade.value,
+            rollout.stop_reason,
+            rollout.natural_length,
+            rollout.answer_text,
+        )
 
 
 def test_schemas_accept_what_the_functions_make(sampled, tmp_path):
@@ -64,18 +82,33 @@ def test_schemas_accept_what_the_functions_make(sampled, tmp_path):
 @pytest.mark.parametrize("name", ["rollouts", "episodes", "anytime"])
 def test_schemas_refuse_wrong_columns_and_repeated_rows(sampled, name):
     schema, table = getattr(tables, name.upper()), sampled[name]
-    for wrong in (table.drop(columns="problem_id"), table.assign(extra=1), table.rename(columns={"policy": "model"}),
-                  pd.concat([table, table.iloc[:1]], ignore_index=True)):
+    for wrong in (
+        table.drop(columns="problem_id"),
+        table.assign(extra=1),
+        table.rename(columns={"policy": "model"}),
+        pd.concat([table, table.iloc[:1]], ignore_index=True),
+    ):
         with pytest.raises((SchemaError, SchemaErrors)):
             schema.validate(wrong)
 
 
-@pytest.mark.parametrize(("name", "column", "value"), [
-    ("episodes", "success", 1.2), ("episodes", "success", -0.1), ("episodes", "success", float("nan")),
-    ("episodes", "progress", 1.5), ("episodes", "episode", -2), ("episodes", "success_sem", -0.1),
-    ("anytime", "success", 1.2), ("anytime", "n_tokens", -1), ("rollouts", "reward", 2.0),
-    ("rollouts", "grade", "fine"), ("rollouts", "stop_reason", "tired"), ("rollouts", "natural_length", -1),
-])
+@pytest.mark.parametrize(
+    ("name", "column", "value"),
+    [
+        ("episodes", "success", 1.2),
+        ("episodes", "success", -0.1),
+        ("episodes", "success", float("nan")),
+        ("episodes", "progress", 1.5),
+        ("episodes", "episode", -2),
+        ("episodes", "success_sem", -0.1),
+        ("anytime", "success", 1.2),
+        ("anytime", "n_tokens", -1),
+        ("rollouts", "reward", 2.0),
+        ("rollouts", "grade", "fine"),
+        ("rollouts", "stop_reason", "tired"),
+        ("rollouts", "natural_length", -1),
+    ],
+)
 def test_schemas_refuse_impossible_values(sampled, name, column, value):
     table = sampled[name].copy()
     table.loc[0, column] = value
@@ -94,7 +127,8 @@ def test_regret_and_accuracy_schemas_refuse_impossible_values(sampled):
     regret = regret_by_budget(sampled["episodes"], BUDGETS, 0.95, 50, 0)
     accuracy = accuracy_by_budget(sampled["anytime"], sampled["rollouts"], BUDGETS, 0.95, 50, 0)
     for schema, table, column, value in (
-        (tables.REGRET, regret, "regret", 1.2), (tables.REGRET, regret, "budget", 0),
+        (tables.REGRET, regret, "regret", 1.2),
+        (tables.REGRET, regret, "budget", 0),
         (tables.ACCURACY, accuracy, "accuracy", -0.2),
     ):
         table.loc[0, column] = value
@@ -159,11 +193,15 @@ def natural_regret(rollout, template, problem):
     return regret[~regret["forced"]]["regret"].item()
 
 
-# Known bug: the natural curve is cut at the last boundary before the natural end, which is a boundary itself only if the
-# continuation opens with a marker.
-@pytest.mark.parametrize("continuation", [
-    (1,), pytest.param((8, 1), marks=pytest.mark.xfail(strict=True, reason="J at the natural end is left out")),
-])
+# Known bug: the natural curve is cut at the last boundary up to the natural end, which is a boundary itself only if
+# the continuation opens with a marker.
+@pytest.mark.parametrize(
+    "continuation",
+    [
+        (1,),
+        pytest.param((8, 1), marks=pytest.mark.xfail(strict=True, reason="J at the natural end is left out")),
+    ],
+)
 def test_forcing_a_trace_on_does_not_change_its_natural_regret(make_rollout, warm_policy, continuation):
     template = dataclasses.replace(warm_policy.template, marker_ids=frozenset({1}), continuation=continuation)
     start, more = [1, 8, 9, 1, 8], [9, 9]

@@ -24,8 +24,11 @@ def test_listed_answers_are_exactly_the_surfaces_that_grade_correct(task, proble
     for problem in problems:
         correct = {text for text, _, _ in surfaces(problem) if task.grade(problem, text) is Grade.CORRECT}
         assert correct == set(problem.answers)
-        by_arithmetic = {text for text, inner, value in surfaces(problem)
-                         if value == problem.metadata["target"] and max(inner, value) <= 99}
+        by_arithmetic = {
+            text
+            for text, inner, value in surfaces(problem)
+            if value == problem.metadata["target"] and max(inner, value) <= 99
+        }
         assert correct == by_arithmetic
         assert len(problem.answers) == len(set(problem.answers)) > 0
 
@@ -47,10 +50,17 @@ def test_four_numbers_are_listed_completely_too():
 UNLISTED = pytest.mark.xfail(strict=True, reason="the grader accepts spellings that the answers do not list")
 
 
-@pytest.mark.parametrize("form", [
-    pytest.param("{} {} {} {} {}", marks=UNLISTED), pytest.param("({} {} {} {} {})", marks=UNLISTED),
-    "{} {} ({} {} {})", "({} {} {}) {} {})", "wait ({} {} {}) {} {}", "({} {} {}) {} {} yes",
-])
+@pytest.mark.parametrize(
+    "form",
+    [
+        pytest.param("{} {} {} {} {}", marks=UNLISTED),
+        pytest.param("({} {} {} {} {})", marks=UNLISTED),
+        "{} {} ({} {} {})",
+        "({} {} {}) {} {})",
+        "wait ({} {} {}) {} {}",
+        "({} {} {}) {} {} yes",
+    ],
+)
 def test_no_other_spelling_in_the_symbols_grades_correct(task, problems, form):
     for problem in problems:
         for a, b, c in permutations(problem.metadata["numbers"]):
@@ -60,9 +70,16 @@ def test_no_other_spelling_in_the_symbols_grades_correct(task, problems, form):
 
 
 @UNLISTED
-@pytest.mark.parametrize("text", [
-    "(0x7 - 3) * 12", "(7 - 3) * 1_2", "(7 - 3) * 12 # so there", "((7 - 3)) * (12)", "(7 -\n 3) * 12",
-])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "(0x7 - 3) * 12",
+        "(7 - 3) * 1_2",
+        "(7 - 3) * 12 # so there",
+        "((7 - 3)) * (12)",
+        "(7 -\n 3) * 12",
+    ],
+)
 def test_only_the_listed_spelling_of_an_answer_is_correct(text):
     task, problem = one_problem()
     assert task.grade(problem, text) is not Grade.CORRECT
@@ -73,14 +90,26 @@ def one_problem():
     return task, task._problem((3, 7, 12), 48, [Chain((7, 3, 12), ("-", "*"))], "test")
 
 
-@pytest.mark.parametrize(("text", "grade"), [
-    ("(7 - 3) * 12", Grade.CORRECT), ("(3 - 7) * 12", Grade.CORRECT), ("  (7 - 3) * 12 \n", Grade.CORRECT),
-    ("(7 + 3) * 12", Grade.WRONG),  # 120: not the target, and above the largest result
-    ("(12 - 7) * 3", Grade.WRONG), ("(7 - 3) * 7", Grade.WRONG), ("(8 - 4) * 12", Grade.WRONG),
-    ("7 - 3", Grade.UNPARSED), ("((7 - 3) * 12) + 0", Grade.UNPARSED), ("48", Grade.UNPARSED),
-    ("12 * (7 - 3)", Grade.UNPARSED), ("(7 - 3) / 12", Grade.UNPARSED), ("", Grade.UNPARSED),
-    ("(7 - 3) * 12 = 48", Grade.UNPARSED), ("(7 - 3) * 12 wait", Grade.UNPARSED),
-])
+@pytest.mark.parametrize(
+    ("text", "grade"),
+    [
+        ("(7 - 3) * 12", Grade.CORRECT),
+        ("(3 - 7) * 12", Grade.CORRECT),
+        ("  (7 - 3) * 12 \n", Grade.CORRECT),
+        ("(7 + 3) * 12", Grade.WRONG),  # 120: not the target, and above the largest result
+        ("(12 - 7) * 3", Grade.WRONG),
+        ("(7 - 3) * 7", Grade.WRONG),
+        ("(8 - 4) * 12", Grade.WRONG),
+        ("7 - 3", Grade.UNPARSED),
+        ("((7 - 3) * 12) + 0", Grade.UNPARSED),
+        ("48", Grade.UNPARSED),
+        ("12 * (7 - 3)", Grade.UNPARSED),
+        ("(7 - 3) / 12", Grade.UNPARSED),
+        ("", Grade.UNPARSED),
+        ("(7 - 3) * 12 = 48", Grade.UNPARSED),
+        ("(7 - 3) * 12 wait", Grade.UNPARSED),
+    ],
+)
 def test_grades(text, grade):
     task, problem = one_problem()
     assert task.grade(problem, text) is grade
@@ -93,17 +122,23 @@ def test_a_step_above_the_largest_result_is_wrong_even_if_the_value_is_right():
     assert task.grade(problem, "(10 * 11) - 12") is Grade.WRONG
 
 
-@pytest.mark.parametrize("text", [
+# fmt: off
+HOSTILE = [
     "__import__('os').system('x')", "(lambda: 48)()", "exit()", "(7 - 3) * 12; import os", "x := 48",
     "(" * 150, "(" * 100 + "7" + ")" * 100, "-" * 199 + "7", "+".join("7" * 100), "[" * 150, "7" * 199, "~" * 199 + "1",
     "9**9**9", "(9**9)**9", "9 * 9 ** 9", "7 << 99999999", "'a' * 999999999", "(" + "9" * 190 + " - 3) * 12",
     "(7 - 3) * 12" + " " * 1_000_000, "(7 - 3) * 12" + "1" * 1_000_000, "(" * 1_000_000,
     "(７ - ３) * １２", "(٧ - ٣) * ١٢", "(7 − 3) × 12", "(7 - 3) * 12\0", "\ud800", "\x0c" * 10, "\\", "'''",  # noqa: RUF001
-    "True - 1", "(True + 6 - 3) * 12", "(True - 3) * 12", "(7.0 - 3) * 12", "(7. - 3.) * 12.", "7e0 - 3", "(7j - 3) * 12",
-    "(7 - 3) * 12.0", "nan", "inf - inf", "None", "...", "f'{48}'", "(7 - 3) * 12 if True else 0", "@", "7 @ 3 @ 12",
+    "True - 1", "(True + 6 - 3) * 12", "(True - 3) * 12", "(7.0 - 3) * 12", "(7. - 3.) * 12.", "7e0 - 3",
+    "(7j - 3) * 12",     "(7 - 3) * 12.0", "nan", "inf - inf", "None", "...", "f'{48}'", "(7 - 3) * 12 if True else 0", "@", "7 @ 3 @ 12",
     "(7 - -3) * 12", "+7 - 3 * 12", "(-7 - 3) * 12", "(7 - 3, 12)", "[7, 3, 12]", "07 - 3 * 12", "0b111 - 3",
-    "await 7", "yield 7", "print((7 - 3) * 12)", "(7 - 3) * 12 == 48", "\N{ROMAN NUMERAL TWELVE}", "²", "#", "\t", "\r\n",
-])
+    "await 7", "yield 7", "print((7 - 3) * 12)", "(7 - 3) * 12 == 48", "\N{ROMAN NUMERAL TWELVE}", "²", "#", "\t",
+    "\r\n",
+]
+# fmt: on
+
+
+@pytest.mark.parametrize("text", HOSTILE)
 def test_hostile_answers_are_refused_quickly(text):
     task, problem = one_problem()
     started = time.process_time()
@@ -168,8 +203,10 @@ def test_chains_are_the_distinct_legal_calculations(task):
     assert len(chains) == len(set(chains))
     assert {(frozenset(c.numbers[:2]), c.numbers[2], c.operators) for c in chains} == {
         (frozenset((a, b)), c, (first, second))
-        for a, b, c in permutations((3, 7, 12)) for first, second in product("+-*", repeat=2)
-        if OPERATIONS[first](a, b) <= 99 and OPERATIONS[second](OPERATIONS[first](a, b), c) <= 99}
+        for a, b, c in permutations((3, 7, 12))
+        for first, second in product("+-*", repeat=2)
+        if OPERATIONS[first](a, b) <= 99 and OPERATIONS[second](OPERATIONS[first](a, b), c) <= 99
+    }
     assert len(task.chains((5, 5, 5))) == 8  # of 9, (5 * 5) * 5 is too large
 
 

@@ -1,0 +1,209 @@
+import contextlib
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mrt_pipeline.algorithms.grpo import GRPO
+from mrt_pipeline.algorithms.mrt_online import MRTOnline
+from mrt_pipeline.engines.torch_engine import TorchEngine
+from mrt_pipeline.learner.learner import Learner, LearnerSettings
+from mrt_pipeline.learner.reinforce import ReinforceSettings, Setup, _problem_order, reinforce, validate
+from mrt_pipeline.rollouts.prover import ExactProver
+from mrt_pipeline.rollouts.rollout import RolloutSettings
+
+SETTINGS = ReinforceSettings(
+    sampled_tokens=560, groups=2, group_size=4, forced_fraction=0.5, validate_every=2, checkpoint_every=2
+)
+BUDGET = 12
+
+
+class Killed(Exception):
+    pass
+
+
+class Spy:
+    """An algorithm that keeps what it was given."""
+
+    name = "spy"
+
+    def __init__(self, inner):
+        self.inner, self.needs_success, self.batches = inner, inner.needs_success, []
+
+    def weights(self, rollouts):
+        self.batches.append(rollouts)
+        return self.inner.weights(rollouts)
+
+
+@pytest.fixture
+def run(tmp_path, warm_policy, copy_policy, task, known_problems, problems):
+    """A run of its own on a fresh copy of the warm policy: (weights, history, logged), as far as it came."""
+
+    def start(folder, algorithm=None, kill_at=None, settings=SETTINGS, optimizer="adamw", validation=True):
+        policy, logged = copy_policy(warm_policy), []
+
+        def log(metrics, step):
+            logged.append((step, dict(metrics)))
+            if step == kill_at:
+                raise Killed
+
+        setup = Setup(
+            policy,
+            TorchEngine(policy.model),
+            task,
+            ExactProver(policy.tokenizer, policy.template),
+            RolloutSettings(BUDGET, 6),
+        )
+        learner = Learner(policy.model, LearnerSettings(learning_rate=3e-4, optimizer=optimizer, minibatches=2))
+        history = None
+        with contextlib.suppress(Killed):
+            history = reinforce(
+                setup,
+                algorithm or MRTOnline(0.5, 0.8),
+                learner,
+                known_problems,
+                problems[-3:] if validation else [],
+                settings,
+                0,
+                tmp_path / folder,
+                log,
+            )
+        weights = torch.cat([p.detach().flatten() for p in policy.model.parameters()]).clone()
+        return weights, history, logged
+
+    return start
+
+
+def without_times(history):
+    return [{name: value for name, value in metrics.items() if not name.startswith("time/")} for metrics in history]
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_a_killed_run_goes_on_bit_equal(run, optimizer):
+    whole, history, _ = run("whole", optimizer=optimizer)
+    assert history[-1]["step"] >= 4
+    _, unfinished, _ = run("killed", optimizer=optimizer, kill_at=3)
+    assert unfinished is None
+    resumed, resumed_history, logged = run("killed", optimizer=optimizer)
+    assert torch.equal(resumed, whole)
+    assert without_times(resumed_history) == without_times(history)
+    # The record of the resumed run is complete: the steps before the checkpoint are logged again.
+    assert [step for step, _ in logged] == [metrics["step"] for metrics in history]
+
+
+def test_a_run_killed_before_its_first_checkpoint_starts_again(run):
+    whole, history, _ = run("whole")
+    run("killed", kill_at=1)
+    resumed, resumed_history, _ = run("killed")
+    assert torch.equal(resumed, whole)
+    assert without_times(resumed_history) == without_times(history)
+
+
+def test_killed_more_than_once(run):
+    whole, history, _ = run("whole")
+    for kill_at in (1, 3, 4):
+        run("killed", kill_at=kill_at)
+    resumed, resumed_history, _ = run("killed")
+    assert torch.equal(resumed, whole)
+    assert without_times(resumed_history) == without_times(history)
+
+
+def test_a_finished_run_is_not_trained_further(run):
+    weights, history, _ = run("done")
+    again, same_history, logged = run("done")
+    assert torch.equal(weights, again)
+    assert same_history == history
+    assert len(logged) == len(history)
+
+
+def test_steps_validations_and_token_counts(run):
+    spy = Spy(MRTOnline(0.5, 0.8))
+    _, history, logged = run("run", spy)
+    assert [metrics["step"] for metrics in history] == list(range(len(history)))
+    last = len(history) - 1
+    for metrics in history:
+        step = metrics["step"]
+        assert ("validation/regret" in metrics) == (step % 2 == 0 or step == last)
+        assert np.all(np.isfinite(list(metrics.values())))
+    counts = [metrics["train/sampled_tokens"] for metrics in history[1:]]
+    per_step = [sum(item.rollout.n_sampled for item in batch) for batch in spy.batches]
+    assert counts == np.cumsum(per_step).tolist()
+    assert counts[-2] < SETTINGS.sampled_tokens <= counts[-1]
+    assert history[-1]["train/prover_tokens"] > 0
+    for metrics, (step, values) in zip(history[1:], logged[1:], strict=True):
+        assert metrics == {"step": step, **values}
+
+
+# Known bug: the first record of a fresh run carries its step as a metric; a resumed run logs it without.
+@pytest.mark.xfail(strict=True, reason="the metrics logged at step 0 hold a metric called step")
+def test_the_step_is_not_logged_as_a_metric(run):
+    assert not any("step" in metrics for _, metrics in run("run")[2])
+
+
+def test_the_policy_is_trained_and_validation_is_repeatable(run, warm_policy):
+    weights, history, _ = run("run")
+    start = torch.cat([p.detach().flatten() for p in warm_policy.model.parameters()])
+    assert not torch.equal(weights, start)
+    assert 0 <= history[0]["validation/regret"] <= 1
+    assert without_times(run("again")[1])[0] == without_times(history)[0]
+
+
+def test_forced_groups_come_first_and_reach_the_budget(run):
+    spy = Spy(MRTOnline(0.5, 0.8))
+    _, history, _ = run("run", spy)
+    for batch, metrics in zip(spy.batches, history[1:], strict=True):
+        forced, free = batch[:4], batch[4:]
+        assert all(len(item.rollout.thought) == BUDGET for item in forced)
+        assert all(item.rollout.thought_sampled.all() for item in free)
+        assert metrics["train/thinking_tokens"] == np.mean([len(item.rollout.thought) for item in free])
+        assert metrics["train/reward"] == np.mean([item.rollout.reward for item in free])
+        assert metrics["train/reward_forced"] == np.mean([item.rollout.reward for item in forced])
+        assert metrics["train/success_start"] == pytest.approx(np.mean([item.success[0] for item in batch]))
+    assert any(len(item.rollout.thought) < BUDGET for batch in spy.batches for item in batch[4:])
+    assert any(not item.rollout.thought_sampled.all() for batch in spy.batches for item in batch[:4])
+
+
+def test_the_prover_is_only_asked_if_the_algorithm_needs_it(run):
+    spy = Spy(GRPO())
+    _, history, _ = run("run", spy)
+    assert history[-1]["train/prover_tokens"] == 0
+    assert "train/success_start" not in history[-1]
+    assert all(len(item.success) == 0 for batch in spy.batches for item in batch)
+
+
+def test_alpha_zero_trains_exactly_like_grpo(run):
+    assert torch.equal(run("a", MRTOnline(0.0, 0.8))[0], run("b", GRPO())[0])
+    assert not torch.equal(run("c", MRTOnline(0.5, 0.8))[0], run("d", GRPO())[0])
+
+
+def test_without_validation_problems_there_is_no_validation(run, warm_policy):
+    _, history, _ = run("run", validation=False)
+    assert not any(name.startswith("validation/") for metrics in history for name in metrics)
+    assert validate(None, [], 0, None, 0) == {}
+
+
+def test_groups_without_signal_are_counted(run):
+    spy = Spy(GRPO())
+    _, history, _ = run("run", spy)
+    for batch, metrics in zip(spy.batches, history[1:], strict=True):
+        rewards = np.array([item.rollout.reward for item in batch]).reshape(2, 4)
+        assert metrics["train/groups_without_signal"] == np.mean(rewards.std(axis=1) == 0)
+
+
+@given(st.integers(1, 12), st.integers(1, 15), st.integers(0, 3))
+def test_problem_order_visits_every_problem_once_an_epoch(n_problems, n, seed):
+    n_epochs = 3
+    steps = -(-n_epochs * n_problems // n)
+    visited = [i for step in range(steps) for i in _problem_order(n_problems, n, seed, step)]
+    assert len(visited) == steps * n
+    for epoch in range(n_epochs):
+        part = visited[epoch * n_problems : (epoch + 1) * n_problems]
+        assert sorted(part) == list(range(n_problems))
+
+
+def test_problem_order_is_shuffled_by_epoch_and_seed():
+    orders = {tuple(_problem_order(20, 20, seed, step)) for seed in (0, 1) for step in (0, 1)}
+    assert len(orders) == 4
+    assert _problem_order(20, 20, 0, 1) == _problem_order(20, 20, 0, 1)
