@@ -192,8 +192,9 @@ class _ScriptedEngine:
     def __init__(self, *replies):
         self.replies, self.calls = list(replies), []
 
-    def sample(self, prompts, params, seed, min_tokens=0):
-        self.calls.append(([list(map(int, prompt)) for prompt in prompts], params, seed, min_tokens))
+    def sample(self, prompts, params, seed, min_tokens=0, max_tokens=None):
+        prompts = [list(map(int, prompt)) for prompt in prompts]
+        self.calls.append({"prompts": prompts, "params": params, "seed": seed, "min": min_tokens, "max": max_tokens})
         return self.replies.pop(0)
 
     def update_weights(self):

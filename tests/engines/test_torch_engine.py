@@ -51,26 +51,47 @@ def check_logprobs(all_logprobs, model, prompt, completion, temperature):
         assert completion.stop_logprob == 0
 
 
-def greedy(all_logprobs, model, prompt, params, least):
+def greedy(all_logprobs, model, prompt, params, least=0, most=None):
     """Greedy decoding with budget forcing by one full forward pass a token: the specification, spelled out."""
+    most = params.max_tokens if most is None else most
     tokens, sampled, natural, pending = [], [], None, []
+
+    def end(stop):
+        return tokens, sampled, stop, len(tokens) if natural is None else natural
+
     while True:
-        if pending and len(tokens) < params.max_tokens:
+        if most == 0 or (pending and len(tokens) == most):
+            return end(None)
+        if pending:
             tokens.append(pending.pop(0))
             sampled.append(False)
             continue
         token = int(all_logprobs(model, [*prompt, *tokens])[-1].argmax())
-        if token in params.stop_token_ids and not pending:
+        if token in params.stop_token_ids:
             if len(tokens) >= least or not params.continuation:
-                return tokens, sampled, token, len(tokens) if natural is None else natural
+                return end(token)
             natural = len(tokens) if natural is None else natural
             pending = list(params.continuation)
-            if len(tokens) < params.max_tokens:
-                continue
-        if len(tokens) == params.max_tokens:
-            return tokens, sampled, None, len(tokens) if natural is None else natural
-        tokens.append(token)
-        sampled.append(True)
+        elif len(tokens) == most:
+            return end(None)
+        else:
+            tokens.append(token)
+            sampled.append(True)
+
+
+def check_greedy(all_logprobs, model, prompts, params, found, least, most=None):
+    """Against the specification; how many completions were forced on."""
+    n_forced = 0
+    for i, (prompt, completion) in enumerate(zip(prompts, found, strict=True)):
+        limit = None if most is None else most[i]
+        tokens, sampled, stop, natural = greedy(all_logprobs, model, prompt, params, least[i], limit)
+        assert completion.token_ids.tolist() == tokens
+        assert completion.sampled.tolist() == sampled
+        assert completion.stop_token_id == stop
+        assert completion.stop_reason is (StopReason.LENGTH if stop is None else StopReason.STOP)
+        assert completion.natural_length == natural
+        n_forced += not all(sampled)
+    return n_forced
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.6])
@@ -120,10 +141,7 @@ def test_without_stop_tokens_all_run_to_the_end(engine, prompts):
 
 def test_greedy_is_the_most_probable_token(engine, model, prompts, all_logprobs):
     params = SamplingParams(max_tokens=10, stop_token_ids=STOPS, temperature=0)
-    for prompt, completion in zip(prompts, engine.sample(prompts, params, seed=0), strict=True):
-        tokens, _, stop, _ = greedy(all_logprobs, model, prompt, params, least=0)
-        assert completion.token_ids.tolist() == tokens
-        assert completion.stop_token_id == stop
+    check_greedy(all_logprobs, model, prompts, params, engine.sample(prompts, params, seed=0), least=[0] * 6)
 
 
 def test_left_padding_changes_nothing(engine, prompts):
@@ -182,16 +200,43 @@ def test_budget_forcing_does_what_it_says(engine, model, prompts, all_logprobs, 
     params = SamplingParams(max_tokens=14, stop_token_ids=STOPS, temperature=0, continuation=continuation)
     n_forced = 0
     for least in ([0, 4, 14, 9, 2, 14], [3, 14, 14, 1, 14, 8]):
-        for prompt, minimum, completion in zip(
-            prompts, least, engine.sample(prompts, params, seed=0, min_tokens=least), strict=True
-        ):
-            tokens, sampled, stop, natural = greedy(all_logprobs, model, prompt, params, minimum)
-            assert completion.token_ids.tolist() == tokens
-            assert completion.sampled.tolist() == sampled
-            assert completion.stop_token_id == stop
-            assert completion.natural_length == natural
-            n_forced += not all(sampled)
+        found = engine.sample(prompts, params, seed=0, min_tokens=least)
+        n_forced += check_greedy(all_logprobs, model, prompts, params, found, least)
     assert n_forced >= 4
+
+
+@pytest.mark.parametrize("continuation", [(), (7,), (7, 10)])
+def test_each_prompt_may_have_its_own_maximum(engine, model, prompts, all_logprobs, continuation):
+    params = SamplingParams(max_tokens=14, stop_token_ids=STOPS, temperature=0, continuation=continuation)
+    n_forced, lengths = 0, set()
+    for least, most in (([0] * 6, [14, 0, 3, 1, 9, 5]), ([14] * 6, [14, 6, 0, 11, 2, 14]), ([2] * 6, [1, 2, 3, 4, 5, 6])):
+        found = engine.sample(prompts, params, seed=0, min_tokens=least, max_tokens=most)
+        n_forced += check_greedy(all_logprobs, model, prompts, params, found, least, most)
+        lengths |= {len(completion.token_ids) for completion in found}
+    assert len(lengths) > 4
+    assert n_forced >= 2 or not continuation
+
+
+def test_a_maximum_of_zero_samples_nothing(engine, prompts):
+    params = SamplingParams(max_tokens=4, stop_token_ids=tuple(range(16)), n=2)  # would stop at once
+    for completion in engine.sample(prompts, params, seed=0, max_tokens=[0] * 6):
+        assert len(completion.token_ids) == completion.natural_length == 0
+        assert completion.stop_reason is StopReason.LENGTH and completion.stop_logprob == 0
+
+
+def test_own_maxima_hold_for_all_completions_of_a_prompt(engine, model, prompts, all_logprobs):
+    most = [1, 2, 3, 4, 5, 6]
+    params = SamplingParams(max_tokens=6, stop_token_ids=(3,), n=3)
+    found = engine.sample(prompts, params, seed=0, max_tokens=most)
+    for i, completion in enumerate(found):
+        check_logprobs(all_logprobs, model, prompts[i // 3], completion, 1.0)
+        full = len(completion.token_ids) == most[i // 3]
+        assert full or completion.stop_token_id == 3 and len(completion.token_ids) < most[i // 3]
+
+
+def test_a_maximum_above_that_of_the_parameters_is_refused(engine, prompts):
+    with pytest.raises(ValueError, match="max_tokens"):
+        engine.sample(prompts, SamplingParams(max_tokens=4, stop_token_ids=()), seed=0, max_tokens=[1, 2, 3, 4, 5, 1])
 
 
 @pytest.mark.parametrize("continuation", [(7,), (7, 10), (5, 7)])  # the last one holds a stop token itself

@@ -44,13 +44,12 @@ def test_every_boundary_gets_its_own_value(traces, warm_policy):
     )
 
 
-def test_extra_cuts_are_clipped_to_the_thought_and_leave_the_boundaries_alone(traces, warm_policy):
-    prover = KnownProver()
-    labelled, at_extra, _ = label_rollouts(None, prover, warm_policy.template, traces, 0, extra_cuts=[4, 1, 4, 50])
+def test_extra_cuts_leave_the_boundaries_alone(traces, warm_policy):
+    prover, extra_cuts = KnownProver(), [[4, 1, 4], [0], [], [2, 3]]
+    labelled, at_extra, _ = label_rollouts(None, prover, warm_policy.template, traces, 0, extra_cuts)
     assert [item.boundaries.tolist() for item in labelled] == [[0, 3, 5], [0], [0, 2], [0, 1, 2, 3]]
     assert all(np.allclose(item.success, item.boundaries / 100) for item in labelled)
-    for extra, length in zip(at_extra, [5, 0, 2, 3], strict=True):
-        assert np.allclose(extra, np.minimum([4, 1, 4, 50], length) / 100)
+    assert [(100 * extra).round().astype(int).tolist() for extra in at_extra] == extra_cuts
     assert all(np.all(np.diff(query.cuts) > 0) for query in prover.queries)  # asked once each
 
 
@@ -68,7 +67,7 @@ def test_labels_are_what_the_prover_says_at_the_boundaries(warm_engine, warm_pol
     )
     prover = ExactProver(warm_policy.tokenizer, warm_policy.template)
     labelled, _, _ = label_rollouts(warm_engine, prover, warm_policy.template, rollouts, 0)
-    extra, at_extra, _ = label_rollouts(warm_engine, prover, warm_policy.template, rollouts, 0, extra_cuts=[0, 24])
+    extra, at_extra, _ = label_rollouts(warm_engine, prover, warm_policy.template, rollouts, 0, [[0, 24]] * 8)
     assert max(len(item.boundaries) for item in labelled) > 2
     for item, other, ends in zip(labelled, extra, at_extra, strict=True):
         assert np.allclose(item.success, other.success, atol=1e-5)

@@ -140,10 +140,10 @@ def test_sampled_counts_right_answers_that_end(scripted_engine, make_completion,
     ).success(engine, [query], seed=9)[0]
     assert success.mean.tolist() == [0.5, 0.0]
     assert success.sem.tolist() == [pytest.approx(np.sqrt(0.5 * 0.5 / 4)), 0.0]
-    prompts, params, seed, _ = engine.calls[0]
+    asked, params = engine.calls[0], engine.calls[0]["params"]
     stop = list(warm_policy.template.stop_phrase)
-    assert prompts == [[*query.prompt, *stop], [*query.prompt, *query.thought[:9], *stop]]
-    assert (params.n, params.max_tokens, params.temperature, seed) == (4, 6, 0.5, 9)
+    assert asked["prompts"] == [[*query.prompt, *stop], [*query.prompt, *query.thought[:9], *stop]]
+    assert (params.n, params.max_tokens, params.temperature, asked["seed"]) == (4, 6, 0.5, 9)
 
 
 # Known bug: an answer that ended by length has no stop token, but is charged for one.

@@ -127,9 +127,10 @@ def test_the_seed_repeats_and_matters(rollouts, warm_engine, task, warm_policy, 
 def test_a_closed_thought_is_answered_after_its_close_token(scripted, warm_policy, problems):
     template, answer = warm_policy.template, problems[0].answers[0]
     rollout, engine = scripted("wait 1", template.close_id, answer)
-    prompts, params, seed, _ = engine.calls[1]
-    assert prompts == [[*rollout.prompt, *ids(warm_policy, "wait 1"), template.close_id]]
-    assert params.max_tokens == 6 and params.stop_token_ids == (template.eos_id,) and seed != engine.calls[0][2]
+    asked = engine.calls[1]
+    assert asked["prompts"] == [[*rollout.prompt, *ids(warm_policy, "wait 1"), template.close_id]]
+    assert asked["params"].max_tokens == 6 and asked["params"].stop_token_ids == (template.eos_id,)
+    assert asked["seed"] != engine.calls[0]["seed"]
     assert rollout.stop_reason == "stop" and rollout.grade is Grade.CORRECT and rollout.answer_text == answer
     assert rollout.sampled().all()
     assert rollout.logprobs().tolist() == [-1, -2, -0.25, -1, -2, -3, -4, -5, -0.25]
@@ -142,7 +143,7 @@ def test_a_forced_stop_phrase_is_never_marked_as_sampled(scripted_engine, make_c
     engine = scripted_engine([make_completion(ids(warm_policy, "wait 1"))], [make_completion(answer, template.eos_id)])
     rollout = sample_rollouts(engine, task, warm_policy.tokenizer, template, problems[:1], SETTINGS, 1, seed=0)[0]
     assert rollout.stop_reason == "length" and rollout.close.tolist() == list(template.stop_phrase)
-    assert engine.calls[1][0] == [[*rollout.prompt, *rollout.thought, *template.stop_phrase]]
+    assert engine.calls[1]["prompts"] == [[*rollout.prompt, *rollout.thought, *template.stop_phrase]]
     assert rollout.sampled().tolist() == [True] * 2 + [False] * 3 + [True] * 6
     assert rollout.logprobs()[2:5].tolist() == [0, 0, 0]
     assert rollout.n_sampled == 2 + 6
@@ -160,7 +161,7 @@ def test_an_answer_without_its_end_token_is_unparsed(scripted, warm_policy, prob
 def test_a_trace_that_ends_without_an_answer_is_unparsed(scripted, warm_policy):
     eos = warm_policy.template.eos_id
     rollout, engine = scripted("wait 1", eos, None)
-    assert engine.calls[1][0] == []
+    assert engine.calls[1]["prompts"] == []
     assert rollout.stop_reason == "eos" and rollout.grade is Grade.UNPARSED and rollout.answer_text == ""
     assert len(rollout.close) == 0 and rollout.answer.tolist() == [eos]
     assert rollout.sampled().tolist() == [True] * 3
@@ -215,7 +216,7 @@ def test_only_rollouts_with_an_answer_to_give_are_asked_for_one(
     ]
     engine = scripted_engine(thoughts, [right, right, wrong])
     found = sample_rollouts(engine, task, warm_policy.tokenizer, template, problems[:2], SETTINGS, 2, seed=0)
-    assert [len(prompt) - len(found[0].prompt) for prompt in engine.calls[1][0]] == [3, 3, 3]
+    assert [len(prompt) - len(found[0].prompt) for prompt in engine.calls[1]["prompts"]] == [3, 3, 3]
     assert [rollout.stop_reason for rollout in found] == ["eos", "stop", "stop", "length"]
     # the second problem's answer is wrong for the first problem, and the other way round
     assert [rollout.grade for rollout in found] == [Grade.UNPARSED, Grade.WRONG, Grade.CORRECT, Grade.WRONG]
@@ -224,22 +225,78 @@ def test_only_rollouts_with_an_answer_to_give_are_asked_for_one(
 def test_settings_reach_the_engine(scripted_engine, make_completion, task, warm_policy, problems):
     template = warm_policy.template
     engine = scripted_engine([make_completion([7], template.eos_id)], [])
+    settings = RolloutSettings(thinking_budget=11, answer_tokens=3, temperature=0.7)
     sample_rollouts(
-        engine,
-        task,
-        warm_policy.tokenizer,
-        template,
-        problems[:1],
-        RolloutSettings(thinking_budget=11, answer_tokens=3, temperature=0.7),
-        1,
-        seed=3,
-        min_thinking=4,
-    )
-    (_, thinking, seed, least), (_, answering, _, answer_least) = engine.calls
-    assert (thinking.max_tokens, thinking.temperature, thinking.n, seed, least) == (11, 0.7, 1, 3, 4)
+        engine, task, warm_policy.tokenizer, template, problems[:1], settings, 1, seed=3, min_thinking=4)
+    thinking, answering = (call["params"] for call in engine.calls)
+    assert (thinking.max_tokens, thinking.temperature, thinking.n) == (11, 0.7, 1)
     assert set(thinking.stop_token_ids) == {template.close_id, template.eos_id}
     assert thinking.continuation == template.continuation
-    assert (answering.max_tokens, answering.temperature, answer_least) == (3, 0.7, 0)
+    assert (engine.calls[0]["seed"], list(engine.calls[0]["min"])) == (3, [4])
+    assert (answering.max_tokens, answering.temperature, answering.continuation) == (3, 0.7, ())
+
+
+@pytest.fixture(scope="module")
+def continued(warm_engine, task, warm_policy, known_problems):
+    """Rollouts that think on from a prefix, and direct ones that answer right after it."""
+    start = np.array(ids(warm_policy, "wait 2 + 1 =3"))
+    return start, sample_rollouts(
+        warm_engine, task, warm_policy.tokenizer, warm_policy.template, known_problems, SETTINGS, n=8, seed=0,
+        prefixes=[start, start[:2]], direct=[False, True])
+
+
+def test_prefixes_are_part_of_the_thought_but_never_sampled(continued, warm_policy, all_logprobs):
+    start, found = continued
+    assert [rollout.group for rollout in found] == [0] * 8 + [1] * 8
+    for rollout in found:
+        check_lengths(rollout)
+        n_start = 5 if rollout.group == 0 else 2
+        assert rollout.thought[:n_start].tolist() == start[:n_start].tolist()
+        assert not rollout.sampled()[:n_start].any() and not rollout.logprobs()[:n_start].any()
+        if rollout.stop_reason != "eos":  # see test_n_sampled_counts_the_sampled_tokens
+            assert rollout.n_sampled == rollout.sampled().sum()
+        assert n_start <= rollout.natural_length == len(rollout.thought) <= 24
+        tokens, p = rollout.token_ids(), len(rollout.prompt)
+        expected = all_logprobs(warm_policy.model, tokens)[np.arange(p - 1, len(tokens) - 1), tokens[p:]]
+        sampled = rollout.sampled()
+        assert np.allclose(rollout.logprobs()[sampled], expected[sampled], atol=1e-4)
+
+
+def test_direct_rollouts_answer_right_after_their_prefix(continued, warm_policy):
+    _, found = continued
+    assert any(len(rollout.thought) > 5 for rollout in found[:8])
+    for rollout in found[8:]:
+        assert len(rollout.thought) == 2 and rollout.stop_reason == "length"
+        assert rollout.close.tolist() == list(warm_policy.template.stop_phrase)
+        assert rollout.n_sampled == len(rollout.answer) > 0
+
+
+def test_prefixes_count_against_the_budget_and_the_minimum(
+    scripted_engine, make_completion, task, warm_policy, problems
+):
+    template = warm_policy.template
+    engine = scripted_engine([make_completion([7], template.eos_id)] * 3, [])
+    prefixes = [np.array(ids(warm_policy, text)) for text in ("wait", "wait 1 + 2", "wait 1 +")]
+    sample_rollouts(
+        engine, task, warm_policy.tokenizer, template, problems[:3], SETTINGS, 1, seed=0, min_thinking=[24, 3, 5],
+        prefixes=prefixes, direct=[False, False, True])
+    call = engine.calls[0]
+    assert [prompt[-1] for prompt in call["prompts"]] == [prefix[-1] for prefix in prefixes]
+    assert list(call["min"])[:2] == [23, 0] and list(call["max"]) == [23, 20, 0]
+
+
+def test_without_prefixes_nothing_changes(rollouts, warm_engine, task, warm_policy, known_problems):
+    found = sample_rollouts(
+        warm_engine, task, warm_policy.tokenizer, warm_policy.template, known_problems, SETTINGS, n=24, seed=0,
+        prefixes=[np.empty(0, dtype=np.int64)] * 2, direct=[False, False])
+    assert all(np.array_equal(a.token_ids(), b.token_ids()) for a, b in zip(found, rollouts, strict=True))
+
+
+def test_a_prefix_beyond_the_budget_is_refused(warm_engine, task, warm_policy, known_problems):
+    with pytest.raises(ValueError, match="budget"):
+        sample_rollouts(
+            warm_engine, task, warm_policy.tokenizer, warm_policy.template, known_problems, SETTINGS, 1, seed=0,
+            prefixes=[np.full(25, 7), np.full(3, 7)])
 
 
 def test_per_token_puts_one_number_on_the_thought_and_one_on_the_rest(make_rollout):

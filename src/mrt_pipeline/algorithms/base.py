@@ -1,42 +1,52 @@
 """What an algorithm is here: a credit assignment. Labelled rollouts in, one weight per token out."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import ClassVar
 
 import numpy as np
 
 from mrt_pipeline.rollouts.label import LabelledRollout
 
 
-class Algorithm(Protocol):
-    """A credit assignment. It never sees the optimiser.
+class Algorithm:
+    """A credit assignment. It says what it needs to see, and never sees the optimiser.
 
-    needs_success: whether J at the episode boundaries is needed; without it `success` may be empty.
+    name: as in the configuration.
+    needs_success: whether J at the episode boundaries is needed; without it `success` is empty.
+    likelihood: the weights are of log-likelihood (STaR), so there is no importance ratio.
+    answer_weight: if positive, each thought is also cut at a random token and the answer forced there; that answer is
+        trained with this weight times (reward - J), so that the policy learns to answer wherever it is stopped.
     """
 
-    name: str
-    needs_success: bool
+    name: ClassVar[str]
+    needs_success: ClassVar[bool] = False
+    likelihood: ClassVar[bool] = False
+    answer_weight: float = 0.0
 
     def weights(self, rollouts: Sequence[LabelledRollout]) -> list[np.ndarray]:
         """A weight for every token after the prompt (thought, close, answer) of every rollout of a batch.
 
         The learner ignores the weights of tokens that the policy did not sample.
         """
-        ...
+        raise NotImplementedError
+
+
+def center_by_group(values: np.ndarray, groups: np.ndarray, divide_by_std: bool = False) -> np.ndarray:
+    """Values minus the mean of their group, optionally over the group's standard deviation: (n,) for two (n,).
+
+    Groups in which all values are equal get 0 everywhere.
+    """
+    centred = np.zeros(len(values))
+    for group in np.unique(groups):
+        members = groups == group
+        centred[members] = values[members] - values[members].mean()
+        if divide_by_std:
+            centred[members] /= max(float(centred[members].std()), 1e-6)
+    return centred
 
 
 def group_advantages(rollouts: Sequence[LabelledRollout], divide_by_std: bool = False) -> np.ndarray:
-    """Outcome reward minus the mean of its group, (len(rollouts),); optionally over the group's standard deviation.
-
-    Groups in which all rewards are equal get 0 everywhere.
-    """
+    """Outcome reward minus the mean of its group, (len(rollouts),); see `center_by_group`."""
     rewards = np.array([labelled.rollout.reward for labelled in rollouts])
     groups = np.array([labelled.rollout.group for labelled in rollouts])
-    advantages = np.zeros(len(rewards))
-    for group in np.unique(groups):
-        members = groups == group
-        centred = rewards[members] - rewards[members].mean()
-        if divide_by_std:
-            centred = centred / max(float(centred.std()), 1e-6)
-        advantages[members] = centred
-    return advantages
+    return center_by_group(rewards, groups, divide_by_std)

@@ -11,15 +11,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mrt_pipeline.algorithms.base import group_advantages
+from mrt_pipeline.algorithms.base import Algorithm, group_advantages
 from mrt_pipeline.rollouts.label import LabelledRollout
 
 
-class GRPO:
+class GRPO(Algorithm):
     """See the module's docstring. divide_by_std: also divide by the standard deviation of the group."""
 
     name = "grpo"
-    needs_success = False
 
     def __init__(self, divide_by_std: bool = False):
         self.divide_by_std = divide_by_std

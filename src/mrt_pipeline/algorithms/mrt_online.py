@@ -20,21 +20,32 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mrt_pipeline.algorithms.base import group_advantages
+from mrt_pipeline.algorithms.base import Algorithm, group_advantages
 from mrt_pipeline.mrt.episodes import token_episodes
 from mrt_pipeline.mrt.progress import discounted_progress
 from mrt_pipeline.rollouts.label import LabelledRollout
 
 
-class MRTOnline:
-    """See the module's docstring for alpha, gamma and normalize_progress; divide_by_std as in GRPO."""
+class MRTOnline(Algorithm):
+    """See the module's docstring for alpha, gamma and normalize_progress; divide_by_std as in GRPO.
+
+    answer_weight: see `Algorithm`.
+    """
 
     name = "mrt_online"
     needs_success = True
 
-    def __init__(self, alpha: float, gamma: float, normalize_progress: bool = True, divide_by_std: bool = False):
+    def __init__(
+        self,
+        alpha: float,
+        gamma: float,
+        normalize_progress: bool = True,
+        divide_by_std: bool = False,
+        answer_weight: float = 0.0,
+    ):
         self.alpha, self.gamma = alpha, gamma
         self.normalize_progress, self.divide_by_std = normalize_progress, divide_by_std
+        self.answer_weight = answer_weight
 
     def weights(self, rollouts: Sequence[LabelledRollout]) -> list[np.ndarray]:
         """See `Algorithm.weights`."""

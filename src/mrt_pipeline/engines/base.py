@@ -64,10 +64,12 @@ class Engine(Protocol):
         params: SamplingParams,
         seed: int,
         min_tokens: int | Sequence[int] = 0,
+        max_tokens: Sequence[int] | None = None,
     ) -> list[Completion]:
         """`params.n` completions of each prompt, those of one prompt side by side: len(prompts) * n.
 
         min_tokens: budget forcing up to that many tokens, for all prompts or for each.
+        max_tokens: for each prompt, if it is less than `params.max_tokens`; at 0 nothing is sampled.
         """
         ...
 

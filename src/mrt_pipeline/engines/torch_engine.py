@@ -65,11 +65,15 @@ class TorchEngine:
         params: SamplingParams,
         seed: int,
         min_tokens: int | Sequence[int] = 0,
+        max_tokens: Sequence[int] | None = None,
     ) -> list[Completion]:
         """See `Engine.sample`."""
         if not prompts:
             return []
         least = np.broadcast_to(np.asarray(min_tokens), (len(prompts),))
+        most = np.full(len(prompts), params.max_tokens) if max_tokens is None else np.asarray(max_tokens)
+        if most.max() > params.max_tokens:
+            raise ValueError(f"max_tokens {most.max()} exceeds params.max_tokens {params.max_tokens}")
         generator = torch.Generator(self.model.device).manual_seed(seed)
         was_training = self.model.training
         self.model.eval()
@@ -79,13 +83,17 @@ class TorchEngine:
                 completion
                 for start in range(0, len(prompts), step)
                 for completion in self._sample_batch(
-                    prompts[start : start + step], params, least[start : start + step], generator
+                    prompts[start : start + step],
+                    params,
+                    least[start : start + step],
+                    most[start : start + step],
+                    generator,
                 )
             ]
         finally:
             self.model.train(was_training)
 
-    def _sample_batch(self, prompts, params: SamplingParams, min_tokens, generator) -> list[Completion]:
+    def _sample_batch(self, prompts, params: SamplingParams, min_tokens, max_tokens, generator) -> list[Completion]:
         device, n = self.model.device, params.n
         lengths = torch.tensor([len(prompt) for prompt in prompts])
         longest = int(lengths.max())
@@ -118,12 +126,11 @@ class TorchEngine:
             for layer in cache.layers:
                 layer.select(rows)
         padding, logits = padding[rows], logits[rows]
-        state = _SamplingState(params, torch.as_tensor(min_tokens.copy(), device=device)[rows], len(rows))
+        least, most = (torch.as_tensor(limits.copy(), device=device)[rows] for limits in (min_tokens, max_tokens))
+        state = _SamplingState(params, least, most)
         active = torch.arange(len(rows), device=device)
         for step in range(params.max_tokens + 1):
             tokens = state.advance(step, active, logits, generator)
-            if step == params.max_tokens:
-                break
             keep = ~state.done[active]
             running = int(keep.sum())
             if running == 0:
@@ -188,14 +195,15 @@ class TorchEngine:
 class _SamplingState:
     """What has been sampled so far for every row, and which rows are done."""
 
-    def __init__(self, params: SamplingParams, min_tokens: torch.Tensor, rows: int):
-        self.params, self.min_tokens = params, min_tokens
-        device, shape = min_tokens.device, (rows, params.max_tokens)
+    def __init__(self, params: SamplingParams, min_tokens: torch.Tensor, max_tokens: torch.Tensor):
+        self.params, self.min_tokens, self.max_tokens = params, min_tokens, max_tokens
+        device, rows = min_tokens.device, len(min_tokens)
+        shape = (rows, params.max_tokens)
         self.tokens = torch.zeros(shape, dtype=torch.long, device=device)
         self.logprobs = torch.zeros(shape, device=device)
         self.sampled = torch.ones(shape, dtype=torch.bool, device=device)
         self.done = torch.zeros(rows, dtype=torch.bool, device=device)
-        self.length = torch.full((rows,), params.max_tokens, device=device)
+        self.length = max_tokens.clone()
         self.natural_length = torch.full((rows,), -1, device=device)
         self.stop_token = torch.full((rows,), -1, device=device)
         self.stop_logprob = torch.zeros(rows, device=device)
@@ -206,7 +214,7 @@ class _SamplingState:
     def advance(self, step: int, active: torch.Tensor, logits: torch.Tensor, generator) -> torch.Tensor:
         """Sample one token for each active row and record it. Returns the tokens to feed next.
 
-        At step == max_tokens only stopping is possible: that token is the stop token, or nothing is recorded.
+        A row that has all its tokens can only stop: the token is its stop token, or the row ends by length.
         """
         logits = logits.float()
         if self.params.temperature > 0:
@@ -220,7 +228,8 @@ class _SamplingState:
         chosen = logprobs.gather(1, tokens[:, None])[:, 0]
 
         running = ~self.done[active]
-        stopping = running & torch.isin(tokens, self.stop_ids)
+        full = running & (step >= self.max_tokens[active])
+        stopping = running & torch.isin(tokens, self.stop_ids) & (self.max_tokens[active] > 0)
         if len(self.continuation):
             forced = self.forced[active]
             in_continuation = running & (forced > 0)
@@ -239,6 +248,7 @@ class _SamplingState:
         stopped = active[stopping]
         self.stop_token[stopped], self.stop_logprob[stopped] = tokens[stopping], chosen[stopping]
         self.length[stopped], self.done[stopped] = step, True
+        self.done[active[full]] = True
         if step < self.params.max_tokens:
             self.tokens[active, step], self.logprobs[active, step] = tokens, chosen
         return tokens

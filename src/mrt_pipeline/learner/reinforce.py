@@ -87,8 +87,8 @@ def reinforce(
         log(history[-1], 0)
     while sampled_tokens < settings.sampled_tokens:
         clock = _Clock()
-        metrics, rollouts = _sample_step(setup, algorithm, problems, settings, seed, step, clock)
-        batch = _training_sequences(algorithm, rollouts)
+        metrics, sampled = _sample_step(setup, algorithm, problems, settings, seed, step, clock)
+        batch = _training_sequences(algorithm, sampled)
         metrics |= {
             f"train/{name}": value
             for name, value in learner.update(
@@ -115,6 +115,16 @@ def reinforce(
     return history
 
 
+@dataclass(frozen=True)
+class _Batch:
+    """What a step sampled: labelled rollouts; forced answers and J where they were forced, if they are trained."""
+
+    rollouts: list[LabelledRollout]
+    answers: list[Rollout]
+    answer_success: np.ndarray
+    prover_tokens: int
+
+
 def _sample_step(
     setup: Setup,
     algorithm: Algorithm,
@@ -123,37 +133,19 @@ def _sample_step(
     seed: int,
     step: int,
     clock: "_Clock",
-) -> tuple[dict[str, float], list[LabelledRollout]]:
+) -> tuple[dict[str, float], _Batch]:
     chosen = [problems[i] for i in _problem_order(len(problems), settings.groups, seed, step)]
     n_forced = round(settings.forced_fraction * settings.groups)
     forced = np.where(np.arange(settings.groups) < n_forced, setup.rollout.thinking_budget, 0)
-    rollouts = sample_rollouts(
-        setup.engine,
-        setup.task,
-        setup.policy.tokenizer,
-        setup.policy.template,
-        chosen,
-        setup.rollout,
-        settings.group_size,
-        _seed(seed, step, 1),
-        forced,
-    )
+    rollouts = _sample(setup, chosen, settings.group_size, _seed(seed, step, 1), min_thinking=forced)
     clock.lap("sample")
-    prover_tokens = 0
-    if algorithm.needs_success:
-        labelled, _, prover_tokens = label_rollouts(
-            setup.engine, setup.prover, setup.policy.template, rollouts, _seed(seed, step, 2)
-        )
-    else:
-        labelled = [
-            LabelledRollout(rollout, rollout.boundaries(setup.policy.template), _EMPTY, _EMPTY) for rollout in rollouts
-        ]
+    batch = _label(setup, algorithm, rollouts, seed, step)
     clock.lap("prove")
     free = [rollout for rollout in rollouts if rollout.group >= n_forced] or rollouts
     rewards = np.array([rollout.reward for rollout in rollouts]).reshape(settings.groups, settings.group_size)
     metrics = {
-        "sampled_tokens": float(sum(rollout.n_sampled for rollout in rollouts)),
-        "prover_tokens": float(prover_tokens),
+        "sampled_tokens": float(sum(rollout.n_sampled for rollout in [*rollouts, *batch.answers])),
+        "prover_tokens": float(batch.prover_tokens),
         "train/reward": float(np.mean([rollout.reward for rollout in free])),
         "train/thinking_tokens": float(np.mean([len(rollout.thought) for rollout in free])),
         "train/cut_at_budget": float(np.mean([rollout.stop_reason == "length" for rollout in free])),
@@ -162,22 +154,65 @@ def _sample_step(
     if n_forced:
         metrics["train/reward_forced"] = float(rewards[:n_forced].mean())
     if algorithm.needs_success:
-        metrics["train/success_start"] = float(np.mean([labelled_.success[0] for labelled_ in labelled]))
-        metrics["train/success_end"] = float(np.mean([labelled_.success[-1] for labelled_ in labelled]))
-    return metrics, labelled
+        metrics["train/success_start"] = float(np.mean([labelled.success[0] for labelled in batch.rollouts]))
+        metrics["train/success_end"] = float(np.mean([labelled.success[-1] for labelled in batch.rollouts]))
+    if batch.answers:
+        metrics["train/reward_forced_answers"] = float(np.mean([answer.reward for answer in batch.answers]))
+    return metrics, batch
 
 
-def _training_sequences(algorithm: Algorithm, rollouts: list[LabelledRollout]) -> list[TrainingSequence]:
-    return [
-        TrainingSequence(
-            token_ids=labelled.rollout.token_ids(),
-            prompt_length=len(labelled.rollout.prompt),
-            weights=weights,
-            trained=labelled.rollout.sampled(),
-            logprobs=labelled.rollout.logprobs(),
-        )
-        for labelled, weights in zip(rollouts, algorithm.weights(rollouts), strict=True)
+def _label(setup: Setup, algorithm: Algorithm, rollouts: list[Rollout], seed: int, step: int) -> _Batch:
+    template = setup.policy.template
+    if not algorithm.needs_success:
+        unlabelled = [LabelledRollout(rollout, rollout.boundaries(template), _EMPTY, _EMPTY) for rollout in rollouts]
+        return _Batch(unlabelled, [], _EMPTY, 0)
+    cuts = None
+    if algorithm.answer_weight > 0:
+        rng = np.random.default_rng([seed, step, 7])
+        cuts = [[int(rng.integers(len(rollout.thought) + 1))] for rollout in rollouts]
+    labelled, at_cuts, tokens = label_rollouts(
+        setup.engine, setup.prover, template, rollouts, _seed(seed, step, 2), cuts
+    )
+    if cuts is None:
+        return _Batch(labelled, [], _EMPTY, tokens)
+    answers = _sample(
+        setup,
+        [rollout.problem for rollout in rollouts],
+        1,
+        _seed(seed, step, 8),
+        prefixes=[rollout.thought[: cut[0]] for rollout, cut in zip(rollouts, cuts, strict=True)],
+        direct=[True] * len(rollouts),
+    )
+    return _Batch(labelled, answers, np.concatenate(at_cuts), tokens)
+
+
+def _sample(setup: Setup, problems: Sequence[Problem], n: int, seed: int, **how) -> list[Rollout]:
+    policy = setup.policy
+    return sample_rollouts(
+        setup.engine, setup.task, policy.tokenizer, policy.template, problems, setup.rollout, n, seed, **how
+    )
+
+
+def _training_sequences(algorithm: Algorithm, batch: _Batch) -> list[TrainingSequence]:
+    sequences = [
+        _sequence(labelled.rollout, weights, algorithm.likelihood)
+        for labelled, weights in zip(batch.rollouts, algorithm.weights(batch.rollouts), strict=True)
     ]
+    for answer, success in zip(batch.answers, batch.answer_success, strict=True):
+        weight = algorithm.answer_weight * (answer.reward - success)
+        sequences.append(_sequence(answer, answer.per_token(weight, weight), algorithm.likelihood))
+    return sequences
+
+
+def _sequence(rollout: Rollout, weights: np.ndarray, likelihood: bool) -> TrainingSequence:
+    trained = rollout.sampled()
+    return TrainingSequence(
+        token_ids=rollout.token_ids(),
+        prompt_length=len(rollout.prompt),
+        weights=weights,
+        trained=trained & (weights != 0) if likelihood else trained,
+        logprobs=None if likelihood else rollout.logprobs(),
+    )
 
 
 def validate(
@@ -186,16 +221,7 @@ def validate(
     """One natural rollout of each validation problem, the same seed every time: accuracy, length and regret."""
     if not problems:
         return {}
-    rollouts: list[Rollout] = sample_rollouts(
-        setup.engine,
-        setup.task,
-        setup.policy.tokenizer,
-        setup.policy.template,
-        problems,
-        setup.rollout,
-        1,
-        _seed(seed, 0, 4),
-    )
+    rollouts = _sample(setup, problems, 1, _seed(seed, 0, 4))
     labelled, _, _ = label_rollouts(setup.engine, setup.prover, setup.policy.template, rollouts, _seed(seed, 0, 5))
     show(labelled, step)
     budget = setup.rollout.thinking_budget

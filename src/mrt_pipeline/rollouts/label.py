@@ -32,14 +32,15 @@ def label_rollouts(
     template: ThinkTemplate,
     rollouts: Sequence[Rollout],
     seed: int,
-    extra_cuts: Sequence[int] = (),
+    extra_cuts: Sequence[Sequence[int]] | None = None,
 ) -> tuple[list[LabelledRollout], list[np.ndarray], int]:
-    """Label rollouts, and ask for J at further cuts of each thought (clipped to its length) in the same pass.
+    """Label rollouts, and ask for J at further cuts of each rollout's thought in the same pass.
 
-    Returns the labelled rollouts, J at `extra_cuts` for each rollout, and the number of tokens the prover spent.
+    extra_cuts: for each rollout, numbers of thinking tokens within its thought.
+    Returns the labelled rollouts, J at the extra cuts of each, and the number of tokens the prover spent.
     """
     boundaries = [rollout.boundaries(template) for rollout in rollouts]
-    extra = [np.minimum(np.asarray(extra_cuts, dtype=np.int64), len(rollout.thought)) for rollout in rollouts]
+    extra = [np.asarray(cuts, dtype=np.int64) for cuts in extra_cuts or [()] * len(rollouts)]
     cuts = [np.union1d(b, e) for b, e in zip(boundaries, extra, strict=True)]
     queries = [
         Query(rollout.problem, rollout.prompt, rollout.thought, cut)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from mrt_pipeline.engines.base import Engine, SamplingParams, StopReason
+from mrt_pipeline.engines.base import Completion, Engine, SamplingParams, StopReason
 from mrt_pipeline.mrt.episodes import episode_boundaries
 from mrt_pipeline.policy.template import ThinkTemplate, encode_prompt
 from mrt_pipeline.tasks.base import Grade, Problem, Task
@@ -102,14 +102,24 @@ def sample_rollouts(
     n: int,
     seed: int,
     min_thinking: Sequence[int] | int = 0,
+    prefixes: Sequence[np.ndarray] | None = None,
+    direct: Sequence[bool] | None = None,
 ) -> list[Rollout]:
     """`n` graded rollouts of each problem, those of one problem side by side: len(problems) * n.
 
     min_thinking: thinking tokens below which an attempt to stop is turned into a continuation (budget forcing), for
         all problems or for each.
+    prefixes: thinking tokens that each problem's rollouts start with. They count against the budget and as not
+        sampled, so they are never trained.
+    direct: for each problem, whether to answer right after the prefix (forced termination) instead of thinking on.
     seed: the same seed, weights and problems give the same rollouts.
     """
-    prompts = [encode_prompt(tokenizer, problem.question) for problem in problems]
+    prompts = [np.asarray(encode_prompt(tokenizer, problem.question)) for problem in problems]
+    starts = [np.empty(0, dtype=np.int64)] * len(problems) if prefixes is None else list(prefixes)
+    used = np.array([len(start) for start in starts], dtype=np.int64)
+    left = np.where(np.zeros(len(problems), bool) if direct is None else direct, 0, settings.thinking_budget - used)
+    if np.any(left < 0):
+        raise ValueError(f"a prefix of {used.max()} tokens exceeds the thinking budget {settings.thinking_budget}")
     thinking = SamplingParams(
         max_tokens=settings.thinking_budget,
         stop_token_ids=(template.close_id, template.eos_id),
@@ -117,60 +127,56 @@ def sample_rollouts(
         n=n,
         continuation=template.continuation,
     )
-    thoughts = engine.sample(prompts, thinking, seed, min_thinking)
+    contexts = [np.concatenate(pair) for pair in zip(prompts, starts, strict=True)]
+    thoughts = engine.sample(contexts, thinking, seed, np.maximum(np.asarray(min_thinking) - used, 0), left)
     closes = [_close(thought, template) for thought in thoughts]
     answering = SamplingParams(
         max_tokens=settings.answer_tokens, stop_token_ids=(template.eos_id,), temperature=settings.temperature
     )
-    answered = [i for i, close in enumerate(closes) if len(close) or thoughts[i].stop_reason is StopReason.LENGTH]
-    answers = dict(
-        zip(
-            answered,
-            engine.sample(
-                [[*prompts[i // n], *thoughts[i].token_ids, *closes[i]] for i in answered], answering, seed + 1
-            ),
-            strict=True,
-        )
-    )
+    answered = [i for i, thought in enumerate(thoughts) if thought.stop_token_id != template.eos_id]
+    questions = [np.concatenate([contexts[i // n], thoughts[i].token_ids, closes[i]]) for i in answered]
+    answers = dict(zip(answered, engine.sample(questions, answering, seed + 1), strict=True))
 
     rollouts = []
     for i, (thought, close) in enumerate(zip(thoughts, closes, strict=True)):
-        problem, completion = problems[i // n], answers.get(i)
-        text, ids, logprobs = "", np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32)
-        stop_reason = thought.stop_reason.value
-        if completion is None:  # ended the trace without an answer; the end token stands where the answer would
-            stop_reason, grade = "eos", Grade.UNPARSED
-            ids, logprobs = np.array([template.eos_id]), np.array([thought.stop_logprob], dtype=np.float32)
-        else:
-            text = tokenizer.decode(completion.token_ids, skip_special_tokens=True)
-            ids, logprobs = completion.token_ids, completion.logprobs
-            if completion.stop_token_id is not None:
-                ids, logprobs = np.append(ids, completion.stop_token_id), np.append(logprobs, completion.stop_logprob)
-                grade = task.grade(problem, text)
-            else:
-                grade = Grade.UNPARSED  # an answer that does not end is none
+        problem, start = problems[i // n], starts[i // n]
+        answer = _grade_answer(answers.get(i), thought, task, problem, tokenizer)
         rollouts.append(
             Rollout(
                 problem=problem,
                 group=i // n,
-                prompt=np.asarray(prompts[i // n]),
-                thought=thought.token_ids,
-                thought_logprobs=thought.logprobs,
-                thought_sampled=thought.sampled,
-                natural_length=thought.natural_length,
-                stop_reason=stop_reason,
+                prompt=prompts[i // n],
+                thought=np.concatenate([start, thought.token_ids]).astype(np.int64),
+                thought_logprobs=np.concatenate([np.zeros(len(start), np.float32), thought.logprobs]),
+                thought_sampled=np.concatenate([np.zeros(len(start), bool), thought.sampled]),
+                natural_length=len(start) + thought.natural_length,
+                stop_reason=thought.stop_reason.value if i in answers else "eos",
                 close=close,
                 close_logprob=thought.stop_logprob,
-                answer=ids,
-                answer_logprobs=logprobs,
-                answer_text=text,
-                grade=grade,
+                answer=answer[0],
+                answer_logprobs=answer[1],
+                answer_text=answer[2],
+                grade=answer[3],
             )
         )
     return rollouts
 
 
-def _close(thought, template: ThinkTemplate) -> np.ndarray:
+def _grade_answer(
+    answer: Completion | None, thought: Completion, task: Task, problem: Problem, tokenizer: PreTrainedTokenizerBase
+) -> tuple[np.ndarray, np.ndarray, str, Grade]:
+    """Token ids and log-probabilities of the answer with its end token, its text and grade."""
+    if answer is None:  # the trace ended inside the thought; the end token stands where the answer would
+        return np.array([thought.stop_token_id]), np.array([thought.stop_logprob], np.float32), "", Grade.UNPARSED
+    text = tokenizer.decode(answer.token_ids, skip_special_tokens=True)
+    if answer.stop_token_id is None:  # an answer that does not end is none
+        return answer.token_ids, answer.logprobs, text, Grade.UNPARSED
+    ids = np.append(answer.token_ids, answer.stop_token_id)
+    logprobs = np.append(answer.logprobs, np.float32(answer.stop_logprob))
+    return ids, logprobs, text, task.grade(problem, text)
+
+
+def _close(thought: Completion, template: ThinkTemplate) -> np.ndarray:
     if thought.stop_reason is StopReason.LENGTH:
         return np.array(template.stop_phrase, dtype=np.int64)
     if thought.stop_token_id == template.close_id:

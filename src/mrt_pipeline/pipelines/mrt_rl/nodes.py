@@ -105,9 +105,12 @@ def train_policy(
                 bar.update(min(int(metrics["train/sampled_tokens"]), bar.total) - bar.n)
                 bar.set_postfix(step=step, reward=f"{metrics['train/reward']:.2f}")
             if "validation/regret" in metrics:
-                bar.write(
-                    f"step {step:4d}: validation accuracy {metrics['validation/accuracy']:.3f}, regret "
-                    f"{metrics['validation/regret']:.3f}, thinking tokens {metrics['validation/thinking_tokens']:.0f}"
+                logger.info(
+                    "Step %d: validation accuracy %.3f, regret %.3f, thinking tokens %.0f",
+                    step,
+                    metrics["validation/accuracy"],
+                    metrics["validation/regret"],
+                    metrics["validation/thinking_tokens"],
                 )
 
         def show(traces: list[LabelledRollout], step: int) -> None:

@@ -37,7 +37,7 @@ def warm_start_policy(problems: pd.DataFrame, task: CountdownTask, policy: TinyP
             bar.update(step - bar.n)
             bar.set_postfix(loss=f"{metrics['loss']:.3f}")
             if step % _REPORT_EVERY == 0:
-                bar.write(f"warm start, step {step:4d} of {params.steps}: loss {metrics['loss']:.3f}")
+                logger.info("Warm start, step %d of %d: loss %.3f", step, params.steps, metrics["loss"])
             log_metrics({f"warm_start/{name}": value for name, value in metrics.items()}, step)
 
         metrics = warm_start(

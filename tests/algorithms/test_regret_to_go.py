@@ -1,0 +1,88 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mrt_pipeline.algorithms.grpo import GRPO
+from mrt_pipeline.algorithms.regret_to_go import RegretToGo, area_to_go
+
+curves = st.lists(st.floats(0, 1), min_size=1, max_size=5)
+batches = st.lists(st.tuples(st.integers(0, 2), st.sampled_from([0.0, 1.0]), curves), min_size=1, max_size=8)
+
+
+def labelled_batch(make_labelled, batch):
+    return [make_labelled(success, group=group, reward=reward) for group, reward, success in batch]
+
+
+@given(curves, st.integers(1, 20), st.data())
+def test_area_to_go_and_the_start_make_up_the_area_under_the_stepwise_curve(success, budget, data):
+    steps = data.draw(st.lists(st.integers(1, 6), min_size=len(success) - 1, max_size=len(success) - 1))
+    boundaries = np.cumsum([0, *steps])
+    held = [success[int(np.searchsorted(boundaries, token, side="right")) - 1] for token in range(budget)]
+    to_go = area_to_go(boundaries, np.array(success), budget)
+    assert len(to_go) == len(success) - 1
+    assert success[0] + (to_go[0] if len(to_go) else 0) == pytest.approx(np.mean(held), abs=1e-9)
+
+
+@given(curves, st.integers(1, 20))
+def test_area_to_go_only_looks_ahead(success, budget):
+    boundaries = np.arange(len(success)) * 3
+    whole = area_to_go(boundaries, np.array(success), budget)
+    for j in range(len(whole)):
+        assert np.allclose(whole[j:], area_to_go(boundaries[j:], np.array(success[j:]), budget), atol=1e-12)
+
+
+def test_progress_beyond_the_budget_adds_nothing():
+    assert area_to_go(np.array([0, 4, 8]), np.array([0.0, 0.5, 1.0]), 4).tolist() == [0, 0]
+    assert area_to_go(np.array([0, 2, 8]), np.array([0.0, 0.5, 1.0]), 4).tolist() == [0.25, 0]
+
+
+@given(batches)
+def test_alpha_zero_is_grpo_exactly(make_labelled, batch):
+    rollouts = labelled_batch(make_labelled, batch)
+    for found, expected in zip(RegretToGo(0.0, 6).weights(rollouts), GRPO().weights(rollouts), strict=True):
+        assert np.array_equal(found, expected)
+
+
+@given(batches, st.floats(0, 2))
+def test_constant_success_gives_no_bonus(make_labelled, batch, alpha):
+    rollouts = labelled_batch(make_labelled, [(group, reward, [0.3] * len(s)) for group, reward, s in batch])
+    for found, expected in zip(RegretToGo(alpha, 6).weights(rollouts), GRPO().weights(rollouts), strict=True):
+        assert np.array_equal(found, expected)
+
+
+@given(batches, st.randoms())
+def test_permuting_rollouts_permutes_weights(make_labelled, batch, random):
+    rollouts = labelled_batch(make_labelled, batch)
+    order = random.sample(range(len(batch)), len(batch))
+    weights = RegretToGo(0.5, 6).weights(rollouts)
+    permuted = RegretToGo(0.5, 6).weights([rollouts[i] for i in order])
+    assert all(np.allclose(permuted[k], weights[i], atol=1e-9) for k, i in enumerate(order))
+
+
+@given(batches)
+def test_the_bonus_is_the_normalised_credit_minus_that_of_the_others_at_the_same_time(make_labelled, batch):
+    rollouts, alpha, budget = labelled_batch(make_labelled, batch), 0.5, 6
+
+    def credit(success, token):  # one token an episode
+        return area_to_go(np.arange(len(success)), np.array(success), budget)[token] if token < len(success) - 1 else 0
+
+    expected = []
+    for i, (group, _, success) in enumerate(batch):
+        others = [s for k, (g, _, s) in enumerate(batch) if g == group and k != i]
+        expected.append([
+            credit(success, token) - (np.mean([credit(s, token) for s in others]) if others else 0)
+            for token in range(len(success) - 1)
+        ])
+    size = np.sqrt(np.mean(np.square(sum(expected, [])))) if sum(expected, []) else 1.0
+    bonus = [found - grpo for found, grpo in zip(
+        RegretToGo(alpha, budget).weights(rollouts), GRPO().weights(rollouts), strict=True)]
+    for found, values in zip(bonus, expected, strict=True):
+        assert np.allclose(found[: len(values)], alpha / max(size, 1e-6) * np.array(values), atol=1e-7)
+        assert np.allclose(found[len(values) :], 0)
+
+
+def test_early_progress_is_worth_more_than_late_progress(make_labelled):
+    early, late = make_labelled((0.0, 1.0, 1.0, 1.0)), make_labelled((0.0, 0.0, 0.0, 1.0))
+    found = [weights[0] for weights in RegretToGo(1.0, 6).weights([early, late])]
+    assert found[0] > 0 > found[1]
