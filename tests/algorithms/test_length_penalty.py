@@ -41,7 +41,7 @@ def test_shorter_is_never_worse_among_right_rollouts_and_right_never_worse_than_
     weights = first_weights(labelled_batch(make_labelled, batch), alpha)
     for (group, reward, length), weight in zip(batch, weights, strict=True):
         for (other_group, other_reward, other_length), other in zip(batch, weights, strict=True):
-            if group == other_group and (reward > other_reward or reward == other_reward and length <= other_length):
+            if group == other_group and (reward > other_reward or (reward == other_reward and length <= other_length)):
                 assert weight >= other - 1e-9
 
 

@@ -231,7 +231,7 @@ def test_own_maxima_hold_for_all_completions_of_a_prompt(engine, model, prompts,
     for i, completion in enumerate(found):
         check_logprobs(all_logprobs, model, prompts[i // 3], completion, 1.0)
         full = len(completion.token_ids) == most[i // 3]
-        assert full or completion.stop_token_id == 3 and len(completion.token_ids) < most[i // 3]
+        assert full or (completion.stop_token_id == 3 and len(completion.token_ids) < most[i // 3])
 
 
 def test_a_maximum_above_that_of_the_parameters_is_refused(engine, prompts):

@@ -6,8 +6,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mrt_pipeline.algorithms.base import Algorithm
 from mrt_pipeline.algorithms.grpo import GRPO
 from mrt_pipeline.algorithms.mrt_online import MRTOnline
+from mrt_pipeline.algorithms.star import STaR
 from mrt_pipeline.engines.torch_engine import TorchEngine
 from mrt_pipeline.learner.learner import Learner, LearnerSettings
 from mrt_pipeline.learner.reinforce import ReinforceSettings, Setup, _problem_order, reinforce, validate
@@ -24,13 +26,15 @@ class Killed(Exception):
     pass
 
 
-class Spy:
+class Spy(Algorithm):
     """An algorithm that keeps what it was given."""
 
     name = "spy"
 
     def __init__(self, inner):
-        self.inner, self.needs_success, self.batches = inner, inner.needs_success, []
+        self.inner, self.batches = inner, []
+        self.needs_success, self.likelihood = inner.needs_success, inner.likelihood
+        self.answer_weight = inner.answer_weight
 
     def weights(self, rollouts):
         self.batches.append(rollouts)
@@ -91,6 +95,15 @@ def test_a_killed_run_goes_on_bit_equal(run, optimizer):
     assert without_times(resumed_history) == without_times(history)
     # The record of the resumed run is complete: the steps before the checkpoint are logged again.
     assert [step for step, _ in logged] == [metrics["step"] for metrics in history]
+
+
+@pytest.mark.parametrize("algorithm", [MRTOnline(0.5, 0.8, answer_weight=0.5), STaR()], ids=["forced answers", "star"])
+def test_a_killed_run_of_any_algorithm_goes_on_bit_equal(run, algorithm):
+    whole, history, _ = run("whole", algorithm)
+    run("killed", algorithm, kill_at=3)
+    resumed, resumed_history, _ = run("killed", algorithm)
+    assert torch.equal(resumed, whole)
+    assert without_times(resumed_history) == without_times(history)
 
 
 def test_a_run_killed_before_its_first_checkpoint_starts_again(run):
@@ -176,6 +189,75 @@ def test_the_prover_is_only_asked_if_the_algorithm_needs_it(run):
 def test_alpha_zero_trains_exactly_like_grpo(run):
     assert torch.equal(run("a", MRTOnline(0.0, 0.8))[0], run("b", GRPO())[0])
     assert not torch.equal(run("c", MRTOnline(0.5, 0.8))[0], run("d", GRPO())[0])
+
+
+@pytest.fixture
+def trained_on(monkeypatch):
+    """The batches that the learner is given."""
+    seen, update = [], Learner.update
+
+    def record(self, sequences, *args, **kwargs):
+        seen.append(sequences)
+        return update(self, sequences, *args, **kwargs)
+
+    monkeypatch.setattr(Learner, "update", record)
+    return seen
+
+
+def test_rollouts_become_training_sequences(run, trained_on):
+    spy = Spy(MRTOnline(0.5, 0.8))
+    run("run", spy)
+    for sequences, batch in zip(trained_on, spy.batches, strict=True):
+        for sequence, item, weights in zip(sequences, batch, spy.inner.weights(batch), strict=True):
+            rollout = item.rollout
+            assert np.array_equal(sequence.token_ids, rollout.token_ids())
+            assert sequence.prompt_length == len(rollout.prompt)
+            assert np.array_equal(sequence.weights, weights)
+            assert np.array_equal(sequence.trained, rollout.sampled())
+            assert np.array_equal(sequence.logprobs, rollout.logprobs())
+
+
+def test_star_trains_the_likelihood_of_right_traces_only(run, trained_on):
+    spy = Spy(STaR())
+    _, history, _ = run("run", spy)
+    for sequences, batch in zip(trained_on, spy.batches, strict=True):
+        for sequence, item in zip(sequences, batch, strict=True):
+            assert sequence.logprobs is None
+            expected = item.rollout.sampled() & bool(item.rollout.reward)
+            assert np.array_equal(sequence.trained, expected)
+    assert history[-1]["train/prover_tokens"] == 0
+    assert all(metrics["train/ratio_kl"] == 0 for metrics in history[1:])
+
+
+def test_forced_answers_are_trained_with_reward_minus_success(run, trained_on, task, warm_policy, problems):
+    spy = Spy(MRTOnline(0.5, 0.8, answer_weight=0.25))
+    _, history, _ = run("run", spy)
+    tokenizer, template = warm_policy.tokenizer, warm_policy.template
+    sampled, cuts = 0, []
+    for sequences, batch, metrics in zip(trained_on, spy.batches, history[1:], strict=True):
+        answers, rewards = sequences[len(batch) :], []
+        assert len(answers) == len(batch)
+        for sequence, item in zip(answers, batch, strict=True):
+            rollout, p = item.rollout, len(item.rollout.prompt)
+            assert sequence.token_ids[:p].tolist() == rollout.prompt.tolist()
+            answer = sequence.token_ids[p:][sequence.trained]
+            context = sequence.token_ids[p : len(sequence.token_ids) - len(answer)]
+            cut = len(context) - len(template.stop_phrase)
+            assert context.tolist() == [*rollout.thought[:cut], *template.stop_phrase]
+            ended = answer[-1] == template.eos_id
+            text = tokenizer.decode(answer, skip_special_tokens=True)
+            reward = task.grade(rollout.problem, text).reward if ended else 0.0
+            assert len(set(sequence.weights)) == 1
+            success = reward - sequence.weights[0] / 0.25
+            assert -1e-9 <= success <= 1 + 1e-9
+            if cut in item.boundaries:  # J is known there
+                assert success == pytest.approx(item.success[item.boundaries.tolist().index(cut)], abs=1e-5)
+            rewards.append(reward)
+            cuts.append(cut)
+        sampled += sum(item.rollout.n_sampled for item in batch) + sum(int(s.trained.sum()) for s in answers)
+        assert metrics["train/sampled_tokens"] == sampled
+        assert metrics["train/reward_forced_answers"] == np.mean(rewards)
+    assert len(set(cuts)) > 5 and 0 in cuts
 
 
 def test_without_validation_problems_there_is_no_validation(run, warm_policy):
