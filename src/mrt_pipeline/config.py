@@ -109,15 +109,35 @@ class ProverParams(RootModel[Annotated[ExactProverParams | SampledProverParams, 
     """The meta-prover."""
 
 
-class GRPOParams(_Group):
+class _AlgorithmGroup(_Group):
+    forced_fraction: Fraction = Field(description="share of groups whose thoughts are forced on to the budget")
+    answer_weight: Annotated[float, Field(ge=0)] = Field(
+        description="weight of training answers that are forced at a random token of each thought; 0: none"
+    )
+
+
+class GRPOParams(_AlgorithmGroup):
     """See algorithms/grpo.py."""
 
     name: Literal["grpo"]
     divide_by_std: bool = Field(description="divide group-centred rewards by the group's standard deviation")
-    forced_fraction: Fraction = Field(description="share of groups whose thoughts are forced on to the budget")
 
 
-class MRTOnlineParams(_Group):
+class LengthPenaltyParams(_AlgorithmGroup):
+    """See algorithms/length_penalty.py."""
+
+    name: Literal["length_penalty"]
+    alpha: Fraction = Field(description="largest share of the reward that length can cost; 0 is GRPO")
+
+
+class RegretToGoParams(_AlgorithmGroup):
+    """See algorithms/regret_to_go.py."""
+
+    name: Literal["regret_to_go"]
+    alpha: Annotated[float, Field(ge=0)] = Field(description="weight of the regret-to-go credit; 0 is GRPO")
+
+
+class MRTOnlineParams(_AlgorithmGroup):
     """See algorithms/mrt_online.py."""
 
     name: Literal["mrt_online"]
@@ -125,10 +145,12 @@ class MRTOnlineParams(_Group):
     gamma: Fraction = Field(description="discount of later episodes' progress; 0 is raw progress")
     normalize_progress: bool = Field(description="divide discounted progress by its root mean square over the batch")
     divide_by_std: bool = Field(description="as in grpo")
-    forced_fraction: Fraction = Field(description="as in grpo")
 
 
-class AlgorithmParams(RootModel[Annotated[GRPOParams | MRTOnlineParams, Field(discriminator="name")]]):
+AnyAlgorithm = GRPOParams | LengthPenaltyParams | RegretToGoParams | MRTOnlineParams
+
+
+class AlgorithmParams(RootModel[Annotated[AnyAlgorithm, Field(discriminator="name")]]):
     """The credit assignment."""
 
 

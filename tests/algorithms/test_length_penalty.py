@@ -6,9 +6,7 @@ from hypothesis import strategies as st
 from mrt_pipeline.algorithms.grpo import GRPO
 from mrt_pipeline.algorithms.length_penalty import LengthPenalty
 
-batches = st.lists(
-    st.tuples(st.integers(0, 2), st.sampled_from([0.0, 1.0]), st.integers(0, 9)), min_size=1, max_size=8
-)
+batches = st.lists(st.tuples(st.integers(0, 2), st.sampled_from([0.0, 1.0]), st.integers(0, 9)), min_size=1, max_size=8)
 
 
 def labelled_batch(make_labelled, batch):

@@ -70,13 +70,18 @@ def test_the_bonus_is_the_normalised_credit_minus_that_of_the_others_at_the_same
     expected = []
     for i, (group, _, success) in enumerate(batch):
         others = [s for k, (g, _, s) in enumerate(batch) if g == group and k != i]
-        expected.append([
-            credit(success, token) - (np.mean([credit(s, token) for s in others]) if others else 0)
-            for token in range(len(success) - 1)
-        ])
-    size = np.sqrt(np.mean(np.square(sum(expected, [])))) if sum(expected, []) else 1.0
-    bonus = [found - grpo for found, grpo in zip(
-        RegretToGo(alpha, budget).weights(rollouts), GRPO().weights(rollouts), strict=True)]
+        expected.append(
+            [
+                credit(success, token) - (np.mean([credit(s, token) for s in others]) if others else 0)
+                for token in range(len(success) - 1)
+            ]
+        )
+    pooled = np.concatenate(expected)
+    size = np.sqrt(np.mean(np.square(pooled))) if len(pooled) else 1.0
+    bonus = [
+        found - grpo
+        for found, grpo in zip(RegretToGo(alpha, budget).weights(rollouts), GRPO().weights(rollouts), strict=True)
+    ]
     for found, values in zip(bonus, expected, strict=True):
         assert np.allclose(found[: len(values)], alpha / max(size, 1e-6) * np.array(values), atol=1e-7)
         assert np.allclose(found[len(values) :], 0)

@@ -180,11 +180,12 @@ def test_completions_of_one_prompt_differ(engine):
 def test_dropping_finished_rows_changes_nothing(monkeypatch, engine, prompts, continuation):
     params = SamplingParams(max_tokens=14, stop_token_ids=STOPS, temperature=0, n=2, continuation=continuation)
     monkeypatch.setattr(torch_engine, "_COMPACT_BELOW", 0)
-    expected = engine.sample(prompts, params, seed=0, min_tokens=[0, 3, 14, 0, 5, 1])
+    least = [0, 3, 14, 0, 5, 1] if continuation else 0
+    expected = engine.sample(prompts, params, seed=0, min_tokens=least)
     assert len({len(c.token_ids) for c in expected}) > 2
     for share in (0.75, 2):  # 2: after every token
         monkeypatch.setattr(torch_engine, "_COMPACT_BELOW", share)
-        assert same(expected, engine.sample(prompts, params, seed=0, min_tokens=[0, 3, 14, 0, 5, 1]), atol=1e-4)
+        assert same(expected, engine.sample(prompts, params, seed=0, min_tokens=least), atol=1e-4)
 
 
 @pytest.mark.parametrize("share", [0, 2])
@@ -209,7 +210,12 @@ def test_budget_forcing_does_what_it_says(engine, model, prompts, all_logprobs, 
 def test_each_prompt_may_have_its_own_maximum(engine, model, prompts, all_logprobs, continuation):
     params = SamplingParams(max_tokens=14, stop_token_ids=STOPS, temperature=0, continuation=continuation)
     n_forced, lengths = 0, set()
-    for least, most in (([0] * 6, [14, 0, 3, 1, 9, 5]), ([14] * 6, [14, 6, 0, 11, 2, 14]), ([2] * 6, [1, 2, 3, 4, 5, 6])):
+    for least, most in (
+        ([0] * 6, [14, 0, 3, 1, 9, 5]),
+        ([14] * 6, [14, 6, 0, 11, 2, 14]),
+        ([2] * 6, [1, 2, 3, 4, 5, 6]),
+    ):
+        least = least if continuation else [0] * 6
         found = engine.sample(prompts, params, seed=0, min_tokens=least, max_tokens=most)
         n_forced += check_greedy(all_logprobs, model, prompts, params, found, least, most)
         lengths |= {len(completion.token_ids) for completion in found}

@@ -1,4 +1,5 @@
 import contextlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -34,7 +35,6 @@ class Spy(Algorithm):
     def __init__(self, inner):
         self.inner, self.batches = inner, []
         self.needs_success, self.likelihood = inner.needs_success, inner.likelihood
-        self.answer_weight = inner.answer_weight
 
     def weights(self, rollouts):
         self.batches.append(rollouts)
@@ -97,11 +97,14 @@ def test_a_killed_run_goes_on_bit_equal(run, optimizer):
     assert [step for step, _ in logged] == [metrics["step"] for metrics in history]
 
 
-@pytest.mark.parametrize("algorithm", [MRTOnline(0.5, 0.8, answer_weight=0.5), STaR()], ids=["forced answers", "star"])
-def test_a_killed_run_of_any_algorithm_goes_on_bit_equal(run, algorithm):
-    whole, history, _ = run("whole", algorithm)
-    run("killed", algorithm, kill_at=3)
-    resumed, resumed_history, _ = run("killed", algorithm)
+@pytest.mark.parametrize(
+    ("algorithm", "answer_weight"), [(MRTOnline(0.5, 0.8), 0.5), (STaR(), 0.0)], ids=["forced answers", "star"]
+)
+def test_a_killed_run_of_any_algorithm_goes_on_bit_equal(run, algorithm, answer_weight):
+    settings = replace(SETTINGS, answer_weight=answer_weight)
+    whole, history, _ = run("whole", algorithm, settings=settings)
+    run("killed", algorithm, kill_at=3, settings=settings)
+    resumed, resumed_history, _ = run("killed", algorithm, settings=settings)
     assert torch.equal(resumed, whole)
     assert without_times(resumed_history) == without_times(history)
 
@@ -229,9 +232,10 @@ def test_star_trains_the_likelihood_of_right_traces_only(run, trained_on):
     assert all(metrics["train/ratio_kl"] == 0 for metrics in history[1:])
 
 
-def test_forced_answers_are_trained_with_reward_minus_success(run, trained_on, task, warm_policy, problems):
-    spy = Spy(MRTOnline(0.5, 0.8, answer_weight=0.25))
-    _, history, _ = run("run", spy)
+@pytest.mark.parametrize("algorithm", [MRTOnline(0.5, 0.8), GRPO()], ids=["mrt_online", "grpo"])
+def test_forced_answers_are_trained_with_reward_minus_success(run, trained_on, task, warm_policy, algorithm):
+    spy = Spy(algorithm)
+    _, history, _ = run("run", spy, settings=replace(SETTINGS, answer_weight=0.25))
     tokenizer, template = warm_policy.tokenizer, warm_policy.template
     sampled, cuts = 0, []
     for sequences, batch, metrics in zip(trained_on, spy.batches, history[1:], strict=True):

@@ -1,4 +1,4 @@
-"""The real main job at toy size, as a user runs it: `kedro run --pipeline=mrt_rl --params preset=smoke` in a copy of the project."""
+"""The real main job at toy size, as a user runs it, in a copy of the project."""
 
 import json
 import shutil

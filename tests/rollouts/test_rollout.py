@@ -226,8 +226,7 @@ def test_settings_reach_the_engine(scripted_engine, make_completion, task, warm_
     template = warm_policy.template
     engine = scripted_engine([make_completion([7], template.eos_id)], [])
     settings = RolloutSettings(thinking_budget=11, answer_tokens=3, temperature=0.7)
-    sample_rollouts(
-        engine, task, warm_policy.tokenizer, template, problems[:1], settings, 1, seed=3, min_thinking=4)
+    sample_rollouts(engine, task, warm_policy.tokenizer, template, problems[:1], settings, 1, seed=3, min_thinking=4)
     thinking, answering = (call["params"] for call in engine.calls)
     assert (thinking.max_tokens, thinking.temperature, thinking.n) == (11, 0.7, 1)
     assert set(thinking.stop_token_ids) == {template.close_id, template.eos_id}
@@ -241,8 +240,17 @@ def continued(warm_engine, task, warm_policy, known_problems):
     """Rollouts that think on from a prefix, and direct ones that answer right after it."""
     start = np.array(ids(warm_policy, "wait 2 + 1 =3"))
     return start, sample_rollouts(
-        warm_engine, task, warm_policy.tokenizer, warm_policy.template, known_problems, SETTINGS, n=8, seed=0,
-        prefixes=[start, start[:2]], direct=[False, True])
+        warm_engine,
+        task,
+        warm_policy.tokenizer,
+        warm_policy.template,
+        known_problems,
+        SETTINGS,
+        n=8,
+        seed=0,
+        prefixes=[start, start[:2]],
+        direct=[False, True],
+    )
 
 
 def test_prefixes_are_part_of_the_thought_but_never_sampled(continued, warm_policy, all_logprobs):
@@ -278,8 +286,18 @@ def test_prefixes_count_against_the_budget_and_the_minimum(
     engine = scripted_engine([make_completion([7], template.eos_id)] * 3, [])
     prefixes = [np.array(ids(warm_policy, text)) for text in ("wait", "wait 1 + 2", "wait 1 +")]
     sample_rollouts(
-        engine, task, warm_policy.tokenizer, template, problems[:3], SETTINGS, 1, seed=0, min_thinking=[24, 3, 5],
-        prefixes=prefixes, direct=[False, False, True])
+        engine,
+        task,
+        warm_policy.tokenizer,
+        template,
+        problems[:3],
+        SETTINGS,
+        1,
+        seed=0,
+        min_thinking=[24, 3, 5],
+        prefixes=prefixes,
+        direct=[False, False, True],
+    )
     call = engine.calls[0]
     assert [prompt[-1] for prompt in call["prompts"]] == [prefix[-1] for prefix in prefixes]
     assert list(call["min"])[:2] == [23, 0] and list(call["max"]) == [23, 20, 0]
@@ -287,16 +305,33 @@ def test_prefixes_count_against_the_budget_and_the_minimum(
 
 def test_without_prefixes_nothing_changes(rollouts, warm_engine, task, warm_policy, known_problems):
     found = sample_rollouts(
-        warm_engine, task, warm_policy.tokenizer, warm_policy.template, known_problems, SETTINGS, n=24, seed=0,
-        prefixes=[np.empty(0, dtype=np.int64)] * 2, direct=[False, False])
+        warm_engine,
+        task,
+        warm_policy.tokenizer,
+        warm_policy.template,
+        known_problems,
+        SETTINGS,
+        n=24,
+        seed=0,
+        prefixes=[np.empty(0, dtype=np.int64)] * 2,
+        direct=[False, False],
+    )
     assert all(np.array_equal(a.token_ids(), b.token_ids()) for a, b in zip(found, rollouts, strict=True))
 
 
 def test_a_prefix_beyond_the_budget_is_refused(warm_engine, task, warm_policy, known_problems):
     with pytest.raises(ValueError, match="budget"):
         sample_rollouts(
-            warm_engine, task, warm_policy.tokenizer, warm_policy.template, known_problems, SETTINGS, 1, seed=0,
-            prefixes=[np.full(25, 7), np.full(3, 7)])
+            warm_engine,
+            task,
+            warm_policy.tokenizer,
+            warm_policy.template,
+            known_problems,
+            SETTINGS,
+            1,
+            seed=0,
+            prefixes=[np.full(25, 7), np.full(3, 7)],
+        )
 
 
 def test_per_token_puts_one_number_on_the_thought_and_one_on_the_rest(make_rollout):

@@ -14,14 +14,11 @@ class Algorithm:
     name: as in the configuration.
     needs_success: whether J at the episode boundaries is needed; without it `success` is empty.
     likelihood: the weights are of log-likelihood (STaR), so there is no importance ratio.
-    answer_weight: if positive, each thought is also cut at a random token and the answer forced there; that answer is
-        trained with this weight times (reward - J), so that the policy learns to answer wherever it is stopped.
     """
 
     name: ClassVar[str]
     needs_success: ClassVar[bool] = False
     likelihood: ClassVar[bool] = False
-    answer_weight: float = 0.0
 
     def weights(self, rollouts: Sequence[LabelledRollout]) -> list[np.ndarray]:
         """A weight for every token after the prompt (thought, close, answer) of every rollout of a batch.

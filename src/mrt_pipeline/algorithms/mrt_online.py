@@ -27,10 +27,7 @@ from mrt_pipeline.rollouts.label import LabelledRollout
 
 
 class MRTOnline(Algorithm):
-    """See the module's docstring for alpha, gamma and normalize_progress; divide_by_std as in GRPO.
-
-    answer_weight: see `Algorithm`.
-    """
+    """See the module's docstring for alpha, gamma and normalize_progress; divide_by_std as in GRPO."""
 
     name = "mrt_online"
     needs_success = True
@@ -41,11 +38,9 @@ class MRTOnline(Algorithm):
         gamma: float,
         normalize_progress: bool = True,
         divide_by_std: bool = False,
-        answer_weight: float = 0.0,
     ):
         self.alpha, self.gamma = alpha, gamma
         self.normalize_progress, self.divide_by_std = normalize_progress, divide_by_std
-        self.answer_weight = answer_weight
 
     def weights(self, rollouts: Sequence[LabelledRollout]) -> list[np.ndarray]:
         """See `Algorithm.weights`."""

@@ -36,6 +36,8 @@ class ReinforceSettings:
     groups, group_size: problems of a step, and rollouts of each.
     forced_fraction: share of the groups whose thoughts are forced on to the budget.
     validate_every, checkpoint_every: in steps. A validation and a checkpoint are also made at the end.
+    answer_weight: if positive, every thought is also cut at a random token and an answer forced there; that answer is
+        trained with this weight times (reward - J), so that the policy learns to answer wherever it is stopped.
     """
 
     sampled_tokens: int
@@ -44,6 +46,7 @@ class ReinforceSettings:
     forced_fraction: float
     validate_every: int
     checkpoint_every: int
+    answer_weight: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,7 @@ def reinforce(
     while sampled_tokens < settings.sampled_tokens:
         clock = _Clock()
         metrics, sampled = _sample_step(setup, algorithm, problems, settings, seed, step, clock)
-        batch = _training_sequences(algorithm, sampled)
+        batch = _training_sequences(algorithm, sampled, settings.answer_weight)
         metrics |= {
             f"train/{name}": value
             for name, value in learner.update(
@@ -139,7 +142,7 @@ def _sample_step(
     forced = np.where(np.arange(settings.groups) < n_forced, setup.rollout.thinking_budget, 0)
     rollouts = _sample(setup, chosen, settings.group_size, _seed(seed, step, 1), min_thinking=forced)
     clock.lap("sample")
-    batch = _label(setup, algorithm, rollouts, seed, step)
+    batch = _label(setup, algorithm, settings, rollouts, seed, step)
     clock.lap("prove")
     free = [rollout for rollout in rollouts if rollout.group >= n_forced] or rollouts
     rewards = np.array([rollout.reward for rollout in rollouts]).reshape(settings.groups, settings.group_size)
@@ -161,13 +164,15 @@ def _sample_step(
     return metrics, batch
 
 
-def _label(setup: Setup, algorithm: Algorithm, rollouts: list[Rollout], seed: int, step: int) -> _Batch:
+def _label(
+    setup: Setup, algorithm: Algorithm, settings: ReinforceSettings, rollouts: list[Rollout], seed: int, step: int
+) -> _Batch:
     template = setup.policy.template
-    if not algorithm.needs_success:
+    if not algorithm.needs_success and not settings.answer_weight:
         unlabelled = [LabelledRollout(rollout, rollout.boundaries(template), _EMPTY, _EMPTY) for rollout in rollouts]
         return _Batch(unlabelled, [], _EMPTY, 0)
     cuts = None
-    if algorithm.answer_weight > 0:
+    if settings.answer_weight:
         rng = np.random.default_rng([seed, step, 7])
         cuts = [[int(rng.integers(len(rollout.thought) + 1))] for rollout in rollouts]
     labelled, at_cuts, tokens = label_rollouts(
@@ -193,13 +198,13 @@ def _sample(setup: Setup, problems: Sequence[Problem], n: int, seed: int, **how)
     )
 
 
-def _training_sequences(algorithm: Algorithm, batch: _Batch) -> list[TrainingSequence]:
+def _training_sequences(algorithm: Algorithm, batch: _Batch, answer_weight: float) -> list[TrainingSequence]:
     sequences = [
         _sequence(labelled.rollout, weights, algorithm.likelihood)
         for labelled, weights in zip(batch.rollouts, algorithm.weights(batch.rollouts), strict=True)
     ]
     for answer, success in zip(batch.answers, batch.answer_success, strict=True):
-        weight = algorithm.answer_weight * (answer.reward - success)
+        weight = answer_weight * (answer.reward - success)
         sequences.append(_sequence(answer, answer.per_token(weight, weight), algorithm.likelihood))
     return sequences
 

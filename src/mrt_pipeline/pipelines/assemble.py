@@ -2,13 +2,17 @@
 
 from mrt_pipeline.algorithms.base import Algorithm
 from mrt_pipeline.algorithms.grpo import GRPO
+from mrt_pipeline.algorithms.length_penalty import LengthPenalty
 from mrt_pipeline.algorithms.mrt_online import MRTOnline
+from mrt_pipeline.algorithms.regret_to_go import RegretToGo
 from mrt_pipeline.config import (
     AlgorithmParams,
     CountdownTask,
     GRPOParams,
     LearnerParams,
+    LengthPenaltyParams,
     ProverParams,
+    RegretToGoParams,
     RolloutParams,
     SampledProverParams,
     TinyPolicy,
@@ -52,10 +56,16 @@ def make_prover(params: ProverParams, policy: Policy, task: Countdown, rollout: 
     return ExactProver(policy.tokenizer, policy.template)
 
 
-def make_algorithm(params: AlgorithmParams) -> Algorithm:
+def make_algorithm(params: AlgorithmParams, rollout: RolloutParams) -> Algorithm:
     """The credit assignment."""
-    arguments = params.root.model_dump(exclude={"name", "forced_fraction"})
-    return GRPO(**arguments) if isinstance(params.root, GRPOParams) else MRTOnline(**arguments)
+    chosen = params.root
+    if isinstance(chosen, GRPOParams):
+        return GRPO(chosen.divide_by_std)
+    if isinstance(chosen, LengthPenaltyParams):
+        return LengthPenalty(chosen.alpha)
+    if isinstance(chosen, RegretToGoParams):
+        return RegretToGo(chosen.alpha, rollout.thinking_budget)
+    return MRTOnline(chosen.alpha, chosen.gamma, chosen.normalize_progress, chosen.divide_by_std)
 
 
 def make_learner_settings(params: LearnerParams) -> LearnerSettings:

@@ -88,8 +88,8 @@ def train_policy(
         make_rollout_settings(rollout),
     )
     settings = ReinforceSettings(
-        forced_fraction=algorithm.root.forced_fraction,
-        **training.model_dump(include=set(ReinforceSettings.__dataclass_fields__) - {"forced_fraction"}),
+        **training.model_dump(exclude={"n_validation", "learner"}),
+        **algorithm.root.model_dump(include={"forced_fraction", "answer_weight"}),
     )
     checkpoint = _CHECKPOINTS / key
     if checkpoint.exists():
@@ -119,7 +119,7 @@ def train_policy(
 
         history = reinforce(
             setup,
-            make_algorithm(algorithm),
+            make_algorithm(algorithm, rollout),
             Learner(policy.model, make_learner_settings(training.learner), reference),
             problems_from_table(problems, "train"),
             problems_from_table(problems, "validation")[: training.n_validation],
