@@ -23,7 +23,12 @@ def test_every_shipped_config_composes_and_validates(group, choice):
 
 def test_a_group_is_chosen_and_its_value_overridden_in_either_form():
     dotted = compose_parameters(FOLDER, {"algorithm": "grpo", "algorithm.forced_fraction": "0.5", "seed": "3"})
-    assert dotted["algorithm"] == {"name": "grpo", "divide_by_std": False, "forced_fraction": 0.5}
+    assert dotted["algorithm"] == {
+        "name": "grpo",
+        "divide_by_std": False,
+        "forced_fraction": 0.5,
+        "answer_weight": 0.0,
+    }
     assert dotted["seed"] == 3
     nested = compose_parameters(FOLDER, {"algorithm": {"alpha": 0.125}, "task": {"n_train": None}})
     assert nested["algorithm"]["alpha"] == 0.125
