@@ -75,7 +75,7 @@ def test_the_loader_composes_parameters_and_leaves_the_rest_to_kedro():
 def test_a_users_own_group_file_is_found(tmp_path):
     own = tmp_path / "parameters" / "algorithm"
     own.mkdir(parents=True)
-    (own / "mine.yaml").write_text("name: grpo\ndivide_by_std: true\nforced_fraction: 0.0\n")
+    (own / "mine.yaml").write_text("name: grpo\ndivide_by_std: true\nforced_fraction: 0.0\nanswer_weight: 0.0\n")
     assert compose_parameters(FOLDER, {"algorithm": "mine"}, own.parent)["algorithm"]["divide_by_std"] is True
 
 

@@ -266,8 +266,6 @@ def test_forced_samples_never_stop_early_and_mark_what_was_put_in(engine, model,
     assert sum(c.natural_length < len(c.token_ids) for c in found) == sum(not c.sampled.all() for c in found)
 
 
-# Known bug: without a continuation the minimum is ignored without a word.
-@pytest.mark.xfail(strict=True, reason="min_tokens without a continuation is ignored")
 def test_a_minimum_needs_a_continuation(engine, prompts):
     with pytest.raises(ValueError, match="continuation"):
         engine.sample(prompts, SamplingParams(max_tokens=5, stop_token_ids=STOPS), seed=0, min_tokens=5)
@@ -324,10 +322,18 @@ def test_scores_equal_separate_forward_passes(model, continuation_logprob, suffi
         assert np.allclose(scores, expected, atol=1e-4)
 
 
-def test_probabilities_of_all_continuations_of_one_length_sum_to_one(engine):
+@pytest.mark.parametrize("temperature", [1.0, 0.5])
+def test_probabilities_of_all_continuations_of_one_length_sum_to_one(engine, temperature):
     pairs = [[a, b] for a in range(16) for b in range(16)]
-    scores = engine.score([[3, 8, 5, 4]], [[1, 4]], [5, 11], [pairs])[0]
+    scores = engine.score([[3, 8, 5, 4]], [[1, 4]], [5, 11], [pairs], temperature)[0]
     assert np.allclose(np.exp(scores).sum(axis=1), 1, atol=1e-5)
+
+
+def test_score_is_of_the_tempered_distribution_that_is_sampled_from(engine):
+    params = SamplingParams(max_tokens=3, stop_token_ids=(), temperature=0.5)
+    completion = engine.sample([[3, 8, 5]], params, seed=0)[0]
+    scores = engine.score([[3, 8, 5]], [[2]], [5], [[completion.token_ids.tolist()]], 0.5)
+    assert scores[0][0, 0] == pytest.approx(completion.logprobs.sum(), abs=1e-4)
 
 
 def test_an_empty_continuation_is_certain_and_none_gives_no_columns(engine):
@@ -337,8 +343,6 @@ def test_an_empty_continuation_is_certain_and_none_gives_no_columns(engine):
     assert scores[1].shape == (1, 0)
 
 
-# Known bug: the reshape of a trace without cuts is ambiguous.
-@pytest.mark.xfail(strict=True, reason="a trace without cuts fails")
 def test_a_trace_without_cuts_gives_no_rows(engine):
     scores = engine.score([[3, 8], [3, 8, 4]], [[], [2]], [5], [[[4]], [[4], [2]]])
     assert [s.shape for s in scores] == [(0, 1), (1, 2)]
@@ -354,8 +358,6 @@ def test_a_cut_outside_its_trace_is_refused(engine):
         engine.score([[3, 8]], [[3]], [5], [[[4]]])
 
 
-# Known bug: score() does not restore the mode when it fails; sample() does.
-@pytest.mark.xfail(strict=True, reason="score leaves the model in evaluation mode when it raises")
 def test_a_failed_score_leaves_the_mode_as_it_was(letters_policy, copy_policy):
     model = copy_policy(letters_policy).model.train()
     with pytest.raises(ValueError, match="cuts"):
@@ -363,9 +365,6 @@ def test_a_failed_score_leaves_the_mode_as_it_was(letters_policy, copy_policy):
     assert model.training
 
 
-# Known bug: rows are counted by the largest trace plus branches, but a batch is padded to the longest trace plus the
-# longest branches, which may stand in different rows.
-@pytest.mark.xfail(strict=True, reason="a scoring pass can hold more than score_tokens")
 def test_a_scoring_pass_holds_at_most_score_tokens(letters_policy, copy_policy):
     model = copy_policy(letters_policy).model
     shapes = []

@@ -32,8 +32,6 @@ def test_without_logprobs_there_are_none():
     assert collate([sequence([1, 2, 3], 1, logprobs=False)]).logprobs is None
 
 
-# Known bug: the first sequence decides for all, and a missing log-probability is taken for 0.
-@pytest.mark.xfail(strict=True, reason="a mix of sequences with and without logprobs is collated")
 @pytest.mark.parametrize("first", [True, False])
 def test_a_mix_of_sequences_with_and_without_logprobs_is_refused(first):
     with pytest.raises(ValueError, match="logprobs"):

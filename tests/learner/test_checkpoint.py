@@ -141,8 +141,6 @@ def test_killed_between_the_renames_and_saved_again_at_once(two_saves, make_lear
     assert load_checkpoint(folder, make_learner()[1])["step"] == 2
 
 
-# Known bug: the left-over folder is in the way of the next save, so every later save of the run fails.
-@pytest.mark.xfail(strict=True, reason="a left-over .old folder makes the next save fail", raises=OSError)
 def test_killed_while_removing_the_old_checkpoint_the_next_save_works(two_saves, make_learner):
     folder, learner, _ = two_saves
     old = folder.with_name("run.old")

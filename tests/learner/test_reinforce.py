@@ -152,8 +152,6 @@ def test_steps_validations_and_token_counts(run):
         assert metrics == {"step": step, **values}
 
 
-# Known bug: the first record of a fresh run carries its step as a metric; a resumed run logs it without.
-@pytest.mark.xfail(strict=True, reason="the metrics logged at step 0 hold a metric called step")
 def test_the_step_is_not_logged_as_a_metric(run):
     assert not any("step" in metrics for _, metrics in run("run")[2])
 

@@ -85,8 +85,6 @@ def test_points_beyond_the_budget_only_matter_by_interpolation():
     assert anytime_area(np.array([0, 10, 20]), np.array([0.0, 1.0, 0.0]), 5) == pytest.approx(near)
 
 
-# Known bug: np.interp takes the last of several points at the cut-off; unreachable while boundaries strictly increase.
-@pytest.mark.xfail(strict=True, reason="interpolation at the budget ignores all but the last of several points there")
 def test_a_jump_at_the_budget_does_not_reach_back():
     # Two points at the budget: what comes before it is the ramp to the first of them.
     assert anytime_area(np.array([0, 5, 5]), np.array([0.0, 1.0, 0.0]), 5) == pytest.approx(0.5)

@@ -75,8 +75,10 @@ def test_the_same_seed_gives_the_same_tables_and_metrics(project):
     steady = [name for name in first.data.metrics if not name.startswith(("time/", "warm_start/", "system/"))]
     assert "evaluation.regret" in steady
     for name in steady:
-        history = [[(point.step, point.value) for point in client.get_metric_history(run_.info.run_id, name)]
-                   for run_ in (first, again)]
+        history = [
+            [(point.step, point.value) for point in client.get_metric_history(run_.info.run_id, name)]
+            for run_ in (first, again)
+        ]
         assert history[0] == history[1], name
 
 
@@ -127,10 +129,15 @@ def test_a_killed_training_goes_on_and_ends_as_if_nothing_had_happened(project):
         "    if state['step'] == 2: os._exit(9)\n"
         "r.save_checkpoint = once\n"
         "from kedro.framework.cli.cli import main\n"
-        "main()\n")
+        "main()\n"
+    )
     killed = subprocess.run(
         [sys.executable, "-c", script, "run", "--pipeline=mrt_rl", "--params", "preset=smoke,seed=3"],
-        cwd=folder, capture_output=True, text=True, timeout=300)
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert killed.returncode == 9, killed.stdout + killed.stderr
     assert list((folder / "data/06_models/checkpoints").iterdir())
     resumed = run(folder, "seed=3")

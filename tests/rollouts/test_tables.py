@@ -193,13 +193,11 @@ def natural_regret(rollout, template, problem):
     return regret[~regret["forced"]]["regret"].item()
 
 
-# Known bug: the natural curve is cut at the last boundary up to the natural end, which is a boundary itself only if
-# the continuation opens with a marker.
 @pytest.mark.parametrize(
     "continuation",
     [
         (1,),
-        pytest.param((8, 1), marks=pytest.mark.xfail(strict=True, reason="J at the natural end is left out")),
+        (8, 1),
     ],
 )
 def test_forcing_a_trace_on_does_not_change_its_natural_regret(make_rollout, warm_policy, continuation):

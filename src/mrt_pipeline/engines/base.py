@@ -79,8 +79,9 @@ class Engine(Protocol):
         cuts: Sequence[Sequence[int]],
         suffix: Sequence[int],
         continuations: Sequence[Sequence[Sequence[int]]],
+        temperature: float = 1.0,
     ) -> list[np.ndarray]:
-        """Log-likelihood of continuations after cutting traces short.
+        """Log-likelihood of continuations after cutting traces short, under the distribution that is sampled from.
 
         For trace i, each cut k in cuts[i] and each c in continuations[i]: log p(c | trace[:k] + suffix).
         Returns one float64 array (len(cuts[i]), len(continuations[i])) for each trace.

@@ -74,6 +74,8 @@ class TorchEngine:
         most = np.full(len(prompts), params.max_tokens) if max_tokens is None else np.asarray(max_tokens)
         if most.max() > params.max_tokens:
             raise ValueError(f"max_tokens {most.max()} exceeds params.max_tokens {params.max_tokens}")
+        if least.max() > 0 and not params.continuation:
+            raise ValueError("min_tokens needs a continuation to put in place of a stop token")
         generator = torch.Generator(self.model.device).manual_seed(seed)
         was_training = self.model.training
         self.model.eval()
@@ -161,34 +163,43 @@ class TorchEngine:
         cuts: Sequence[Sequence[int]],
         suffix: Sequence[int],
         continuations: Sequence[Sequence[Sequence[int]]],
+        temperature: float = 1.0,
     ) -> list[np.ndarray]:
         """See `Engine.score`. All branches of a trace share it in one pass, under a tree-shaped attention mask."""
         trees = [AnswerTree(suffix, answers) for answers in continuations]
         sizes = [len(trace) + len(cut) * tree.size for trace, cut, tree in zip(traces, cuts, trees, strict=True)]
-        was_training = self.model.training
-        self.model.eval()
         results: list[np.ndarray] = [np.empty(0)] * len(traces)
         order = sorted(range(len(traces)), key=sizes.__getitem__, reverse=True)
-        while order:
-            rows = max(1, self.score_tokens // max(1, sizes[order[0]]))
-            batch, order = order[:rows], order[rows:]
-            packed = pack_trees([traces[i] for i in batch], [cuts[i] for i in batch], [trees[i] for i in batch])
-            ids, positions, mask = (torch.from_numpy(a).to(self.model.device) for a in packed[:3])
-            branch_length = packed[3]
-            logits = self.model(
-                input_ids=ids,
-                position_ids=positions,
-                attention_mask=mask[:, None],
-                use_cache=False,
-                logits_to_keep=branch_length,
-            ).logits
-            logprobs = torch.log_softmax(logits.float(), dim=-1)
-            for row, i in enumerate(batch):
-                tree, n_cuts = trees[i], len(cuts[i])
-                branches = logprobs[row, : n_cuts * tree.size].reshape(n_cuts, tree.size, -1)
-                scored = branches[:, tree.parents, tree.tokens_scored].double().cpu().numpy()
-                results[i] = scored @ tree.paths.T
-        self.model.train(was_training)
+        was_training = self.model.training
+        self.model.eval()
+        try:
+            while order:
+                rows, trace_columns, branch_columns = 0, 0, 0
+                for i in order:
+                    trace_columns = max(trace_columns, len(traces[i]))
+                    branch_columns = max(branch_columns, len(cuts[i]) * trees[i].size)
+                    if rows and (rows + 1) * (trace_columns + branch_columns) > self.score_tokens:
+                        break
+                    rows += 1
+                batch, order = order[:rows], order[rows:]
+                packed = pack_trees([traces[i] for i in batch], [cuts[i] for i in batch], [trees[i] for i in batch])
+                ids, positions, mask = (torch.from_numpy(a).to(self.model.device) for a in packed[:3])
+                branch_length = packed[3]
+                logits = self.model(
+                    input_ids=ids,
+                    position_ids=positions,
+                    attention_mask=mask[:, None],
+                    use_cache=False,
+                    logits_to_keep=branch_length,
+                ).logits
+                logprobs = torch.log_softmax(logits.float() / temperature, dim=-1)
+                for row, i in enumerate(batch):
+                    tree, n_cuts = trees[i], len(cuts[i])
+                    branches = logprobs[row, : n_cuts * tree.size].reshape(n_cuts, tree.size, logprobs.shape[-1])
+                    scored = branches[:, tree.parents, tree.tokens_scored].double().cpu().numpy()
+                    results[i] = scored @ tree.paths.T
+        finally:
+            self.model.train(was_training)
         return results
 
 

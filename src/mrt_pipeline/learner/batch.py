@@ -61,6 +61,8 @@ def collate(sequences: Sequence[TrainingSequence], device: torch.device | str = 
         )
     ]
     with_logprobs = sequences[0].logprobs is not None
+    if any((sequence.logprobs is not None) != with_logprobs for sequence in sequences):
+        raise ValueError("either all sequences of a batch have logprobs, or none has")
     return MicroBatch(*tensors[:4], tensors[4] if with_logprobs else None)
 
 

@@ -39,6 +39,7 @@ def save_checkpoint(folder: Path, learner: Learner, state: dict) -> None:
     (fresh / _STATE).write_text(json.dumps(state))
     old = folder.with_name(folder.name + ".old")
     if folder.exists():
+        shutil.rmtree(old, ignore_errors=True)  # left over if a save was killed at its very end
         folder.rename(old)
     fresh.rename(folder)
     shutil.rmtree(old, ignore_errors=True)

@@ -21,7 +21,7 @@ class LearnerSettings:
     warmup: share of training with rising rate. schedule: "constant" or "cosine" (to 0) after it.
     minibatches: optimiser steps made on one batch. micro_batch_tokens: padded tokens of one forward pass.
     clip_low, clip_high: bounds of the importance ratio. kl_beta: weight of the KL to the base policy.
-    max_grad_norm: gradient clipping.
+    max_grad_norm: gradient clipping. temperature: at which the sequences were sampled.
     """
 
     learning_rate: float
@@ -38,6 +38,7 @@ class LearnerSettings:
     clip_high: float = 0.28
     kl_beta: float = 0.0
     max_grad_norm: float = 1.0
+    temperature: float = 1.0
 
 
 class Learner:
@@ -88,6 +89,8 @@ class Learner:
                 self._accumulate(collate(group, self.accelerator.device), n_tokens, totals)
             norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.settings.max_grad_norm)
             if not torch.isfinite(norm):
+                for optimizer in self.optimizers:
+                    optimizer.zero_grad()
                 raise FloatingPointError(
                     f"the gradient became {float(norm)} in update {self.n_updates}: lower learner.learning_rate, or "
                     "look at the last sample traces; the last checkpoint is intact"
@@ -105,11 +108,11 @@ class Learner:
         return metrics
 
     def _accumulate(self, batch: MicroBatch, n_tokens: int, totals: dict[str, float]) -> None:
-        logprobs, entropy = token_logprobs(self.model, batch)
+        logprobs, entropy = token_logprobs(self.model, batch, self.settings.temperature)
         reference = None
         if self.reference is not None:
             with torch.no_grad():
-                reference, _ = token_logprobs(self.reference, batch)
+                reference, _ = token_logprobs(self.reference, batch, self.settings.temperature)
         terms = policy_loss(
             logprobs,
             batch.weights,
@@ -129,11 +132,11 @@ class Learner:
         totals["entropy"] += float(entropy[batch.trained].sum())
 
 
-def token_logprobs(model, batch: MicroBatch) -> tuple[torch.Tensor, torch.Tensor]:
+def token_logprobs(model, batch: MicroBatch, temperature: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
     """Log-probability of every target token, and the entropy it was drawn with (nats, no gradient): (rows, kept)."""
     kept = batch.targets.shape[1]
     logits = model(input_ids=batch.token_ids, use_cache=False, logits_to_keep=kept + 1).logits[:, :-1].float()
-    normalized = torch.log_softmax(logits, dim=-1)
+    normalized = torch.log_softmax(logits / temperature, dim=-1)
     with torch.no_grad():
         entropy = -(normalized.exp() * normalized).sum(-1)
     return normalized.gather(2, batch.targets[:, :, None])[:, :, 0], entropy

@@ -86,8 +86,9 @@ def reinforce(
     sampled_tokens, prover_tokens = state["sampled_tokens"], state["prover_tokens"]
     step = state["step"]
     if step == 0:
-        history.append({"step": 0, **validate(setup, validation, seed, show, 0)})
-        log(history[-1], 0)
+        metrics = validate(setup, validation, seed, show, 0)
+        history.append({"step": 0, **metrics})
+        log(metrics, 0)
     while sampled_tokens < settings.sampled_tokens:
         clock = _Clock()
         metrics, sampled = _sample_step(setup, algorithm, problems, settings, seed, step, clock)

@@ -22,7 +22,8 @@ def anytime_area(n_tokens: np.ndarray, success: np.ndarray, budget: float) -> fl
     if np.any(np.diff(x) < 0):
         raise ValueError("n_tokens must be non-decreasing")
     inside = x < budget
-    at_budget = np.interp(budget, x, y)  # holds the last value beyond the end
+    end = int(inside.sum()) + 1  # only the first of several points at the budget is reached
+    at_budget = np.interp(budget, x[:end], y[:end])  # holds the last value beyond the end
     return float(np.trapezoid(np.append(y[inside], at_budget), np.append(x[inside], budget)) / budget)
 
 

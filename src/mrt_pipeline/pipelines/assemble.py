@@ -53,7 +53,7 @@ def make_prover(params: ProverParams, policy: Policy, task: Countdown, rollout: 
         return SampledProver(
             policy.tokenizer, policy.template, task, params.root.n_answers, rollout.answer_tokens, rollout.temperature
         )
-    return ExactProver(policy.tokenizer, policy.template)
+    return ExactProver(policy.tokenizer, policy.template, rollout.temperature)
 
 
 def make_algorithm(params: AlgorithmParams, rollout: RolloutParams) -> Algorithm:
@@ -68,9 +68,9 @@ def make_algorithm(params: AlgorithmParams, rollout: RolloutParams) -> Algorithm
     return MRTOnline(chosen.alpha, chosen.gamma, chosen.normalize_progress, chosen.divide_by_std)
 
 
-def make_learner_settings(params: LearnerParams) -> LearnerSettings:
-    """The optimiser's settings."""
-    return LearnerSettings(**params.model_dump())
+def make_learner_settings(params: LearnerParams, temperature: float = 1.0) -> LearnerSettings:
+    """The optimiser's settings, and the temperature that the traces were sampled at."""
+    return LearnerSettings(**params.model_dump(), temperature=temperature)
 
 
 def make_rollout_settings(params: RolloutParams, thinking_budget: int | None = None) -> RolloutSettings:

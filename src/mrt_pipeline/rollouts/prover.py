@@ -54,8 +54,8 @@ class ExactProver:
 
     name = "exact"
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, template: ThinkTemplate):
-        self.tokenizer, self.template = tokenizer, template
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, template: ThinkTemplate, temperature: float = 1.0):
+        self.tokenizer, self.template, self.temperature = tokenizer, template, temperature
         self._encoded: dict[str, list[int]] = {}
 
     def success(self, engine: Engine, queries: Sequence[Query], seed: int = 0) -> list[Success]:
@@ -68,6 +68,7 @@ class ExactProver:
             [len(query.prompt) + query.cuts for query in queries],
             self.template.stop_phrase,
             answers,
+            self.temperature,
         )
         result = []
         for query, answer, score in zip(queries, answers, scores, strict=True):
@@ -115,7 +116,7 @@ class SampledProver:
             for cut in range(len(query.cuts)):
                 for k in range(self.n_answers):
                     completion = next(completions)
-                    n_tokens += len(completion.token_ids) + 1
+                    n_tokens += len(completion.token_ids) + (completion.stop_token_id is not None)
                     rewards[cut, k] = self._reward(query.problem, completion)
             mean = rewards.mean(axis=1)
             sem = np.sqrt(mean * (1 - mean) / self.n_answers)
@@ -125,5 +126,5 @@ class SampledProver:
     def _reward(self, problem: Problem, completion) -> float:
         if completion.stop_token_id is None:
             return 0.0
-        text = self.tokenizer.decode(completion.token_ids, skip_special_tokens=True)
+        text = self.tokenizer.decode(completion.token_ids)
         return self.task.grade(problem, text).reward

@@ -65,7 +65,7 @@ class Rollout:
     @property
     def n_sampled(self) -> int:
         """Tokens that the policy sampled: what training at equal numbers of sampled tokens counts."""
-        return int(self.thought_sampled.sum()) + int(self.stop_reason != "length") + len(self.answer)
+        return int(self.sampled().sum())
 
     def token_ids(self) -> np.ndarray:
         """The whole trace, (p + n + c + m,)."""
@@ -168,7 +168,7 @@ def _grade_answer(
     """Token ids and log-probabilities of the answer with its end token, its text and grade."""
     if answer is None:  # the trace ended inside the thought; the end token stands where the answer would
         return np.array([thought.stop_token_id]), np.array([thought.stop_logprob], np.float32), "", Grade.UNPARSED
-    text = tokenizer.decode(answer.token_ids, skip_special_tokens=True)
+    text = tokenizer.decode(answer.token_ids)
     if answer.stop_token_id is None:  # an answer that does not end is none
         return answer.token_ids, answer.logprobs, text, Grade.UNPARSED
     ids = np.append(answer.token_ids, answer.stop_token_id)

@@ -166,8 +166,8 @@ def queries_from_table(
     queries = []
     for row in rollouts.itertuples(index=False):
         thought = np.asarray(row.thought_token_ids)
-        extra = np.minimum([*budgets, row.natural_length], len(thought))
-        cuts = np.union1d(episode_boundaries(thought, template.marker_ids), extra.astype(np.int64))
+        extra = np.minimum(budgets, len(thought))
+        cuts = np.union1d(_boundaries(thought, row.natural_length, template), extra.astype(np.int64))
         queries.append(Query(by_id[row.problem_id], np.asarray(row.prompt_token_ids), thought, cuts))
     return queries
 
@@ -178,7 +178,7 @@ def episodes_table(
     """One row an episode boundary; the empty prefix is episode -1 and has no progress."""
     parts = []
     for row, query, success in zip(rollouts.itertuples(index=False), queries, found, strict=True):
-        boundaries = episode_boundaries(query.thought, template.marker_ids)
+        boundaries = _boundaries(query.thought, row.natural_length, template)
         at = np.searchsorted(query.cuts, boundaries)
         parts.append(
             pd.DataFrame(
@@ -224,3 +224,8 @@ def anytime_table(
                 )
             )
     return pd.concat(parts, ignore_index=True).astype({"n_tokens": int, "forced": bool})
+
+
+def _boundaries(thought: np.ndarray, natural_length: int, template: ThinkTemplate) -> np.ndarray:
+    """Episode boundaries; the natural end is one of them even if the continuation put there opens with no marker."""
+    return np.union1d(episode_boundaries(thought, template.marker_ids), [natural_length])

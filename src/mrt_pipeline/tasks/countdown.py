@@ -190,7 +190,8 @@ class Countdown:
             node = node.left
         if not (isinstance(node, ast.Constant) and type(node.value) is int) or len(numbers) != self.n_numbers - 1:
             return None
-        return Chain((node.value, *reversed(numbers)), tuple(reversed(operators)))
+        chain = Chain((node.value, *reversed(numbers)), tuple(reversed(operators)))
+        return chain if chain.answer() == answer.strip() else None  # one spelling only: the exact prover lists them all
 
     def symbols(self) -> list[str]:
         """The vocabulary: numbers, numbers with the brackets of an answer (`(7`, `3)`), results, operators, words."""

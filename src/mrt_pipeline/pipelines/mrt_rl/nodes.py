@@ -120,7 +120,7 @@ def train_policy(
         history = reinforce(
             setup,
             make_algorithm(algorithm, rollout),
-            Learner(policy.model, make_learner_settings(training.learner), reference),
+            Learner(policy.model, make_learner_settings(training.learner, rollout.temperature), reference),
             problems_from_table(problems, "train"),
             problems_from_table(problems, "validation")[: training.n_validation],
             settings,
