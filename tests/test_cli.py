@@ -2,6 +2,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from mrt_pipeline import cli
 from mrt_pipeline.cli import parse_overrides, run
 
 
@@ -30,3 +31,11 @@ def test_kedros_own_options_are_kept():
     assert result.exit_code == 0
     for option in ("--pipeline", "--pipelines", "--params", "--from-nodes"):
         assert option in result.output
+
+
+def test_a_pipelines_own_defaults_give_way_to_what_the_user_asks(monkeypatch):
+    seen = []
+    monkeypatch.setattr(cli.kedro_run, "callback", lambda **arguments: seen.append(arguments["params"]))
+    cli._run(pipeline="mrt_star", pipelines=[], params={"algorithm": "star"})
+    cli._run(pipeline=None, pipelines=["mrt_rl"], params={})
+    assert seen == [{"algorithm": "star", "training": "star"}, {}]

@@ -42,7 +42,14 @@ def cli() -> None:
     """Commands of this project."""
 
 
+# What a pipeline runs with if nothing else is asked for; the tree's own defaults are those of mrt_rl.
+_DEFAULTS = {"mrt_star": {"algorithm": "mrt_star", "training": "star"}}
+
+
 def _run(**arguments):
+    names = [arguments["pipeline"], *(arguments["pipelines"] or [])]
+    defaults = next((_DEFAULTS[name] for name in names if name in _DEFAULTS), {})
+    arguments["params"] = {**defaults, **(arguments["params"] or {})}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", KedroDeprecationWarning)  # --pipeline is what users type; it is to stay
         try:

@@ -147,7 +147,23 @@ class MRTOnlineParams(_AlgorithmGroup):
     divide_by_std: bool = Field(description="as in grpo")
 
 
-AnyAlgorithm = GRPOParams | LengthPenaltyParams | RegretToGoParams | MRTOnlineParams
+class STaRParams(_AlgorithmGroup):
+    """See algorithms/star.py."""
+
+    name: Literal["star"]
+    answer_weight: Literal[0.0] = Field(description="likelihood has no negative weights, so forced answers are out")
+
+
+class MRTStarParams(_AlgorithmGroup):
+    """See algorithms/mrt_star.py."""
+
+    name: Literal["mrt_star"]
+    keep: PositiveInt = Field(description="cuts kept of each problem")
+    answer_weight: Literal[0.0] = Field(description="as in star")
+
+
+LIKELIHOOD_ALGORITHMS = ("star", "mrt_star")
+AnyAlgorithm = STaRParams | MRTStarParams | GRPOParams | LengthPenaltyParams | RegretToGoParams | MRTOnlineParams
 
 
 class AlgorithmParams(RootModel[Annotated[AnyAlgorithm, Field(discriminator="name")]]):

@@ -6,7 +6,7 @@ from mrt_pipeline.pipelines import evaluate, ingest, mrt_rl, progress, rollout, 
 
 
 def register_pipelines() -> dict[str, Pipeline]:
-    """Every stage alone, and `mrt_rl`: all stages in order."""
+    """Every stage alone; `mrt_rl` and `mrt_star`: all stages in order, for the algorithms of their kind."""
     stages = {
         "ingest": ingest.create_pipeline(),
         "warm_start": warm_start.create_pipeline(),
@@ -16,4 +16,4 @@ def register_pipelines() -> dict[str, Pipeline]:
         "evaluate": evaluate.create_pipeline(),
     }
     whole = sum(stages.values(), Pipeline([]))
-    return {**stages, "mrt_rl": whole, "__default__": whole}
+    return {**stages, "mrt_rl": whole, "mrt_star": whole, "__default__": whole}

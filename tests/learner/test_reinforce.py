@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from mrt_pipeline.algorithms.base import Algorithm
 from mrt_pipeline.algorithms.grpo import GRPO
 from mrt_pipeline.algorithms.mrt_online import MRTOnline
+from mrt_pipeline.algorithms.mrt_star import MRTStar
 from mrt_pipeline.algorithms.star import STaR
 from mrt_pipeline.engines.torch_engine import TorchEngine
 from mrt_pipeline.learner.learner import Learner, LearnerSettings
@@ -34,7 +35,8 @@ class Spy(Algorithm):
 
     def __init__(self, inner):
         self.inner, self.batches = inner, []
-        self.needs_success, self.likelihood = inner.needs_success, inner.likelihood
+        self.needs_success, self.likelihood, self.cuts = inner.needs_success, inner.likelihood, inner.cuts
+        self.cut, self.cut_weights = inner.cut, inner.cut_weights
 
     def weights(self, rollouts):
         self.batches.append(rollouts)
@@ -98,7 +100,9 @@ def test_a_killed_run_goes_on_bit_equal(run, optimizer):
 
 
 @pytest.mark.parametrize(
-    ("algorithm", "answer_weight"), [(MRTOnline(0.5, 0.8), 0.5), (STaR(), 0.0)], ids=["forced answers", "star"]
+    ("algorithm", "answer_weight"),
+    [(MRTOnline(0.5, 0.8), 0.5), (STaR(), 0.0), (MRTStar(1), 0.0)],
+    ids=["forced answers", "star", "mrt_star"],
 )
 def test_a_killed_run_of_any_algorithm_goes_on_bit_equal(run, algorithm, answer_weight):
     settings = replace(SETTINGS, answer_weight=answer_weight)
@@ -222,10 +226,11 @@ def test_star_trains_the_likelihood_of_right_traces_only(run, trained_on):
     spy = Spy(STaR())
     _, history, _ = run("run", spy)
     for sequences, batch in zip(trained_on, spy.batches, strict=True):
-        for sequence, item in zip(sequences, batch, strict=True):
+        right = [item.rollout for item in batch if item.rollout.reward]
+        for sequence, rollout in zip(sequences, right, strict=True):
             assert sequence.logprobs is None
-            expected = item.rollout.sampled() & bool(item.rollout.reward)
-            assert np.array_equal(sequence.trained, expected)
+            assert np.array_equal(sequence.token_ids, rollout.token_ids())
+            assert np.array_equal(sequence.trained, rollout.sampled())
     assert history[-1]["train/prover_tokens"] == 0
     assert all(metrics["train/ratio_kl"] == 0 for metrics in history[1:])
 
@@ -291,3 +296,19 @@ def test_problem_order_is_shuffled_by_epoch_and_seed():
     orders = {tuple(_problem_order(20, 20, seed, step)) for seed in (0, 1) for step in (0, 1)}
     assert len(orders) == 4
     assert _problem_order(20, 20, 0, 1) == _problem_order(20, 20, 0, 1)
+
+
+def test_cuts_are_trained_where_the_policy_sampled_them_including_the_stop(run, trained_on, warm_policy):
+    spy, close = Spy(MRTStar(2)), warm_policy.template.close_id
+    run("run", spy)
+    n_cuts = 0
+    for sequences, batch in zip(trained_on, spy.batches, strict=True):
+        thoughts = [item.rollout.thought.tolist() for item in batch]
+        for sequence in sequences:
+            rest = sequence.token_ids[sequence.prompt_length :].tolist()
+            cut = rest.index(close)
+            assert sequence.logprobs is None
+            assert any(thought[:cut] == rest[:cut] for thought in thoughts)
+            assert sequence.trained[cut:].all() and np.array_equal(sequence.weights != 0, np.ones(len(rest), bool))
+            n_cuts += 1
+    assert n_cuts > 0

@@ -73,7 +73,7 @@ def test_the_same_seed_gives_the_same_tables_and_metrics(project):
         pd.testing.assert_frame_equal(table, results["again"][1][name])
     client, (first, again, _) = runs(folder)
     steady = [name for name in first.data.metrics if not name.startswith(("time/", "warm_start/", "system/"))]
-    assert "evaluation.regret" in steady
+    assert "evaluation/regret" in steady
     for name in steady:
         history = [
             [(point.step, point.value) for point in client.get_metric_history(run_.info.run_id, name)]
@@ -105,7 +105,7 @@ def test_mlflow_holds_parameters_metrics_by_budget_and_artifacts(project):
     assert first.data.params["training.learner.optimizer"] == "adamw"
     assert first.data.tags["algorithm"] == "mrt_online"
     assert "seed=3" in first.data.tags["kedro_command"]
-    budgets = [point.step for point in client.get_metric_history(first.info.run_id, "evaluation.regret")]
+    budgets = [point.step for point in client.get_metric_history(first.info.run_id, "evaluation/regret")]
     assert budgets == [24, 48, 96, 144, 192]
     steps = [point.step for point in client.get_metric_history(first.info.run_id, "train/reward")]
     assert steps == list(range(1, len(steps) + 1))
@@ -165,6 +165,23 @@ def test_a_stage_runs_alone(project):
     assert result.returncode == 0, result.stdout + result.stderr
     assert "Running node: make_problems" in result.stdout
     assert "warm_start_policy" not in result.stdout
+
+
+def test_a_stage_refuses_a_policy_that_another_configuration_made(project):
+    folder, _ = project
+    result = kedro(folder, "run", "--pipelines=rollout", "--params", "preset=smoke,policy.warm_start.seed=9")
+    assert result.returncode == 1
+    assert "was made by another configuration" in result.stderr
+    assert "Traceback" not in result.stdout + result.stderr
+
+
+def test_mrt_star_runs_on_the_same_base_with_the_sampled_prover_and_a_kl_term(project):
+    folder, _ = project
+    params = "preset=smoke,prover=sampled,training.groups=4,training.learner.kl_beta=0.01"
+    result = kedro(folder, "run", "--pipeline=mrt_star", "--params", params)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "Base policy: reusing" in result.stdout
+    assert "# mrt_star, seed 0" in result.stdout
 
 
 def test_the_warm_start_is_kept_under_a_key_of_its_configuration(project):

@@ -6,6 +6,7 @@ from typing import ClassVar
 import numpy as np
 
 from mrt_pipeline.rollouts.label import LabelledRollout
+from mrt_pipeline.rollouts.rollout import Rollout
 
 
 class Algorithm:
@@ -14,17 +15,27 @@ class Algorithm:
     name: as in the configuration.
     needs_success: whether J at the episode boundaries is needed; without it `success` is empty.
     likelihood: the weights are of log-likelihood (STaR), so there is no importance ratio.
+    cuts: whether every thought is also cut short where `cut` says and answered there; `cut_weights` are for those.
     """
 
     name: ClassVar[str]
     needs_success: ClassVar[bool] = False
     likelihood: ClassVar[bool] = False
+    cuts: ClassVar[bool] = False
 
     def weights(self, rollouts: Sequence[LabelledRollout]) -> list[np.ndarray]:
         """A weight for every token after the prompt (thought, close, answer) of every rollout of a batch.
 
         The learner ignores the weights of tokens that the policy did not sample.
         """
+        raise NotImplementedError
+
+    def cut(self, labelled: LabelledRollout) -> int:
+        """Thinking tokens to keep of a rollout; only asked if `cuts`."""
+        raise NotImplementedError
+
+    def cut_weights(self, rollouts: Sequence[LabelledRollout], cuts: Sequence[Rollout]) -> list[np.ndarray]:
+        """A weight for every token after the prompt of every cut, one cut for each rollout; only asked if `cuts`."""
         raise NotImplementedError
 
 

@@ -80,7 +80,7 @@ class Learner:
         order = np.random.default_rng(seed).permutation(len(sequences))
         totals = {"loss": 0.0, "kl": 0.0, "clip_fraction": 0.0, "ratio_kl": 0.0, "entropy": 0.0}
         grad_norms, n_trained = [], 0
-        for indices in np.array_split(order, min(self.settings.minibatches, len(sequences))):
+        for indices in np.array_split(order, max(1, min(self.settings.minibatches, len(sequences)))):
             minibatch = [sequences[i] for i in indices]
             n_tokens = sum(int(sequence.trained.sum()) for sequence in minibatch)
             if n_tokens == 0:

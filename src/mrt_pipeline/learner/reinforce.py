@@ -9,23 +9,18 @@ Training ends when the policy has sampled `sampled_tokens` tokens: algorithms ar
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from mrt_pipeline.algorithms.base import Algorithm
-from mrt_pipeline.engines.base import Engine
-from mrt_pipeline.learner.batch import TrainingSequence
 from mrt_pipeline.learner.checkpoint import load_checkpoint, save_checkpoint
 from mrt_pipeline.learner.learner import Learner
+from mrt_pipeline.learner.sampling import Setup, sample_batch
 from mrt_pipeline.mrt.regret import normalized_regret
-from mrt_pipeline.policy.policy import Policy
 from mrt_pipeline.rollouts.label import LabelledRollout, label_rollouts
-from mrt_pipeline.rollouts.prover import Prover
-from mrt_pipeline.rollouts.rollout import Rollout, RolloutSettings, sample_rollouts
-from mrt_pipeline.tasks.base import Problem, Task
-
-_EMPTY = np.empty(0)
+from mrt_pipeline.tasks.base import Problem
 
 
 @dataclass(frozen=True)
@@ -47,17 +42,6 @@ class ReinforceSettings:
     validate_every: int
     checkpoint_every: int
     answer_weight: float = 0.0
-
-
-@dataclass(frozen=True)
-class Setup:
-    """What samples and judges in the loop: all of it fixed during training, but for the policy's weights."""
-
-    policy: Policy
-    engine: Engine
-    task: Task
-    prover: Prover
-    rollout: RolloutSettings
 
 
 def reinforce(
@@ -91,8 +75,17 @@ def reinforce(
         log(metrics, 0)
     while sampled_tokens < settings.sampled_tokens:
         clock = _Clock()
-        metrics, sampled = _sample_step(setup, algorithm, problems, settings, seed, step, clock)
-        batch = _training_sequences(algorithm, sampled, settings.answer_weight)
+        chosen = [problems[i] for i in _problem_order(len(problems), settings.groups, seed, step)]
+        metrics, batch = sample_batch(
+            setup,
+            algorithm,
+            chosen,
+            settings.group_size,
+            settings.forced_fraction,
+            settings.answer_weight,
+            partial(_seed, seed, step),
+            clock.lap,
+        )
         metrics |= {
             f"train/{name}": value
             for name, value in learner.update(
@@ -119,115 +112,13 @@ def reinforce(
     return history
 
 
-@dataclass(frozen=True)
-class _Batch:
-    """What a step sampled: labelled rollouts; forced answers and J where they were forced, if they are trained."""
-
-    rollouts: list[LabelledRollout]
-    answers: list[Rollout]
-    answer_success: np.ndarray
-    prover_tokens: int
-
-
-def _sample_step(
-    setup: Setup,
-    algorithm: Algorithm,
-    problems: Sequence[Problem],
-    settings: ReinforceSettings,
-    seed: int,
-    step: int,
-    clock: "_Clock",
-) -> tuple[dict[str, float], _Batch]:
-    chosen = [problems[i] for i in _problem_order(len(problems), settings.groups, seed, step)]
-    n_forced = round(settings.forced_fraction * settings.groups)
-    forced = np.where(np.arange(settings.groups) < n_forced, setup.rollout.thinking_budget, 0)
-    rollouts = _sample(setup, chosen, settings.group_size, _seed(seed, step, 1), min_thinking=forced)
-    clock.lap("sample")
-    batch = _label(setup, algorithm, settings, rollouts, seed, step)
-    clock.lap("prove")
-    free = [rollout for rollout in rollouts if rollout.group >= n_forced] or rollouts
-    rewards = np.array([rollout.reward for rollout in rollouts]).reshape(settings.groups, settings.group_size)
-    metrics = {
-        "sampled_tokens": float(sum(rollout.n_sampled for rollout in [*rollouts, *batch.answers])),
-        "prover_tokens": float(batch.prover_tokens),
-        "train/reward": float(np.mean([rollout.reward for rollout in free])),
-        "train/thinking_tokens": float(np.mean([len(rollout.thought) for rollout in free])),
-        "train/cut_at_budget": float(np.mean([rollout.stop_reason == "length" for rollout in free])),
-        "train/groups_without_signal": float(np.mean(rewards.min(axis=1) == rewards.max(axis=1))),
-    }
-    if n_forced:
-        metrics["train/reward_forced"] = float(rewards[:n_forced].mean())
-    if algorithm.needs_success:
-        metrics["train/success_start"] = float(np.mean([labelled.success[0] for labelled in batch.rollouts]))
-        metrics["train/success_end"] = float(np.mean([labelled.success[-1] for labelled in batch.rollouts]))
-    if batch.answers:
-        metrics["train/reward_forced_answers"] = float(np.mean([answer.reward for answer in batch.answers]))
-    return metrics, batch
-
-
-def _label(
-    setup: Setup, algorithm: Algorithm, settings: ReinforceSettings, rollouts: list[Rollout], seed: int, step: int
-) -> _Batch:
-    template = setup.policy.template
-    if not algorithm.needs_success and not settings.answer_weight:
-        unlabelled = [LabelledRollout(rollout, rollout.boundaries(template), _EMPTY, _EMPTY) for rollout in rollouts]
-        return _Batch(unlabelled, [], _EMPTY, 0)
-    cuts = None
-    if settings.answer_weight:
-        rng = np.random.default_rng([seed, step, 7])
-        cuts = [[int(rng.integers(len(rollout.thought) + 1))] for rollout in rollouts]
-    labelled, at_cuts, tokens = label_rollouts(
-        setup.engine, setup.prover, template, rollouts, _seed(seed, step, 2), cuts
-    )
-    if cuts is None:
-        return _Batch(labelled, [], _EMPTY, tokens)
-    answers = _sample(
-        setup,
-        [rollout.problem for rollout in rollouts],
-        1,
-        _seed(seed, step, 8),
-        prefixes=[rollout.thought[: cut[0]] for rollout, cut in zip(rollouts, cuts, strict=True)],
-        direct=[True] * len(rollouts),
-    )
-    return _Batch(labelled, answers, np.concatenate(at_cuts), tokens)
-
-
-def _sample(setup: Setup, problems: Sequence[Problem], n: int, seed: int, **how) -> list[Rollout]:
-    policy = setup.policy
-    return sample_rollouts(
-        setup.engine, setup.task, policy.tokenizer, policy.template, problems, setup.rollout, n, seed, **how
-    )
-
-
-def _training_sequences(algorithm: Algorithm, batch: _Batch, answer_weight: float) -> list[TrainingSequence]:
-    sequences = [
-        _sequence(labelled.rollout, weights, algorithm.likelihood)
-        for labelled, weights in zip(batch.rollouts, algorithm.weights(batch.rollouts), strict=True)
-    ]
-    for answer, success in zip(batch.answers, batch.answer_success, strict=True):
-        weight = answer_weight * (answer.reward - success)
-        sequences.append(_sequence(answer, answer.per_token(weight, weight), algorithm.likelihood))
-    return sequences
-
-
-def _sequence(rollout: Rollout, weights: np.ndarray, likelihood: bool) -> TrainingSequence:
-    trained = rollout.sampled()
-    return TrainingSequence(
-        token_ids=rollout.token_ids(),
-        prompt_length=len(rollout.prompt),
-        weights=weights,
-        trained=trained & (weights != 0) if likelihood else trained,
-        logprobs=None if likelihood else rollout.logprobs(),
-    )
-
-
 def validate(
     setup: Setup, problems: Sequence[Problem], seed: int, show: Callable[[list[LabelledRollout], int], None], step: int
 ) -> dict[str, float]:
     """One natural rollout of each validation problem, the same seed every time: accuracy, length and regret."""
     if not problems:
         return {}
-    rollouts = _sample(setup, problems, 1, _seed(seed, 0, 4))
+    rollouts = setup.sample(problems, 1, _seed(seed, 0, 4))
     labelled, _, _ = label_rollouts(setup.engine, setup.prover, setup.policy.template, rollouts, _seed(seed, 0, 5))
     show(labelled, step)
     budget = setup.rollout.thinking_budget

@@ -4,17 +4,21 @@ from mrt_pipeline.algorithms.base import Algorithm
 from mrt_pipeline.algorithms.grpo import GRPO
 from mrt_pipeline.algorithms.length_penalty import LengthPenalty
 from mrt_pipeline.algorithms.mrt_online import MRTOnline
+from mrt_pipeline.algorithms.mrt_star import MRTStar
 from mrt_pipeline.algorithms.regret_to_go import RegretToGo
+from mrt_pipeline.algorithms.star import STaR
 from mrt_pipeline.config import (
     AlgorithmParams,
     CountdownTask,
     GRPOParams,
     LearnerParams,
     LengthPenaltyParams,
+    MRTStarParams,
     ProverParams,
     RegretToGoParams,
     RolloutParams,
     SampledProverParams,
+    STaRParams,
     TinyPolicy,
     TorchEngineParams,
 )
@@ -61,6 +65,10 @@ def make_algorithm(params: AlgorithmParams, rollout: RolloutParams) -> Algorithm
     chosen = params.root
     if isinstance(chosen, GRPOParams):
         return GRPO(chosen.divide_by_std)
+    if isinstance(chosen, STaRParams):
+        return STaR()
+    if isinstance(chosen, MRTStarParams):
+        return MRTStar(chosen.keep)
     if isinstance(chosen, LengthPenaltyParams):
         return LengthPenalty(chosen.alpha)
     if isinstance(chosen, RegretToGoParams):

@@ -11,7 +11,10 @@ from kedro.io import DataCatalog
 from kedro.pipeline import Pipeline
 from kedro_mlflow.framework.hooks.mlflow_hook import MlflowHook
 
+from mrt_pipeline.config import LIKELIHOOD_ALGORITHMS, Parameters
 from mrt_pipeline.config_loader import flatten
+from mrt_pipeline.errors import InputError
+from mrt_pipeline.pipelines.keys import check_policy
 
 _NAMED = ("task", "policy", "engine", "prover", "algorithm")
 logger = logging.getLogger(__name__)
@@ -35,6 +38,10 @@ class TrackingHook(MlflowHook):
     @hook_impl
     def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog) -> None:
         """Start the run; log the resolved configuration, flattened and as a file."""
+        _check_kind(run_params["pipeline_names"] or [], self._parameters["algorithm"]["name"])
+        for name in ("base_policy", "trained_policy"):
+            if name in pipeline.inputs() and catalog.exists(name):
+                check_policy(catalog.load(name), Parameters.model_validate(self._parameters))
         quiet = {name: value for name, value in run_params.items() if name not in ("runtime_params", "project_path")}
         super().before_pipeline_run(quiet, pipeline, catalog)
         if not self._is_mlflow_enabled:
@@ -70,6 +77,15 @@ class TrackingHook(MlflowHook):
             )
             if run:
                 print(f"This run: {run.info.run_name} ({run.info.run_id})")
+
+
+def _check_kind(pipelines: list[str], algorithm: str) -> None:
+    """Refuse an algorithm that is not of the pipeline's kind, before anything runs."""
+    for pipeline, wants_likelihood in (("mrt_star", True), ("mrt_rl", False)):
+        if pipeline in pipelines and (algorithm in LIKELIHOOD_ALGORITHMS) is not wants_likelihood:
+            other = "mrt_rl" if wants_likelihood else "mrt_star"
+            kind = ", ".join(LIKELIHOOD_ALGORITHMS) if wants_likelihood else "the RL algorithms"
+            raise InputError(f"pipeline {pipeline} takes {kind}; for algorithm={algorithm} run --pipeline={other}")
 
 
 def git_state(folder: Path) -> dict[str, str]:

@@ -7,6 +7,7 @@ from mrt_pipeline.config import AlgorithmParams, EvaluationParams, RolloutParams
 from mrt_pipeline.evaluation.evaluate import accuracy_by_budget, budgets_of, regret_by_budget
 from mrt_pipeline.reporting.figures import budget_figure
 from mrt_pipeline.reporting.summary import budget_metrics, markdown_report
+from mrt_pipeline.tracking.runs import log_metrics
 
 
 def measure_budgets(
@@ -35,12 +36,14 @@ def report(
     algorithm: AlgorithmParams,
     rollout: RolloutParams,
     seed: int,
-) -> tuple[str, dict[str, list[dict[str, float]]], go.Figure, go.Figure]:
-    """The closing table, regret and accuracy as metrics whose step is the budget, and the figures."""
+) -> tuple[str, go.Figure, go.Figure]:
+    """The closing table and the figures; regret and accuracy go to MLflow as metrics whose step is the budget."""
+    for name, points in budget_metrics(regret, accuracy).items():
+        for point in points:
+            log_metrics({f"evaluation/{name}": point["value"]}, int(point["step"]))
     title = f"{algorithm.root.name}, seed {seed}, training budget {rollout.thinking_budget} thinking tokens"
     return (
         markdown_report(regret, accuracy, title),
-        budget_metrics(regret, accuracy),
         budget_figure(accuracy, "accuracy", rollout.thinking_budget),
         budget_figure(regret, "regret", rollout.thinking_budget),
     )

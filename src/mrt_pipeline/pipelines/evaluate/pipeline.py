@@ -42,7 +42,7 @@ def create_pipeline(**kwargs) -> Pipeline:
             Node(
                 report,
                 ["regret", "accuracy", "params:algorithm", "params:rollout", "params:seed"],
-                ["report", "budget_metrics", "anytime_figure", "regret_figure"],
+                ["report", "anytime_figure", "regret_figure"],
                 name="report",
             ),
         ],

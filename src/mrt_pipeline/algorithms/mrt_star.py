@@ -1,0 +1,57 @@
+"""MRT-STaR: likelihood on the cuts of traces that make the most progress and are followed by a right answer; iterated.
+
+The paper keeps traces "that maximize progress and are also followed by correct solutions once thinking terminates"
+(arXiv 2503.07572, figure 6); its exact rule is not in what could be read of it. The rule here:
+
+    j*(z)  = argmax_j J(z_0:j) over the episode boundaries of a trace, the earliest if there are several: the prefix
+             that has made the most progress, since progress from the start telescopes to J(z_0:j) - J(empty)
+    P(z)   = J(z_0:j*) - J(empty)
+    a cut  = z_0:j*, the end of the thought, and an answer forced there
+    kept   = of each problem's cuts with P > 0 and a right answer, the `keep` with the largest P; ties go to the
+             shorter one
+    w_t    = 1 on the thinking tokens that were sampled, the end of the thought and the answer of kept cuts
+
+Differs from STaR in what is imitated: not the whole right trace, but its thought up to where it was best, and stopping
+there; and a trace that was right at some point but answered wrongly at its end counts as well.
+Degenerate cases: constant J keeps nothing, as no cut makes progress; an iteration that keeps nothing changes nothing.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from mrt_pipeline.algorithms.base import Algorithm
+from mrt_pipeline.rollouts.label import LabelledRollout
+from mrt_pipeline.rollouts.rollout import Rollout
+
+
+class MRTStar(Algorithm):
+    """See the module's docstring. keep: cuts kept of each problem."""
+
+    name = "mrt_star"
+    needs_success = True
+    likelihood = True
+    cuts = True
+
+    def __init__(self, keep: int):
+        self.keep = keep
+
+    def weights(self, rollouts: Sequence[LabelledRollout]) -> list[np.ndarray]:
+        """Whole traces are not trained: weight 0 everywhere."""
+        return [labelled.rollout.per_token(0.0, 0.0) for labelled in rollouts]
+
+    def cut(self, labelled: LabelledRollout) -> int:
+        """Thinking tokens up to j*."""
+        return int(labelled.boundaries[int(np.argmax(labelled.success))])
+
+    def cut_weights(self, rollouts: Sequence[LabelledRollout], cuts: Sequence[Rollout]) -> list[np.ndarray]:
+        """1 on kept cuts, 0 on others."""
+        gains = [float(labelled.success.max() - labelled.success[0]) for labelled in rollouts]
+        kept = set()
+        groups: dict[int, list[int]] = {}
+        for i, labelled in enumerate(rollouts):
+            if gains[i] > 0 and cuts[i].reward > 0:
+                groups.setdefault(labelled.rollout.group, []).append(i)
+        for members in groups.values():
+            kept |= set(sorted(members, key=lambda i: (-gains[i], len(cuts[i].thought)))[: self.keep])
+        return [cut.per_token(float(i in kept), float(i in kept)) for i, cut in enumerate(cuts)]

@@ -1,0 +1,38 @@
+import subprocess
+
+import pytest
+
+from mrt_pipeline.errors import InputError
+from mrt_pipeline.tracking.hooks import _check_kind, git_state
+from mrt_pipeline.tracking.runs import check_finite
+
+
+@pytest.mark.parametrize(("pipeline", "algorithm"), [("mrt_rl", "star"), ("mrt_star", "grpo")])
+def test_an_algorithm_of_the_other_kind_is_refused(pipeline, algorithm):
+    with pytest.raises(InputError, match="run --pipeline="):
+        _check_kind([pipeline], algorithm)
+
+
+def test_algorithms_of_the_kind_and_other_pipelines_pass():
+    _check_kind(["mrt_rl"], "mrt_online")
+    _check_kind(["mrt_star"], "mrt_star")
+    _check_kind(["evaluate"], "star")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_metrics_that_are_not_finite_are_refused_by_name(value):
+    with pytest.raises(ValueError, match="bad"):
+        check_finite({"good": 1.0, "bad": value})
+
+
+def test_git_state_says_commit_and_dirt_and_nothing_outside_a_checkout(tmp_path):
+    assert git_state(tmp_path) == {}
+    for command in (
+        ["init", "-q"],
+        ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-q", "--allow-empty", "-m", "x"],
+    ):
+        subprocess.run(["git", *command], cwd=tmp_path, check=True)
+    clean = git_state(tmp_path)
+    assert len(clean["git_commit"]) == 40 and clean["git_dirty"] == "false"
+    (tmp_path / "file").write_text("x")
+    assert git_state(tmp_path)["git_dirty"] == "true"
