@@ -22,12 +22,10 @@ def test_every_shipped_config_composes_and_validates(group, choice):
 
 
 def test_a_group_is_chosen_and_its_value_overridden_in_either_form():
-    dotted = compose_parameters(FOLDER, {"algorithm": "grpo", "algorithm.forced_fraction": "0.5", "seed": "3"})
+    dotted = compose_parameters(FOLDER, {"algorithm": "grpo", "algorithm.divide_by_std": "true", "seed": "3"})
     assert dotted["algorithm"] == {
         "name": "grpo",
-        "divide_by_std": False,
-        "forced_fraction": 0.5,
-        "answer_weight": 0.0,
+        "divide_by_std": True,
     }
     assert dotted["seed"] == 3
     nested = compose_parameters(FOLDER, {"algorithm": {"alpha": 0.125}, "task": {"n_train": None}})
@@ -54,6 +52,10 @@ def test_an_override_wins_over_the_preset():
         ({"training.group_size": "1"}, ["training.group_size"]),
         ({"rollout.thinking_budget": "4000"}, ["policy.max_length", "rollout.thinking_budget"]),
         ({"policy.hidden_size": "97"}, ["hidden_size", "n_heads"]),
+        ({"task.n_numbers": "5"}, ["rollout.answer_tokens"]),
+        ({"evaluation.n_problems": "601"}, ["evaluation.n_problems", "task.n_test"]),
+        ({"training.n_validation": "201"}, ["training.n_validation", "task.n_validation"]),
+        ({"algorithm": "star", "training.answer_weight": "1"}, ["training.answer_weight"]),
         ({"a b": "x=y"}, ["a b"]),
     ],
 )
@@ -75,8 +77,16 @@ def test_the_loader_composes_parameters_and_leaves_the_rest_to_kedro():
 def test_a_users_own_group_file_is_found(tmp_path):
     own = tmp_path / "parameters" / "algorithm"
     own.mkdir(parents=True)
-    (own / "mine.yaml").write_text("name: grpo\ndivide_by_std: true\nforced_fraction: 0.0\nanswer_weight: 0.0\n")
+    (own / "mine.yaml").write_text("name: grpo\ndivide_by_std: true\n")
     assert compose_parameters(FOLDER, {"algorithm": "mine"}, own.parent)["algorithm"]["divide_by_std"] is True
+
+
+def test_a_users_file_that_would_be_ignored_is_refused(tmp_path):
+    own = tmp_path / "algorithm"
+    own.mkdir()
+    (own / "grpo.yaml").write_text("name: grpo\n")
+    with pytest.raises(InputError, match="another name"):
+        compose_parameters(FOLDER, {}, tmp_path)
 
 
 def test_flatten_joins_nested_keys():

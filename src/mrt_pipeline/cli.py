@@ -1,11 +1,14 @@
 """The project's `kedro run`: Kedro's own, with Hydra overrides as `--params` and readable errors."""
 
 import copy
+import os
 import warnings
+from pathlib import Path
 
 import click
 from kedro import KedroDeprecationWarning
 from kedro.framework.cli.project import run as kedro_run
+from kedro.utils import find_kedro_project
 
 from mrt_pipeline.errors import InputError
 
@@ -47,6 +50,7 @@ _DEFAULTS = {"mrt_star": {"algorithm": "mrt_star", "training": "star"}}
 
 
 def _run(**arguments):
+    os.chdir(find_kedro_project(Path.cwd()) or Path.cwd())  # paths in data/ are relative to the project
     names = [arguments["pipeline"], *(arguments["pipelines"] or [])]
     defaults = next((_DEFAULTS[name] for name in names if name in _DEFAULTS), {})
     arguments["params"] = {**defaults, **(arguments["params"] or {})}
@@ -54,7 +58,7 @@ def _run(**arguments):
         warnings.simplefilter("ignore", KedroDeprecationWarning)  # --pipeline is what users type; it is to stay
         try:
             return kedro_run.callback(**arguments)
-        except InputError as error:
+        except (InputError, FloatingPointError) as error:
             raise click.ClickException(str(error)) from error
 
 

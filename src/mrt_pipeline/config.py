@@ -109,35 +109,28 @@ class ProverParams(RootModel[Annotated[ExactProverParams | SampledProverParams, 
     """The meta-prover."""
 
 
-class _AlgorithmGroup(_Group):
-    forced_fraction: Fraction = Field(description="share of groups whose thoughts are forced on to the budget")
-    answer_weight: Annotated[float, Field(ge=0)] = Field(
-        description="weight of training answers that are forced at a random token of each thought; 0: none"
-    )
-
-
-class GRPOParams(_AlgorithmGroup):
+class GRPOParams(_Group):
     """See algorithms/grpo.py."""
 
     name: Literal["grpo"]
     divide_by_std: bool = Field(description="divide group-centred rewards by the group's standard deviation")
 
 
-class LengthPenaltyParams(_AlgorithmGroup):
+class LengthPenaltyParams(_Group):
     """See algorithms/length_penalty.py."""
 
     name: Literal["length_penalty"]
     alpha: Fraction = Field(description="largest share of the reward that length can cost; 0 is GRPO")
 
 
-class RegretToGoParams(_AlgorithmGroup):
+class RegretToGoParams(_Group):
     """See algorithms/regret_to_go.py."""
 
     name: Literal["regret_to_go"]
     alpha: Annotated[float, Field(ge=0)] = Field(description="weight of the regret-to-go credit; 0 is GRPO")
 
 
-class MRTOnlineParams(_AlgorithmGroup):
+class MRTOnlineParams(_Group):
     """See algorithms/mrt_online.py."""
 
     name: Literal["mrt_online"]
@@ -147,19 +140,17 @@ class MRTOnlineParams(_AlgorithmGroup):
     divide_by_std: bool = Field(description="as in grpo")
 
 
-class STaRParams(_AlgorithmGroup):
+class STaRParams(_Group):
     """See algorithms/star.py."""
 
     name: Literal["star"]
-    answer_weight: Literal[0.0] = Field(description="likelihood has no negative weights, so forced answers are out")
 
 
-class MRTStarParams(_AlgorithmGroup):
+class MRTStarParams(_Group):
     """See algorithms/mrt_star.py."""
 
     name: Literal["mrt_star"]
     keep: PositiveInt = Field(description="cuts kept of each problem")
-    answer_weight: Literal[0.0] = Field(description="as in star")
 
 
 LIKELIHOOD_ALGORITHMS = ("star", "mrt_star")
@@ -187,6 +178,10 @@ class TrainingParams(_Group):
     groups: PositiveInt = Field(description="problems of a step")
     group_size: Annotated[int, Field(ge=2)] = Field(description="rollouts of each problem of a step")
     n_validation: Annotated[int, Field(ge=0)] = Field(description="validation problems watched during training")
+    forced_fraction: Fraction = Field(description="share of groups whose thoughts are forced on to the budget")
+    answer_weight: Annotated[float, Field(ge=0)] = Field(
+        description="weight of training answers that are forced at a random token of each thought; 0: none"
+    )
     validate_every: PositiveInt = Field(description="steps between validations")
     checkpoint_every: PositiveInt = Field(description="steps between checkpoints")
     learner: LearnerParams
@@ -218,6 +213,29 @@ class Parameters(_Group):
     rollout: RolloutParams
     training: TrainingParams
     evaluation: EvaluationParams
+
+    @model_validator(mode="after")
+    def _fits_task(self) -> "Parameters":
+        needed = 2 * self.task.n_numbers - 1
+        if self.rollout.answer_tokens < needed:
+            raise ValueError(f"rollout.answer_tokens is {self.rollout.answer_tokens}, an answer needs {needed}")
+        if self.evaluation.n_problems > self.task.n_test:
+            raise ValueError(
+                f"evaluation.n_problems {self.evaluation.n_problems} exceeds task.n_test {self.task.n_test}"
+            )
+        if self.training.n_validation > self.task.n_validation:
+            raise ValueError(
+                f"training.n_validation {self.training.n_validation} exceeds task.n_validation {self.task.n_validation}"
+            )
+        if self.policy.warm_start.learner.kl_beta > 0:
+            raise ValueError(
+                "policy.warm_start.learner.kl_beta must be 0: there is no base policy before the warm start"
+            )
+        if self.algorithm.root.name in LIKELIHOOD_ALGORITHMS and self.training.answer_weight > 0:
+            raise ValueError(
+                "training.answer_weight must be 0 for star and mrt_star: likelihood takes no negative weight"
+            )
+        return self
 
     @model_validator(mode="after")
     def _fits_context(self) -> "Parameters":

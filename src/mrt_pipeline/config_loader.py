@@ -40,7 +40,8 @@ def compose_parameters(folder: Path, overrides: dict[str, Any], own: Path | None
     """
     arguments = [f"{key}={_hydra_value(value)}" for key, value in flatten(overrides).items()]
     if own is not None:
-        arguments.append(f"hydra.searchpath=[file://{own}]")
+        _refuse_shadowed(own, folder)
+        arguments.append(f"hydra.searchpath=['file://{own}']")
     try:
         with initialize_config_dir(str(folder), version_base="1.3"):
             config = compose("config", overrides=arguments)
@@ -51,6 +52,13 @@ def compose_parameters(folder: Path, overrides: dict[str, Any], own: Path | None
         return Parameters.model_validate(tree).model_dump()
     except ValidationError as error:
         raise InputError(_explain_validation(error)) from error
+
+
+def _refuse_shadowed(own: Path, folder: Path) -> None:
+    """Hydra looks into the shipped folder first, so a user's file of the same name would be ignored without a word."""
+    for file in own.rglob("*.yaml"):
+        if (folder / file.relative_to(own)).exists():
+            raise InputError(f"{file} has the name of a shipped file and would be ignored: give it another name")
 
 
 def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -75,7 +83,11 @@ def _explain_composition(error: Exception, folder: Path, arguments: list[str]) -
         return f"cannot compose the parameters: {message}"
     key = missing.group(1)
     parent = key.rpartition(".")[0]
-    groups = [argument for argument in arguments if (folder / argument.partition("=")[0]).is_dir()]
+    groups = [
+        argument
+        for argument in arguments
+        if (folder / argument.partition("=")[0]).is_dir() or argument.startswith("hydra.")
+    ]
     with initialize_config_dir(str(folder), version_base="1.3"):
         config = compose("config", overrides=groups)
     node = OmegaConf.select(config, parent) if parent else config

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from mrt_pipeline.learner.learner import Learner
 
+CHECKPOINTS = Path("data/06_models/checkpoints")
 _STATE, _OPTIMIZER, _MODEL = "state.json", "optimizer.safetensors", "model.safetensors"
 
 
@@ -69,3 +70,9 @@ def load_checkpoint(folder: Path, learner: Learner) -> dict | None:
         optimizer.load_state_dict(current)
     learner.n_updates = state.pop("n_updates")
     return state
+
+
+def remove_checkpoint(key: str) -> None:
+    """Remove the checkpoint of a finished training, and what an interrupted save may have left beside it."""
+    for suffix in ("", ".old", ".new"):
+        shutil.rmtree(CHECKPOINTS / f"{key}{suffix}", ignore_errors=True)

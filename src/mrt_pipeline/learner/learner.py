@@ -92,8 +92,8 @@ class Learner:
                 for optimizer in self.optimizers:
                     optimizer.zero_grad()
                 raise FloatingPointError(
-                    f"the gradient became {float(norm)} in update {self.n_updates}: lower learner.learning_rate, or "
-                    "look at the last sample traces; the last checkpoint is intact"
+                    f"the gradient became {float(norm)} in update {self.n_updates}: lower the learning_rate, "
+                    "and look at the last sample traces"
                 )
             for optimizer in self.optimizers:
                 optimizer.step()

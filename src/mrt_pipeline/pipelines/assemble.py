@@ -1,5 +1,7 @@
 """From typed parameters to the objects that do the work: the one place that knows which name means which class."""
 
+from pathlib import Path
+
 from mrt_pipeline.algorithms.base import Algorithm
 from mrt_pipeline.algorithms.grpo import GRPO
 from mrt_pipeline.algorithms.length_penalty import LengthPenalty
@@ -23,6 +25,7 @@ from mrt_pipeline.config import (
     TorchEngineParams,
 )
 from mrt_pipeline.engines.torch_engine import TorchEngine
+from mrt_pipeline.errors import InputError
 from mrt_pipeline.learner.learner import LearnerSettings
 from mrt_pipeline.policy.policy import Policy, build_policy, load_policy
 from mrt_pipeline.rollouts.prover import ExactProver, Prover, SampledProver
@@ -43,6 +46,8 @@ def new_policy(params: TinyPolicy, task: Countdown) -> Policy:
 
 def open_policy(ref: dict[str, str]) -> Policy:
     """The policy that a pipeline's `*_policy` dataset points to."""
+    if not Path(ref["path"]).is_dir():
+        raise InputError(f"the {ref['name']} policy's folder {ref['path']} is gone: run all stages")
     return load_policy(ref["path"], EPISODE_MARKER)
 
 

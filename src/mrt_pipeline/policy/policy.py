@@ -65,7 +65,9 @@ def build_policy(
 
 def load_policy(folder: Path, episode_marker: str) -> Policy:
     """Load a policy that `Policy.save` wrote."""
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
+    model = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.float32, use_safetensors=True, local_files_only=True
+    )
     tokenizer = AutoTokenizer.from_pretrained(folder)
     return Policy(model, tokenizer, _symbol_template(tokenizer, episode_marker))
 

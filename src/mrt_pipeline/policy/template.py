@@ -36,15 +36,13 @@ class ThinkTemplate:
         def encode(text: str) -> list[int]:
             ids = tokenizer.encode(text, add_special_tokens=False)
             if not ids or tokenizer.unk_token_id in ids:
-                raise ValueError(f"the tokenizer does not know {text!r}; check policy.template")
+                raise ValueError(f"the tokenizer does not know {text!r}; check the think/answer template")
             return ids
 
         def single(text: str) -> int:
             ids = encode(text)
             if len(ids) != 1:
-                raise ValueError(
-                    f"{text!r} must be one token of this policy's tokenizer, but is {len(ids)}; check policy.template"
-                )
+                raise ValueError(f"{text!r} must be one token of this policy's tokenizer, but is {len(ids)}")
             return ids[0]
 
         return cls(

@@ -18,6 +18,7 @@ from itertools import combinations_with_replacement, permutations, product
 
 import numpy as np
 
+from mrt_pipeline.errors import InputError
 from mrt_pipeline.tasks.base import Grade, Problem, SearchTrace
 
 EPISODE_MARKER = "wait"
@@ -140,10 +141,11 @@ class Countdown:
                 break
             splits[split] += [self._problem(numbers, target, chains, split) for target, chains in by_multiset[numbers]]
         for name, found in splits.items():
-            if name != "train" and len(found) < quota[name]:
-                raise ValueError(
+            wanted = quota[name] if name != "train" else self.n_train or 1
+            if len(found) < wanted:
+                raise InputError(
                     f"countdown has only {len(found)} problems left for the {name} split, "
-                    f"{quota[name]} were asked for: raise task.max_number or lower task.n_{name}"
+                    f"{wanted} were asked for: raise task.max_number or lower task.n_{name}"
                 )
         return [problem for name in ("train", "validation", "test") for problem in splits[name][: quota[name]]]
 

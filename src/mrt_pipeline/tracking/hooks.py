@@ -1,6 +1,5 @@
 """One `kedro run` is one MLflow run: kedro-mlflow's hook, with typed parameters, git state and a closing word."""
 
-import logging
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -14,10 +13,10 @@ from kedro_mlflow.framework.hooks.mlflow_hook import MlflowHook
 from mrt_pipeline.config import LIKELIHOOD_ALGORITHMS, Parameters
 from mrt_pipeline.config_loader import flatten
 from mrt_pipeline.errors import InputError
-from mrt_pipeline.pipelines.keys import check_policy
+from mrt_pipeline.learner.checkpoint import remove_checkpoint
+from mrt_pipeline.tracking.freshness import check_inputs, note_saved
 
 _NAMED = ("task", "policy", "engine", "prover", "algorithm")
-logger = logging.getLogger(__name__)
 
 
 class TrackingHook(MlflowHook):
@@ -39,9 +38,7 @@ class TrackingHook(MlflowHook):
     def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog) -> None:
         """Start the run; log the resolved configuration, flattened and as a file."""
         _check_kind(run_params["pipeline_names"] or [], self._parameters["algorithm"]["name"])
-        for name in ("base_policy", "trained_policy"):
-            if name in pipeline.inputs() and catalog.exists(name):
-                check_policy(catalog.load(name), Parameters.model_validate(self._parameters))
+        check_inputs(self._project_path, pipeline, Parameters.model_validate(self._parameters))
         quiet = {name: value for name, value in run_params.items() if name not in ("runtime_params", "project_path")}
         super().before_pipeline_run(quiet, pipeline, catalog)
         if not self._is_mlflow_enabled:
@@ -61,6 +58,11 @@ class TrackingHook(MlflowHook):
         )
         mlflow.set_tag("mlflow.runName", f"{names['algorithm']} seed={self._parameters['seed']}")
 
+    @hook_impl
+    def after_dataset_saved(self, dataset_name: str, data: Any, node: Any) -> None:
+        """Note which configuration made it; see `freshness`."""
+        note_saved(self._project_path, dataset_name, Parameters.model_validate(self._parameters))
+
     def _log_param(self, name: str, value: Any) -> None:
         """kedro-mlflow would log each typed parameter model as one string; all are logged flattened at the start."""
 
@@ -69,11 +71,13 @@ class TrackingHook(MlflowHook):
         """End the run; print the report, if one was made, and where to look next."""
         run = mlflow.active_run() and mlflow.get_run(mlflow.active_run().info.run_id)
         super().after_pipeline_run(run_params, pipeline, catalog)
+        if "trained_policy" in pipeline.all_outputs():  # only now is nothing lost if the checkpoint goes
+            remove_checkpoint(catalog.load("trained_policy")["key"])
         if "report" in pipeline.all_outputs():
             print("\n" + catalog.load("report"))
             print(
                 "Look next: `kedro mlflow ui` (compare runs; regret and accuracy have the budget as their step), "
-                "`kedro viz`, and the tables and figures in data/."
+                "`kedro viz run`, and the tables and figures in data/."
             )
             if run:
                 print(f"This run: {run.info.run_name} ({run.info.run_id})")

@@ -16,6 +16,7 @@ from mrt_pipeline.config import (
     TorchEngineParams,
     TrainingParams,
 )
+from mrt_pipeline.learner.checkpoint import CHECKPOINTS
 from mrt_pipeline.learner.learner import Learner
 from mrt_pipeline.learner.reinforce import ReinforceSettings, Setup, reinforce
 from mrt_pipeline.pipelines.assemble import (
@@ -34,7 +35,7 @@ from mrt_pipeline.rollouts.tables import problems_from_table
 from mrt_pipeline.tracking.runs import log_metrics, log_policy, log_text
 
 logger = logging.getLogger(__name__)
-_CHECKPOINTS, _POLICIES = Path("data/06_models/checkpoints"), Path("data/06_models/trained")
+_POLICIES = Path("data/06_models/trained")
 
 
 def measure_learning_signal(rollouts: pd.DataFrame, episodes: pd.DataFrame) -> dict[str, float]:
@@ -69,7 +70,6 @@ def train_policy(
     """Train the policy by RL with the chosen credit assignment; goes on from its checkpoint if it was interrupted."""
     key = configuration_key(
         base=base_policy["key"],
-        task=task,
         engine=engine,
         prover=prover,
         algorithm=algorithm,
@@ -89,9 +89,8 @@ def train_policy(
     )
     settings = ReinforceSettings(
         **training.model_dump(exclude={"n_validation", "learner"}),
-        **algorithm.root.model_dump(include={"forced_fraction", "answer_weight"}),
     )
-    checkpoint = _CHECKPOINTS / key
+    checkpoint = CHECKPOINTS / key
     if checkpoint.exists():
         logger.info("Training goes on from the checkpoint in %s", checkpoint)
 
@@ -134,7 +133,6 @@ def train_policy(
     shutil.rmtree(folder, ignore_errors=True)
     policy.save(folder)
     log_policy(folder)
-    shutil.rmtree(checkpoint)
     table = pd.DataFrame(history)
     return (
         {"name": "trained", "path": str(folder), "key": key},

@@ -23,14 +23,13 @@ def label_progress(
     prover: ProverParams,
     rollout: RolloutParams,
     evaluation: EvaluationParams,
-    seed: int,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Ask the meta-prover for J at every episode boundary (`episodes`) and budget (`anytime`) of every trace."""
     opened = open_policy(policy)
     judge = make_prover(prover, opened, make_task(task), rollout)
     budgets = budgets_of(rollout.thinking_budget, evaluation.budget_multiples)
     queries = queries_from_table(rollouts, problems_from_table(problems), opened.template, budgets)
-    found = judge.success(make_engine(engine, opened), queries, seed)
+    found = judge.success(make_engine(engine, opened), queries, int(rollouts["seed"].iloc[0]))
     return (
         episodes_table(rollouts, queries, found, opened.template, judge.name),
         anytime_table(rollouts, queries, found, budgets),

@@ -1,7 +1,5 @@
 """Nodes of `rollout`."""
 
-import logging
-
 import pandas as pd
 
 from mrt_pipeline.config import CountdownTask, EvaluationParams, RolloutParams, TorchEngineParams
@@ -9,8 +7,6 @@ from mrt_pipeline.evaluation.evaluate import budgets_of
 from mrt_pipeline.pipelines.assemble import make_engine, make_rollout_settings, make_task, open_policy
 from mrt_pipeline.rollouts.rollout import sample_rollouts
 from mrt_pipeline.rollouts.tables import problems_from_table, rollouts_table
-
-logger = logging.getLogger(__name__)
 
 
 def sample_training_rollouts(
