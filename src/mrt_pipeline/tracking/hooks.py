@@ -56,7 +56,8 @@ class TrackingHook(MlflowHook):
                 "kedro_command": f'{command} --params "{overrides}"' if overrides else command,
             }
         )
-        mlflow.set_tag("mlflow.runName", f"{names['algorithm']} seed={self._parameters['seed']}")
+        others = [item for item in overrides.split(",") if item and item.split("=")[0] not in ("algorithm", "seed")]
+        mlflow.set_tag("mlflow.runName", " ".join([names["algorithm"], f"seed={self._parameters['seed']}", *others]))
 
     @hook_impl
     def after_dataset_saved(self, dataset_name: str, data: Any, node: Any) -> None:
