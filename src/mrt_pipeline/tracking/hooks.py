@@ -24,13 +24,15 @@ class TrackingHook(MlflowHook):
 
     def __init__(self) -> None:
         super().__init__()
-        self._parameters: dict[str, Any] = {}
+        self._parameters: dict[str, Any] = {}  # the tree as composed, for MLflow
+        self._typed: Parameters | None = None  # the same, for keys
         self._project_path = Path.cwd()
 
     @hook_impl
     def after_context_created(self, context) -> None:
         """Read mlflow.yml; the parameters are composed here, so that wrong ones are refused before anything starts."""
         self._parameters = context.config_loader["parameters"]
+        self._typed = Parameters.model_validate(self._parameters)
         self._project_path = context.project_path
         super().after_context_created(context)
 
@@ -38,14 +40,15 @@ class TrackingHook(MlflowHook):
     def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog) -> None:
         """Start the run; log the resolved configuration, flattened and as a file."""
         _check_kind(run_params["pipeline_names"] or [], self._parameters["algorithm"]["name"])
-        check_inputs(self._project_path, pipeline, Parameters.model_validate(self._parameters))
+        check_inputs(self._project_path, pipeline, self._typed)
         quiet = {name: value for name, value in run_params.items() if name not in ("runtime_params", "project_path")}
         super().before_pipeline_run(quiet, pipeline, catalog)
         if not self._is_mlflow_enabled:
             return
         mlflow.log_params(flatten(self._parameters))
         mlflow.log_dict(self._parameters, "parameters.yaml")
-        overrides = ",".join(f"{name}={value}" for name, value in flatten(run_params["runtime_params"] or {}).items())
+        given = flatten(run_params["runtime_params"] or {})
+        overrides = ",".join(f"{name}={value}" for name, value in given.items())
         command = f"kedro run --pipeline={'+'.join(run_params['pipeline_names'] or ['__default__'])}"
         names = {group: self._parameters[group]["name"] for group in _NAMED}
         mlflow.set_tags(
@@ -56,13 +59,13 @@ class TrackingHook(MlflowHook):
                 "kedro_command": f'{command} --params "{overrides}"' if overrides else command,
             }
         )
-        others = [item for item in overrides.split(",") if item and item.split("=")[0] not in ("algorithm", "seed")]
+        others = [f"{name}={value}" for name, value in given.items() if name not in ("algorithm", "seed")]
         mlflow.set_tag("mlflow.runName", " ".join([names["algorithm"], f"seed={self._parameters['seed']}", *others]))
 
     @hook_impl
     def after_dataset_saved(self, dataset_name: str, data: Any, node: Any) -> None:
         """Note which configuration made it; see `freshness`."""
-        note_saved(self._project_path, dataset_name, Parameters.model_validate(self._parameters))
+        note_saved(self._project_path, dataset_name, self._typed)
 
     def _log_param(self, name: str, value: Any) -> None:
         """kedro-mlflow would log each typed parameter model as one string; all are logged flattened at the start."""

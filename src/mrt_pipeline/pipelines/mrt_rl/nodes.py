@@ -18,7 +18,8 @@ from mrt_pipeline.config import (
 )
 from mrt_pipeline.learner.checkpoint import CHECKPOINTS
 from mrt_pipeline.learner.learner import Learner
-from mrt_pipeline.learner.reinforce import ReinforceSettings, Setup, reinforce
+from mrt_pipeline.learner.reinforce import ReinforceSettings, reinforce
+from mrt_pipeline.learner.sampling import Setup
 from mrt_pipeline.pipelines.assemble import (
     make_algorithm,
     make_engine,
@@ -87,9 +88,7 @@ def train_policy(
         make_prover(prover, policy, game, rollout),
         make_rollout_settings(rollout),
     )
-    settings = ReinforceSettings(
-        **training.model_dump(exclude={"n_validation", "learner"}),
-    )
+    settings = ReinforceSettings(**training.model_dump(exclude={"n_validation", "learner"}))
     checkpoint = CHECKPOINTS / key
     if checkpoint.exists():
         logger.info("Training goes on from the checkpoint in %s", checkpoint)

@@ -5,8 +5,9 @@ import pandas as pd
 from mrt_pipeline.config import CountdownTask, EvaluationParams, RolloutParams, TorchEngineParams
 from mrt_pipeline.evaluation.evaluate import budgets_of
 from mrt_pipeline.pipelines.assemble import make_engine, make_rollout_settings, make_task, open_policy
-from mrt_pipeline.rollouts.rollout import sample_rollouts
+from mrt_pipeline.rollouts.rollout import RolloutSettings, sample_rollouts
 from mrt_pipeline.rollouts.tables import problems_from_table, rollouts_table
+from mrt_pipeline.tasks.base import Problem
 
 
 def sample_training_rollouts(
@@ -18,19 +19,9 @@ def sample_training_rollouts(
     seed: int,
 ) -> pd.DataFrame:
     """Traces of the base policy on training problems, stopping where the model stops."""
-    opened = open_policy(policy)
     chosen = problems_from_table(problems, "train")[: rollout.n_problems]
-    rollouts = sample_rollouts(
-        make_engine(engine, opened),
-        make_task(task),
-        opened.tokenizer,
-        opened.template,
-        chosen,
-        make_rollout_settings(rollout),
-        rollout.n_rollouts,
-        seed,
-    )
-    return rollouts_table(rollouts, policy["name"], opened.tokenizer.decode, seed)
+    settings = make_rollout_settings(rollout)
+    return _sample_table(chosen, policy, task, engine, settings, rollout.n_rollouts, seed)
 
 
 def sample_test_rollouts(
@@ -42,18 +33,32 @@ def sample_test_rollouts(
     evaluation: EvaluationParams,
 ) -> pd.DataFrame:
     """Traces on held-out problems, budget-forced to the largest budget; where the model wanted to stop is recorded."""
-    opened = open_policy(policy)
     chosen = problems_from_table(problems, "test")[: evaluation.n_problems]
     longest = budgets_of(rollout.thinking_budget, evaluation.budget_multiples)[-1]
+    settings = make_rollout_settings(rollout, longest)
+    return _sample_table(chosen, policy, task, engine, settings, evaluation.n_rollouts, evaluation.seed, longest)
+
+
+def _sample_table(
+    problems: list[Problem],
+    policy: dict[str, str],
+    task: CountdownTask,
+    engine: TorchEngineParams,
+    settings: RolloutSettings,
+    n: int,
+    seed: int,
+    min_thinking: int = 0,
+) -> pd.DataFrame:
+    opened = open_policy(policy)
     rollouts = sample_rollouts(
         make_engine(engine, opened),
         make_task(task),
         opened.tokenizer,
         opened.template,
-        chosen,
-        make_rollout_settings(rollout, longest),
-        evaluation.n_rollouts,
-        evaluation.seed,
-        min_thinking=longest,
+        problems,
+        settings,
+        n,
+        seed,
+        min_thinking,
     )
-    return rollouts_table(rollouts, policy["name"], opened.tokenizer.decode, evaluation.seed)
+    return rollouts_table(rollouts, policy["name"], opened.tokenizer.decode, seed)
