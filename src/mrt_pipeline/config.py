@@ -130,6 +130,25 @@ class RegretToGoParams(_Group):
     alpha: Annotated[float, Field(ge=0)] = Field(description="weight of the regret-to-go credit; 0 is GRPO")
 
 
+class MRTParams(_Group):
+    """See algorithms/mrt.py."""
+
+    name: Literal["mrt"]
+    alpha: Annotated[float, Field(ge=0)] = Field(description="weight of the progress bonus")
+    bonus: Literal["continue", "all", "termination"] = Field(description="which rollouts get it, and the baseline")
+    refresh_every: PositiveInt = Field(description="steps after which new prefixes are sampled")
+
+
+class BRPOParams(_Group):
+    """See algorithms/brpo.py."""
+
+    name: Literal["brpo"]
+    slots: PositiveInt = Field(
+        description="budgets at which a thought is stopped, evenly spaced up to the training budget"
+    )
+    answer_weight: Annotated[float, Field(ge=0)] = Field(description="weight of training the answers")
+
+
 class MRTOnlineParams(_Group):
     """See algorithms/mrt_online.py."""
 
@@ -154,7 +173,16 @@ class MRTStarParams(_Group):
 
 
 LIKELIHOOD_ALGORITHMS = ("star", "mrt_star")
-AnyAlgorithm = STaRParams | MRTStarParams | GRPOParams | LengthPenaltyParams | RegretToGoParams | MRTOnlineParams
+AnyAlgorithm = (
+    STaRParams
+    | MRTStarParams
+    | GRPOParams
+    | LengthPenaltyParams
+    | MRTParams
+    | MRTOnlineParams
+    | BRPOParams
+    | RegretToGoParams
+)
 
 
 class AlgorithmParams(RootModel[Annotated[AnyAlgorithm, Field(discriminator="name")]]):
@@ -234,6 +262,11 @@ class Parameters(_Group):
         if self.algorithm.root.name in LIKELIHOOD_ALGORITHMS and self.training.answer_weight > 0:
             raise ValueError(
                 "training.answer_weight must be 0 for star and mrt_star: likelihood takes no negative weight"
+            )
+        if self.algorithm.root.name == "mrt" and self.training.group_size % 2:
+            raise ValueError(
+                f"training.group_size {self.training.group_size} must be even for algorithm=mrt: half of a group "
+                "thinks on, half answers at once"
             )
         return self
 

@@ -1,5 +1,4 @@
 import contextlib
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,7 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mrt_pipeline.algorithms.base import Algorithm
+from mrt_pipeline.algorithms.brpo import BRPO
+from mrt_pipeline.algorithms.forced_answers import WithForcedAnswers
 from mrt_pipeline.algorithms.grpo import GRPO
+from mrt_pipeline.algorithms.mrt import MRT
 from mrt_pipeline.algorithms.mrt_online import MRTOnline
 from mrt_pipeline.algorithms.mrt_star import MRTStar
 from mrt_pipeline.algorithms.star import STaR
@@ -35,8 +37,9 @@ class Spy(Algorithm):
 
     def __init__(self, inner):
         self.inner, self.batches = inner, []
-        self.needs_success, self.likelihood, self.cuts = inner.needs_success, inner.likelihood, inner.cuts
-        self.cut, self.cut_weights = inner.cut, inner.cut_weights
+        self.needs_success, self.likelihood = inner.needs_success, inner.likelihood
+        self.refresh_every = inner.refresh_every
+        self.cuts, self.answers, self.answer_weights = inner.cuts, inner.answers, inner.answer_weights
 
     def weights(self, rollouts):
         self.batches.append(rollouts)
@@ -100,15 +103,20 @@ def test_a_killed_run_goes_on_bit_equal(run, optimizer):
 
 
 @pytest.mark.parametrize(
-    ("algorithm", "answer_weight"),
-    [(MRTOnline(0.5, 0.8), 0.5), (STaR(), 0.0), (MRTStar(1), 0.0)],
-    ids=["forced answers", "star", "mrt_star"],
+    "algorithm",
+    [
+        WithForcedAnswers(MRTOnline(0.5, 0.8), 0.5),
+        STaR(),
+        MRTStar(1),
+        MRT(1.0, "continue", refresh_every=3),  # killed between two refreshes
+        BRPO(4, 1.0, BUDGET),
+    ],
+    ids=lambda algorithm: algorithm.name,
 )
-def test_a_killed_run_of_any_algorithm_goes_on_bit_equal(run, algorithm, answer_weight):
-    settings = replace(SETTINGS, answer_weight=answer_weight)
-    whole, history, _ = run("whole", algorithm, settings=settings)
-    run("killed", algorithm, kill_at=3, settings=settings)
-    resumed, resumed_history, _ = run("killed", algorithm, settings=settings)
+def test_a_killed_run_of_any_algorithm_goes_on_bit_equal(run, algorithm):
+    whole, history, _ = run("whole", algorithm)
+    run("killed", algorithm, kill_at=3)
+    resumed, resumed_history, _ = run("killed", algorithm)
     assert torch.equal(resumed, whole)
     assert without_times(resumed_history) == without_times(history)
 
@@ -237,8 +245,8 @@ def test_star_trains_the_likelihood_of_right_traces_only(run, trained_on):
 
 @pytest.mark.parametrize("algorithm", [MRTOnline(0.5, 0.8), GRPO()], ids=["mrt_online", "grpo"])
 def test_forced_answers_are_trained_with_reward_minus_success(run, trained_on, task, warm_policy, algorithm):
-    spy = Spy(algorithm)
-    _, history, _ = run("run", spy, settings=replace(SETTINGS, answer_weight=0.25))
+    spy = Spy(WithForcedAnswers(algorithm, 0.25))
+    _, history, _ = run("run", spy)
     tokenizer, template = warm_policy.tokenizer, warm_policy.template
     sampled, cuts = 0, []
     for sequences, batch, metrics in zip(trained_on, spy.batches, history[1:], strict=True):
@@ -254,8 +262,9 @@ def test_forced_answers_are_trained_with_reward_minus_success(run, trained_on, t
             ended = answer[-1] == template.eos_id
             text = tokenizer.decode(answer, skip_special_tokens=True)
             reward = task.grade(rollout.problem, text).reward if ended else 0.0
-            assert len(set(sequence.weights)) == 1
-            success = reward - sequence.weights[0] / 0.25
+            weights = sequence.weights[sequence.trained]
+            assert len(set(weights)) == 1
+            success = reward - weights[0] / 0.25
             assert -1e-9 <= success <= 1 + 1e-9
             if cut in item.boundaries:  # J is known there
                 assert success == pytest.approx(item.success[item.boundaries.tolist().index(cut)], abs=1e-5)
@@ -285,7 +294,7 @@ def test_groups_without_signal_are_counted(run):
 def test_problem_order_visits_every_problem_once_an_epoch(n_problems, n, seed):
     n_epochs = 3
     steps = -(-n_epochs * n_problems // n)
-    visited = [i for step in range(steps) for i in _problem_order(n_problems, n, seed, step)]
+    visited = [i for step in range(steps) for i in _problem_order(n_problems, step * n, n, seed)]
     assert len(visited) == steps * n
     for epoch in range(n_epochs):
         part = visited[epoch * n_problems : (epoch + 1) * n_problems]
@@ -293,9 +302,9 @@ def test_problem_order_visits_every_problem_once_an_epoch(n_problems, n, seed):
 
 
 def test_problem_order_is_shuffled_by_epoch_and_seed():
-    orders = {tuple(_problem_order(20, 20, seed, step)) for seed in (0, 1) for step in (0, 1)}
+    orders = {tuple(_problem_order(20, 20 * step, 20, seed)) for seed in (0, 1) for step in (0, 1)}
     assert len(orders) == 4
-    assert _problem_order(20, 20, 0, 1) == _problem_order(20, 20, 0, 1)
+    assert _problem_order(20, 20, 20, 0) == _problem_order(20, 20, 20, 0)
 
 
 def test_cuts_are_trained_where_the_policy_sampled_them_including_the_stop(run, trained_on, warm_policy):
@@ -312,3 +321,35 @@ def test_cuts_are_trained_where_the_policy_sampled_them_including_the_stop(run, 
             assert sequence.trained[cut:].all() and np.array_equal(sequence.weights != 0, np.ones(len(rest), bool))
             n_cuts += 1
     assert n_cuts > 0
+
+
+def test_branches_start_from_stale_prefixes_that_are_never_trained(run, trained_on):
+    spy = Spy(MRT(1.0, "continue", refresh_every=2))
+    _, history, _ = run("run", spy)
+    fresh = 0
+    for sequences, batch, metrics in zip(trained_on, spy.batches, history[1:], strict=True):
+        assert [item.direct for item in batch] == [False, False, True, True] * 2
+        for sequence, item in zip(sequences, batch, strict=True):
+            n, p = len(item.prefix.thought), len(item.rollout.prompt)
+            assert np.array_equal(item.rollout.thought[:n], item.prefix.thought)
+            assert not sequence.trained[:n].any()
+            assert np.array_equal(sequence.token_ids[p : p + n], item.prefix.thought)
+            assert 0 <= item.prefix.success <= 1
+            if item.direct:
+                assert len(item.rollout.thought) == n
+                assert not sequence.trained[: n + len(item.rollout.close)].any()
+            elif item.rollout.group == 0:  # forced on to the budget
+                assert len(item.rollout.thought) == BUDGET
+        for group in (batch[:4], batch[4:]):
+            assert len({item.rollout.problem.problem_id for item in group}) == 1
+            assert len({id(item.prefix) for item in group}) == 1
+        rewards = np.array([item.rollout.reward for item in batch])
+        assert metrics["train/reward_direct"] == rewards[[2, 3, 6, 7]].mean()
+        assert metrics["train/reward"] == rewards[[4, 5]].mean()
+        fresh += "time/prefixes" in metrics
+    assert fresh == -(-len(spy.batches) // 2)
+    # The tokens of the prefixes themselves are counted as well.
+    branches = sum(item.rollout.n_sampled for batch in spy.batches for item in batch)
+    assert history[-1]["train/sampled_tokens"] > branches
+    assert history[-1]["train/prover_tokens"] > 0
+    assert any(len(item.prefix.thought) for batch in spy.batches for item in batch)

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from mrt_pipeline.rollouts.label import LabelledRollout
+from mrt_pipeline.rollouts.label import ForcedAnswer, LabelledRollout
 from mrt_pipeline.rollouts.rollout import Rollout
 
 
@@ -15,13 +15,14 @@ class Algorithm:
     name: as in the configuration.
     needs_success: whether J at the episode boundaries is needed; without it `success` is empty.
     likelihood: the weights are of log-likelihood (STaR), so there is no importance ratio.
-    cuts: whether every thought is also cut short where `cut` says and answered there; `cut_weights` are for those.
+    refresh_every: if positive, rollouts start from stale prefixes: half of each group thinks on from there and half
+        answers at once. So often, in steps, new prefixes are sampled by the policy of that time.
     """
 
     name: ClassVar[str]
-    needs_success: ClassVar[bool] = False
-    likelihood: ClassVar[bool] = False
-    cuts: ClassVar[bool] = False
+    needs_success: bool = False
+    likelihood: bool = False
+    refresh_every: int = 0
 
     def weights(self, rollouts: Sequence[LabelledRollout]) -> list[np.ndarray]:
         """A weight for every token after the prompt (thought, close, answer) of every rollout of a batch.
@@ -30,12 +31,16 @@ class Algorithm:
         """
         raise NotImplementedError
 
-    def cut(self, labelled: LabelledRollout) -> int:
-        """Thinking tokens to keep of a rollout; only asked if `cuts`."""
-        raise NotImplementedError
+    def cuts(self, rollout: Rollout, rng: np.random.Generator) -> Sequence[int]:
+        """Where J is wanted besides the episode boundaries, in thinking tokens: it comes back as `at_cuts`."""
+        return ()
 
-    def cut_weights(self, rollouts: Sequence[LabelledRollout], cuts: Sequence[Rollout]) -> list[np.ndarray]:
-        """A weight for every token after the prompt of every cut, one cut for each rollout; only asked if `cuts`."""
+    def answers(self, labelled: LabelledRollout) -> Sequence[int]:
+        """Where in the thought to force an answer that is to be trained, in thinking tokens."""
+        return ()
+
+    def answer_weights(self, rollouts: Sequence[LabelledRollout], answers: Sequence[ForcedAnswer]) -> list[np.ndarray]:
+        """A weight for every token after the prompt of every forced answer; only asked if there are any."""
         raise NotImplementedError
 
 

@@ -21,8 +21,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mrt_pipeline.algorithms.base import Algorithm
-from mrt_pipeline.rollouts.label import LabelledRollout
-from mrt_pipeline.rollouts.rollout import Rollout
+from mrt_pipeline.rollouts.label import ForcedAnswer, LabelledRollout
 
 
 class MRTStar(Algorithm):
@@ -31,7 +30,6 @@ class MRTStar(Algorithm):
     name = "mrt_star"
     needs_success = True
     likelihood = True
-    cuts = True
 
     def __init__(self, keep: int):
         self.keep = keep
@@ -40,18 +38,18 @@ class MRTStar(Algorithm):
         """Whole traces are not trained: weight 0 everywhere."""
         return [labelled.rollout.per_token(0.0, 0.0) for labelled in rollouts]
 
-    def cut(self, labelled: LabelledRollout) -> int:
-        """Thinking tokens up to j*."""
-        return int(labelled.boundaries[int(np.argmax(labelled.success))])
+    def answers(self, labelled: LabelledRollout) -> list[int]:
+        """One, at j*."""
+        return [int(labelled.boundaries[int(np.argmax(labelled.success))])]
 
-    def cut_weights(self, rollouts: Sequence[LabelledRollout], cuts: Sequence[Rollout]) -> list[np.ndarray]:
+    def answer_weights(self, rollouts: Sequence[LabelledRollout], answers: Sequence[ForcedAnswer]) -> list[np.ndarray]:
         """1 on kept cuts, 0 on others."""
-        gains = [float(labelled.success.max() - labelled.success[0]) for labelled in rollouts]
+        gains = [answer.success - float(rollouts[answer.source].success[0]) for answer in answers]
         kept = set()
         groups: dict[int, list[int]] = {}
-        for i, labelled in enumerate(rollouts):
-            if gains[i] > 0 and cuts[i].reward > 0:
-                groups.setdefault(labelled.rollout.group, []).append(i)
+        for i, answer in enumerate(answers):
+            if gains[i] > 0 and answer.rollout.reward > 0:
+                groups.setdefault(rollouts[answer.source].rollout.group, []).append(i)
         for members in groups.values():
-            kept |= set(sorted(members, key=lambda i: (-gains[i], len(cuts[i].thought)))[: self.keep])
-        return [cut.per_token(float(i in kept), float(i in kept)) for i, cut in enumerate(cuts)]
+            kept |= set(sorted(members, key=lambda i: (-gains[i], answers[i].cut))[: self.keep])
+        return [answer.rollout.per_token(float(i in kept), float(i in kept)) for i, answer in enumerate(answers)]

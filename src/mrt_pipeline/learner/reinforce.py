@@ -1,8 +1,9 @@
 """The RL loop, the same for every algorithm: sample, label, weigh, update.
 
 A step samples `groups` problems with `group_size` rollouts each. In `forced_fraction` of the groups the thought is
-forced on to the full budget, so that states past the natural end are trained too. If the algorithm asks for it, the
-prover labels every episode boundary. The algorithm turns that into token weights, and the learner makes its update.
+forced on to the full budget, so that states past the natural end are trained too. If the algorithm asks for it,
+rollouts start from stale prefixes, sampled anew every few steps, and the prover labels every episode boundary. The
+algorithm turns that into token weights, and the learner makes its update.
 Training ends when the policy has sampled `sampled_tokens` tokens: algorithms are compared at equal numbers of these.
 """
 
@@ -17,9 +18,10 @@ import numpy as np
 from mrt_pipeline.algorithms.base import Algorithm
 from mrt_pipeline.learner.checkpoint import load_checkpoint, save_checkpoint
 from mrt_pipeline.learner.learner import Learner
-from mrt_pipeline.learner.sampling import Setup, sample_batch
+from mrt_pipeline.learner.sampling import Setup, sample_prefixes
+from mrt_pipeline.learner.step import sample_batch
 from mrt_pipeline.mrt.regret import normalized_regret
-from mrt_pipeline.rollouts.label import LabelledRollout, label_rollouts
+from mrt_pipeline.rollouts.label import LabelledRollout, Prefix, label_rollouts
 from mrt_pipeline.tasks.base import Problem
 
 
@@ -31,8 +33,6 @@ class ReinforceSettings:
     groups, group_size: problems of a step, and rollouts of each.
     forced_fraction: share of the groups whose thoughts are forced on to the budget.
     validate_every, checkpoint_every: in steps. A validation and a checkpoint are also made at the end.
-    answer_weight: if positive, every thought is also cut at a random token and an answer forced there; that answer is
-        trained with this weight times (reward - J), so that the policy learns to answer wherever it is stopped.
     """
 
     sampled_tokens: int
@@ -41,7 +41,9 @@ class ReinforceSettings:
     forced_fraction: float
     validate_every: int
     checkpoint_every: int
-    answer_weight: float = 0.0
+
+
+_START = {"step": 0, "sampled_tokens": 0, "prover_tokens": 0, "prefixes": [], "history": []}
 
 
 def reinforce(
@@ -62,12 +64,13 @@ def reinforce(
     logged again, so that the record of the resumed run is complete.
     log: called with the metrics of a step. show: called with a few rollouts after each validation.
     """
-    state = load_checkpoint(checkpoint, learner) or {"step": 0, "sampled_tokens": 0, "prover_tokens": 0, "history": []}
+    state = load_checkpoint(checkpoint, learner) or _START
     setup.engine.update_weights()
-    history: list[dict[str, float]] = state["history"]
+    history: list[dict[str, float]] = list(state["history"])
     for metrics in history:
         log({name: value for name, value in metrics.items() if name != "step"}, int(metrics["step"]))
     sampled_tokens, prover_tokens = state["sampled_tokens"], state["prover_tokens"]
+    prefixes = [Prefix(np.array(thought, dtype=np.int64), success) for thought, success in state["prefixes"]]
     step = state["step"]
     if step == 0:
         metrics = validate(setup, validation, seed, show, 0)
@@ -75,14 +78,23 @@ def reinforce(
         log(metrics, 0)
     while sampled_tokens < settings.sampled_tokens:
         clock = _Clock()
-        chosen = [problems[i] for i in _problem_order(len(problems), settings.groups, seed, step)]
+        start = step * settings.groups
+        chosen = [problems[i] for i in _problem_order(len(problems), start, settings.groups, seed)]
+        age = step % algorithm.refresh_every if algorithm.refresh_every else 0
+        if algorithm.refresh_every and age == 0:
+            coming = _problem_order(len(problems), start, settings.groups * algorithm.refresh_every, seed)
+            prefixes, sampled, proved = sample_prefixes(
+                setup, [problems[i] for i in coming], (_seed(seed, step, 9), _seed(seed, step, 10))
+            )
+            sampled_tokens, prover_tokens = sampled_tokens + sampled, prover_tokens + proved
+            clock.lap("prefixes")
         metrics, batch = sample_batch(
             setup,
             algorithm,
             chosen,
+            prefixes[age * settings.groups : (age + 1) * settings.groups],
             settings.group_size,
             settings.forced_fraction,
-            settings.answer_weight,
             partial(_seed, seed, step),
             clock.lap,
         )
@@ -104,11 +116,14 @@ def reinforce(
         history.append({"step": step, **metrics})
         log(metrics, step)
         if step % settings.checkpoint_every == 0 or done:
-            save_checkpoint(
-                checkpoint,
-                learner,
-                {"step": step, "sampled_tokens": sampled_tokens, "prover_tokens": prover_tokens, "history": history},
-            )
+            state = {
+                "step": step,
+                "sampled_tokens": sampled_tokens,
+                "prover_tokens": prover_tokens,
+                "prefixes": [(prefix.thought.tolist(), prefix.success) for prefix in prefixes],
+                "history": history,
+            }
+            save_checkpoint(checkpoint, learner, state)
     return history
 
 
@@ -119,7 +134,7 @@ def validate(
     if not problems:
         return {}
     rollouts = setup.sample(problems, 1, _seed(seed, 0, 4))
-    labelled, _, _ = label_rollouts(setup.engine, setup.prover, setup.policy.template, rollouts, _seed(seed, 0, 5))
+    labelled, _ = label_rollouts(setup.engine, setup.prover, setup.policy.template, rollouts, _seed(seed, 0, 5))
     show(labelled, step)
     budget = setup.rollout.thinking_budget
     return {
@@ -131,12 +146,11 @@ def validate(
     }
 
 
-def _problem_order(n_problems: int, n: int, seed: int, step: int) -> list[int]:
-    """The problems of a step: shuffled passes over all of them, computed from the step alone."""
+def _problem_order(n_problems: int, start: int, n: int, seed: int) -> list[int]:
+    """Problems `start` to `start + n` of shuffled passes over all of them, computed from these numbers alone."""
     indices: list[int] = []
-    position = step * n
     while len(indices) < n:
-        epoch, offset = divmod(position + len(indices), n_problems)
+        epoch, offset = divmod(start + len(indices), n_problems)
         permutation = np.random.default_rng([seed, 6, epoch]).permutation(n_problems)
         indices += permutation[offset : offset + n - len(indices)].tolist()
     return indices

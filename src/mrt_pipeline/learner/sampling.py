@@ -1,21 +1,18 @@
-"""One step's data: sample, label, weigh. What comes out goes to the learner as it is."""
+"""Drawing a step's rollouts: whole traces, or branches from stale prefixes."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mrt_pipeline.algorithms.base import Algorithm
 from mrt_pipeline.engines.base import Engine
-from mrt_pipeline.learner.batch import TrainingSequence
 from mrt_pipeline.policy.policy import Policy
-from mrt_pipeline.rollouts.label import LabelledRollout, label_rollouts
-from mrt_pipeline.rollouts.prover import Prover
+from mrt_pipeline.rollouts.label import LabelledRollout, Prefix
+from mrt_pipeline.rollouts.prover import Prover, Query
 from mrt_pipeline.rollouts.rollout import Rollout, RolloutSettings, sample_rollouts
 from mrt_pipeline.tasks.base import Problem, Task
 
 _EMPTY = np.empty(0)
-_SAMPLE, _PROVE, _CUT, _ANSWER = 1, 2, 7, 8  # purposes of a step's seeds
 
 
 @dataclass(frozen=True)
@@ -46,103 +43,61 @@ class Setup:
         )
 
 
-def sample_batch(
-    setup: Setup,
-    algorithm: Algorithm,
-    problems: Sequence[Problem],
-    group_size: int,
-    forced_fraction: float,
-    answer_weight: float,
-    seed: Callable[[int], int],
-    lap: Callable[[str], None],
-) -> tuple[dict[str, float], list[TrainingSequence]]:
-    """Metrics and training sequences of a step on `problems`.
+def sample_groups(
+    setup: Setup, problems: Sequence[Problem], group_size: int, n_forced: int, seed: int
+) -> list[LabelledRollout]:
+    """`group_size` rollouts of each problem, not labelled yet; the first `n_forced` groups are forced to the budget."""
+    rollouts = setup.sample(problems, group_size, seed, min_thinking=_forced(setup, len(problems), n_forced))
+    return [LabelledRollout(rollout, rollout.boundaries(setup.policy.template), _EMPTY, _EMPTY) for rollout in rollouts]
 
-    forced_fraction, answer_weight: see `ReinforceSettings`. seed: a seed for each purpose. lap: called with the name of
-    a part when it is done.
+
+def sample_prefixes(setup: Setup, problems: Sequence[Problem], seed: tuple[int, int]) -> tuple[list[Prefix], int, int]:
+    """A prefix of each problem: a thought of the policy as it is now, cut after a random number of its episodes.
+
+    The number is uniform from 0 to one less than the thought has, so that something is left to be thought.
+    seed: of sampling, and of cutting and proving. Returns the prefixes, and the sampled and the prover's tokens.
     """
-    n_forced = round(forced_fraction * len(problems))
-    forced = np.where(np.arange(len(problems)) < n_forced, setup.rollout.thinking_budget, 0)
-    rollouts = setup.sample(problems, group_size, seed(_SAMPLE), min_thinking=forced)
-    lap("sample")
-    template = setup.policy.template
-    labelled = [LabelledRollout(rollout, rollout.boundaries(template), _EMPTY, _EMPTY) for rollout in rollouts]
-    rng = np.random.default_rng(seed(_CUT))
-    random_cuts = [int(rng.integers(len(rollout.thought) + 1)) for rollout in rollouts] if answer_weight else []
-    at_cuts, prover_tokens = [], 0
-    if algorithm.needs_success or answer_weight:
-        labelled, at_cuts, prover_tokens = label_rollouts(
-            setup.engine, setup.prover, template, rollouts, seed(_PROVE), [[cut] for cut in random_cuts] or None
-        )
-    lap("prove")
-    answers: list[Rollout] = []
-    if algorithm.cuts:
-        answers = setup.answer(rollouts, [algorithm.cut(item) for item in labelled], seed(_ANSWER))
-    elif answer_weight:
-        answers = setup.answer(rollouts, random_cuts, seed(_ANSWER))
-    lap("answer")
-    sequences = _sequences(algorithm, labelled, answers, np.concatenate([_EMPTY, *at_cuts]), answer_weight)
-    metrics = {
-        "sampled_tokens": float(sum(rollout.n_sampled for rollout in [*rollouts, *answers])),
-        "prover_tokens": float(prover_tokens),
-        **_rollout_metrics(labelled, answers, n_forced, group_size),
-        "train/trained_sequences": float(len(sequences)),
-    }
-    return metrics, sequences
+    rollouts = setup.sample(problems, 1, seed[0])
+    rng = np.random.default_rng(seed[1])
+    cuts = []
+    for rollout in rollouts:
+        boundaries = rollout.boundaries(setup.policy.template)
+        cuts.append(int(boundaries[rng.integers(max(1, len(boundaries) - 1))]))
+    queries = [
+        Query(rollout.problem, rollout.prompt, rollout.thought[:cut], np.array([cut]))
+        for rollout, cut in zip(rollouts, cuts, strict=True)
+    ]
+    found = setup.prover.success(setup.engine, queries, seed[1])
+    prefixes = [Prefix(query.thought, float(success.mean[0])) for query, success in zip(queries, found, strict=True)]
+    sampled = sum(rollout.n_sampled for rollout in rollouts)
+    return prefixes, sampled, sum(success.n_tokens for success in found)
 
 
-def _sequences(
-    algorithm: Algorithm,
-    labelled: list[LabelledRollout],
-    answers: list[Rollout],
-    answer_success: np.ndarray,
-    answer_weight: float,
-) -> list[TrainingSequence]:
-    weighted = [(item.rollout, weights) for item, weights in zip(labelled, algorithm.weights(labelled), strict=True)]
-    if algorithm.cuts:
-        # The thought of a cut was sampled by the policy, and stopping there is what is to be learnt.
-        cuts = [
-            replace(answer, thought_sampled=item.rollout.thought_sampled[: len(answer.thought)], stop_reason="stop")
-            for item, answer in zip(labelled, answers, strict=True)
-        ]
-        weighted += zip(cuts, algorithm.cut_weights(labelled, cuts), strict=True)
-    else:
-        for answer, success in zip(answers, answer_success, strict=True):
-            weight = answer_weight * (answer.reward - success)
-            weighted.append((answer, answer.per_token(weight, weight)))
-    if algorithm.likelihood:
-        return [_sequence(rollout, weights, True) for rollout, weights in weighted if np.any(weights)]
-    return [_sequence(rollout, weights, False) for rollout, weights in weighted]
+def sample_branches(
+    setup: Setup, problems: Sequence[Problem], prefixes: Sequence[Prefix], group_size: int, n_forced: int, seed: int
+) -> list[LabelledRollout]:
+    """`group_size` rollouts from each problem's prefix: the first half thinks on, the second half answers at once.
 
-
-def _sequence(rollout: Rollout, weights: np.ndarray, likelihood: bool) -> TrainingSequence:
-    trained = rollout.sampled()
-    return TrainingSequence(
-        token_ids=rollout.token_ids(),
-        prompt_length=len(rollout.prompt),
-        weights=weights,
-        trained=trained & (weights != 0) if likelihood else trained,
-        logprobs=None if likelihood else rollout.logprobs(),
+    Not labelled yet. Thinking on in the first `n_forced` groups is forced to the budget. group_size must be even.
+    """
+    half = group_size // 2
+    twice = [(problem, prefix, direct) for problem, prefix in zip(problems, prefixes, strict=True) for direct in (0, 1)]
+    rollouts = setup.sample(
+        [problem for problem, _, _ in twice],
+        half,
+        seed,
+        min_thinking=np.repeat(_forced(setup, len(problems), n_forced), 2),
+        prefixes=[prefix.thought for _, prefix, _ in twice],
+        direct=[bool(direct) for _, _, direct in twice],
     )
+    result = []
+    for i, rollout in enumerate(rollouts):
+        _, prefix, direct = twice[i // half]
+        rollout = replace(rollout, group=i // group_size)
+        boundaries = rollout.boundaries(setup.policy.template)
+        result.append(LabelledRollout(rollout, boundaries, _EMPTY, _EMPTY, prefix=prefix, direct=bool(direct)))
+    return result
 
 
-def _rollout_metrics(
-    labelled: list[LabelledRollout], answers: list[Rollout], n_forced: int, group_size: int
-) -> dict[str, float]:
-    rollouts = [item.rollout for item in labelled]
-    free = [rollout for rollout in rollouts if rollout.group >= n_forced] or rollouts
-    rewards = np.array([rollout.reward for rollout in rollouts]).reshape(-1, group_size)
-    metrics = {
-        "train/reward": float(np.mean([rollout.reward for rollout in free])),
-        "train/thinking_tokens": float(np.mean([len(rollout.thought) for rollout in free])),
-        "train/cut_at_budget": float(np.mean([rollout.stop_reason == "length" for rollout in free])),
-        "train/groups_without_signal": float(np.mean(rewards.min(axis=1) == rewards.max(axis=1))),
-    }
-    if n_forced:
-        metrics["train/reward_forced"] = float(rewards[:n_forced].mean())
-    if len(labelled[0].success):
-        metrics["train/success_start"] = float(np.mean([item.success[0] for item in labelled]))
-        metrics["train/success_end"] = float(np.mean([item.success[-1] for item in labelled]))
-    if answers:
-        metrics["train/reward_forced_answers"] = float(np.mean([answer.reward for answer in answers]))
-    return metrics
+def _forced(setup: Setup, n_problems: int, n_forced: int) -> np.ndarray:
+    return np.where(np.arange(n_problems) < n_forced, setup.rollout.thinking_budget, 0)

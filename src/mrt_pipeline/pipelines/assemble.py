@@ -3,18 +3,24 @@
 from pathlib import Path
 
 from mrt_pipeline.algorithms.base import Algorithm
+from mrt_pipeline.algorithms.brpo import BRPO
+from mrt_pipeline.algorithms.forced_answers import WithForcedAnswers
 from mrt_pipeline.algorithms.grpo import GRPO
 from mrt_pipeline.algorithms.length_penalty import LengthPenalty
+from mrt_pipeline.algorithms.mrt import MRT
 from mrt_pipeline.algorithms.mrt_online import MRTOnline
 from mrt_pipeline.algorithms.mrt_star import MRTStar
 from mrt_pipeline.algorithms.regret_to_go import RegretToGo
 from mrt_pipeline.algorithms.star import STaR
 from mrt_pipeline.config import (
     AlgorithmParams,
+    BRPOParams,
     CountdownTask,
     GRPOParams,
     LearnerParams,
     LengthPenaltyParams,
+    MRTOnlineParams,
+    MRTParams,
     MRTStarParams,
     ProverParams,
     RegretToGoParams,
@@ -65,20 +71,31 @@ def make_prover(params: ProverParams, policy: Policy, task: Countdown, rollout: 
     return ExactProver(policy.tokenizer, policy.template, rollout.temperature)
 
 
-def make_algorithm(params: AlgorithmParams, rollout: RolloutParams) -> Algorithm:
-    """The credit assignment."""
-    chosen = params.root
-    if isinstance(chosen, GRPOParams):
-        return GRPO(chosen.divide_by_std)
-    if isinstance(chosen, STaRParams):
-        return STaR()
-    if isinstance(chosen, MRTStarParams):
-        return MRTStar(chosen.keep)
-    if isinstance(chosen, LengthPenaltyParams):
-        return LengthPenalty(chosen.alpha)
-    if isinstance(chosen, RegretToGoParams):
-        return RegretToGo(chosen.alpha, rollout.thinking_budget)
-    return MRTOnline(chosen.alpha, chosen.gamma, chosen.normalize_progress, chosen.divide_by_std)
+def make_algorithm(params: AlgorithmParams, rollout: RolloutParams, answer_weight: float = 0.0) -> Algorithm:
+    """The credit assignment, with answers forced at random places beside it if `answer_weight` is positive."""
+    algorithm = _make_algorithm(params, rollout)
+    return WithForcedAnswers(algorithm, answer_weight) if answer_weight else algorithm
+
+
+def _make_algorithm(params: AlgorithmParams, rollout: RolloutParams) -> Algorithm:
+    match params.root:
+        case GRPOParams() as p:
+            return GRPO(p.divide_by_std)
+        case STaRParams():
+            return STaR()
+        case MRTStarParams() as p:
+            return MRTStar(p.keep)
+        case LengthPenaltyParams() as p:
+            return LengthPenalty(p.alpha)
+        case RegretToGoParams() as p:
+            return RegretToGo(p.alpha, rollout.thinking_budget)
+        case BRPOParams() as p:
+            return BRPO(p.slots, p.answer_weight, rollout.thinking_budget)
+        case MRTParams() as p:
+            return MRT(p.alpha, p.bonus, p.refresh_every)
+        case MRTOnlineParams() as p:
+            return MRTOnline(p.alpha, p.gamma, p.normalize_progress, p.divide_by_std)
+    raise TypeError(f"no algorithm for {params.root!r}")
 
 
 def make_learner_settings(params: LearnerParams, temperature: float = 1.0) -> LearnerSettings:

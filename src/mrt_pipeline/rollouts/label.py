@@ -1,7 +1,8 @@
 """Progress labelling: J at every episode boundary of a rollout."""
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -12,18 +13,54 @@ from mrt_pipeline.rollouts.rollout import Rollout
 
 
 @dataclass(frozen=True)
+class Prefix:
+    """The beginning of a thought that rollouts start from. It was sampled earlier, so it is never trained.
+
+    thought: (n,) thinking tokens. success: J of the meta-prover after them, when they were sampled.
+    """
+
+    thought: np.ndarray
+    success: float
+
+
+@dataclass(frozen=True)
 class LabelledRollout:
     """A rollout with J of the meta-prover at its episode boundaries.
 
     rollout: the trace.
     boundaries: (k + 1,) thinking tokens at the boundaries of its k episodes, the empty prefix (0) first.
     success: (k + 1,) J there. success_sem: (k + 1,) its standard error, 0 for the exact prover.
+    cuts: (c,) further thinking-token counts at which J was asked for. at_cuts: (c,) J there.
+    prefix: what the rollout started from, if anything. direct: it answered right there instead of thinking on.
     """
 
     rollout: Rollout
     boundaries: np.ndarray
     success: np.ndarray
     success_sem: np.ndarray
+    cuts: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    at_cuts: np.ndarray = field(default_factory=lambda: np.empty(0))
+    prefix: Prefix | None = None
+    direct: bool = False
+
+    def success_at(self, cut: int) -> float:
+        """J after `cut` thinking tokens, a boundary or one of the cuts; NaN if it was not asked for there."""
+        known = dict(zip(self.boundaries.tolist(), self.success.tolist(), strict=False))  # success may be empty
+        return (known | dict(zip(self.cuts.tolist(), self.at_cuts.tolist(), strict=True))).get(int(cut), math.nan)
+
+
+@dataclass(frozen=True)
+class ForcedAnswer:
+    """An answer forced inside a rollout's thought, to be trained.
+
+    source: index of that rollout in its batch. cut: thinking tokens before the answer. success: J there, NaN if it was
+    not asked for. rollout: the prefix and the answer.
+    """
+
+    source: int
+    cut: int
+    success: float
+    rollout: Rollout
 
 
 def label_rollouts(
@@ -33,11 +70,11 @@ def label_rollouts(
     rollouts: Sequence[Rollout],
     seed: int,
     extra_cuts: Sequence[Sequence[int]] | None = None,
-) -> tuple[list[LabelledRollout], list[np.ndarray], int]:
+) -> tuple[list[LabelledRollout], int]:
     """Label rollouts, and ask for J at further cuts of each rollout's thought in the same pass.
 
-    extra_cuts: for each rollout, numbers of thinking tokens within its thought.
-    Returns the labelled rollouts, J at the extra cuts of each, and the number of tokens the prover spent.
+    extra_cuts: for each rollout, numbers of thinking tokens within its thought, in any order.
+    Returns the labelled rollouts and the number of tokens the prover spent.
     """
     boundaries = [rollout.boundaries(template) for rollout in rollouts]
     extra = [np.asarray(cuts, dtype=np.int64) for cuts in extra_cuts or [()] * len(rollouts)]
@@ -47,9 +84,9 @@ def label_rollouts(
         for rollout, cut in zip(rollouts, cuts, strict=True)
     ]
     found = prover.success(engine, queries, seed)
-    labelled, at_extra = [], []
+    labelled = []
     for rollout, b, e, cut, success in zip(rollouts, boundaries, extra, cuts, found, strict=True):
         at_boundary = np.searchsorted(cut, b)
-        labelled.append(LabelledRollout(rollout, b, success.mean[at_boundary], success.sem[at_boundary]))
-        at_extra.append(success.mean[np.searchsorted(cut, e)])
-    return labelled, at_extra, sum(success.n_tokens for success in found)
+        at_cuts = success.mean[np.searchsorted(cut, e)]
+        labelled.append(LabelledRollout(rollout, b, success.mean[at_boundary], success.sem[at_boundary], e, at_cuts))
+    return labelled, sum(success.n_tokens for success in found)

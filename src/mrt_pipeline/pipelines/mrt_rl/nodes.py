@@ -88,7 +88,7 @@ def train_policy(
         make_prover(prover, policy, game, rollout),
         make_rollout_settings(rollout),
     )
-    settings = ReinforceSettings(**training.model_dump(exclude={"n_validation", "learner"}))
+    settings = ReinforceSettings(**training.model_dump(exclude={"n_validation", "learner", "answer_weight"}))
     checkpoint = CHECKPOINTS / key
     if checkpoint.exists():
         logger.info("Training goes on from the checkpoint in %s", checkpoint)
@@ -117,7 +117,7 @@ def train_policy(
 
         history = reinforce(
             setup,
-            make_algorithm(algorithm, rollout),
+            make_algorithm(algorithm, rollout, training.answer_weight),
             Learner(policy.model, make_learner_settings(training.learner, rollout.temperature), reference),
             problems_from_table(problems, "train"),
             problems_from_table(problems, "validation")[: training.n_validation],

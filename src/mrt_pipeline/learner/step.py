@@ -1,0 +1,135 @@
+"""One step's data: sample, label, weigh. What comes out goes to the learner as it is."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from mrt_pipeline.algorithms.base import Algorithm
+from mrt_pipeline.learner.batch import TrainingSequence
+from mrt_pipeline.learner.sampling import Setup, sample_branches, sample_groups
+from mrt_pipeline.rollouts.label import ForcedAnswer, LabelledRollout, Prefix, label_rollouts
+from mrt_pipeline.rollouts.rollout import Rollout
+from mrt_pipeline.tasks.base import Problem
+
+_SAMPLE, _PROVE, _CUT, _ANSWER = 1, 2, 7, 8  # purposes of a step's seeds
+
+
+def sample_batch(
+    setup: Setup,
+    algorithm: Algorithm,
+    problems: Sequence[Problem],
+    prefixes: Sequence[Prefix],
+    group_size: int,
+    forced_fraction: float,
+    seed: Callable[[int], int],
+    lap: Callable[[str], None],
+) -> tuple[dict[str, float], list[TrainingSequence]]:
+    """Metrics and training sequences of a step on `problems`.
+
+    prefixes: one for each problem if the algorithm branches from stale prefixes, else none.
+    forced_fraction: see `ReinforceSettings`. seed: a seed for each purpose. lap: called with the name of a part when it
+    is done.
+    """
+    n_forced = round(forced_fraction * len(problems))
+    if prefixes:
+        labelled = sample_branches(setup, problems, prefixes, group_size, n_forced, seed(_SAMPLE))
+    else:
+        labelled = sample_groups(setup, problems, group_size, n_forced, seed(_SAMPLE))
+    lap("sample")
+    rng = np.random.default_rng(seed(_CUT))
+    cuts = [list(algorithm.cuts(item.rollout, rng)) for item in labelled]
+    prover_tokens = 0
+    if algorithm.needs_success or any(cuts):
+        rollouts = [item.rollout for item in labelled]
+        found, prover_tokens = label_rollouts(
+            setup.engine, setup.prover, setup.policy.template, rollouts, seed(_PROVE), cuts
+        )
+        labelled = [
+            replace(new, prefix=old.prefix, direct=old.direct) for new, old in zip(found, labelled, strict=True)
+        ]
+    lap("prove")
+    answers = _force_answers(setup, algorithm, labelled, seed(_ANSWER))
+    lap("answer")
+    sequences = _sequences(algorithm, labelled, answers)
+    sampled = [*(item.rollout for item in labelled), *(answer.rollout for answer in answers)]
+    metrics = {
+        "sampled_tokens": float(sum(rollout.n_sampled for rollout in sampled)),
+        "prover_tokens": float(prover_tokens),
+        **_rollout_metrics(labelled, answers, n_forced, group_size),
+        "train/trained_sequences": float(len(sequences)),
+    }
+    return metrics, sequences
+
+
+def _force_answers(
+    setup: Setup, algorithm: Algorithm, labelled: Sequence[LabelledRollout], seed: int
+) -> list[ForcedAnswer]:
+    where = [(i, int(cut)) for i, item in enumerate(labelled) for cut in algorithm.answers(item)]
+    if not where:
+        return []
+    answered = setup.answer([labelled[i].rollout for i, _ in where], [cut for _, cut in where], seed)
+    return [
+        ForcedAnswer(i, cut, labelled[i].success_at(cut), answer)
+        for (i, cut), answer in zip(where, answered, strict=True)
+    ]
+
+
+def _sequences(
+    algorithm: Algorithm, labelled: list[LabelledRollout], answers: list[ForcedAnswer]
+) -> list[TrainingSequence]:
+    weighted = [(item.rollout, weights) for item, weights in zip(labelled, algorithm.weights(labelled), strict=True)]
+    if answers:
+        weights = algorithm.answer_weights(labelled, answers)
+        weighted += zip([_trained(algorithm, labelled, answer) for answer in answers], weights, strict=True)
+    if algorithm.likelihood:
+        return [_sequence(rollout, weights, True) for rollout, weights in weighted if np.any(weights)]
+    return [_sequence(rollout, weights, False) for rollout, weights in weighted]
+
+
+def _trained(algorithm: Algorithm, labelled: Sequence[LabelledRollout], answer: ForcedAnswer) -> Rollout:
+    if not algorithm.likelihood:
+        return answer.rollout
+    # Imitated as a whole: the policy sampled this thought, and stopping here is what is to be learnt.
+    sampled = labelled[answer.source].rollout.thought_sampled[: answer.cut]
+    return replace(answer.rollout, thought_sampled=sampled, stop_reason="stop")
+
+
+def _sequence(rollout: Rollout, weights: np.ndarray, likelihood: bool) -> TrainingSequence:
+    trained = rollout.sampled()
+    return TrainingSequence(
+        token_ids=rollout.token_ids(),
+        prompt_length=len(rollout.prompt),
+        weights=weights,
+        trained=trained & (weights != 0) if likelihood else trained,
+        logprobs=None if likelihood else rollout.logprobs(),
+    )
+
+
+def _rollout_metrics(
+    labelled: list[LabelledRollout], answers: list[ForcedAnswer], n_forced: int, group_size: int
+) -> dict[str, float]:
+    thinking = [item.rollout for item in labelled if not item.direct]
+    free = [rollout for rollout in thinking if rollout.group >= n_forced] or thinking
+    rewards = np.array([item.rollout.reward for item in labelled]).reshape(-1, group_size)
+    metrics = {
+        "train/reward": float(np.mean([rollout.reward for rollout in free])),
+        "train/thinking_tokens": float(np.mean([len(rollout.thought) for rollout in free])),
+        "train/cut_at_budget": float(np.mean([rollout.stop_reason == "length" for rollout in free])),
+        "train/groups_without_signal": float(np.mean(rewards.min(axis=1) == rewards.max(axis=1))),
+    }
+    if n_forced:
+        metrics["train/reward_forced"] = _mean_reward(r for r in thinking if r.group < n_forced)
+    if len(labelled[0].success):
+        metrics["train/success_start"] = float(np.mean([item.success[0] for item in labelled]))
+        metrics["train/success_end"] = float(np.mean([item.success[-1] for item in labelled]))
+    if labelled[0].prefix is not None:
+        metrics["train/reward_direct"] = _mean_reward(item.rollout for item in labelled if item.direct)
+        metrics["train/success_prefix"] = float(np.mean([item.prefix.success for item in labelled]))
+    if answers:
+        metrics["train/reward_forced_answers"] = _mean_reward(answer.rollout for answer in answers)
+    return metrics
+
+
+def _mean_reward(rollouts) -> float:
+    return float(np.mean([rollout.reward for rollout in rollouts]))
