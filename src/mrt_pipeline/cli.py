@@ -46,13 +46,13 @@ def cli() -> None:
 
 
 # What a pipeline runs with if nothing else is asked for; the tree's own defaults are those of mrt_rl.
-_DEFAULTS = {"mrt_star": {"algorithm": "mrt_star", "training": "star"}}
+PIPELINE_DEFAULTS = {"mrt_star": {"algorithm": "mrt_star", "training": "star"}}
 
 
 def _run(**arguments):
     os.chdir(find_kedro_project(Path.cwd()) or Path.cwd())  # paths in data/ are relative to the project
     names = [arguments["pipeline"], *(arguments["pipelines"] or [])]
-    defaults = next((_DEFAULTS[name] for name in names if name in _DEFAULTS), {})
+    defaults = next((PIPELINE_DEFAULTS[name] for name in names if name in PIPELINE_DEFAULTS), {})
     arguments["params"] = {**defaults, **(arguments["params"] or {})}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", KedroDeprecationWarning)  # --pipeline is what users type; it is to stay

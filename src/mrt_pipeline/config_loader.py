@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from kedro.config import OmegaConfigLoader
 from omegaconf import DictConfig, OmegaConf
@@ -42,12 +43,15 @@ def compose_parameters(folder: Path, overrides: dict[str, Any], own: Path | None
     if own is not None:
         _refuse_shadowed(own, folder)
         arguments.append(f"hydra.searchpath=['file://{own}']")
+    outer, GlobalHydra.instance().hydra = GlobalHydra.instance().hydra, None  # a sweep calls this from inside Hydra
     try:
         with initialize_config_dir(str(folder), version_base="1.3"):
             config = compose("config", overrides=arguments)
         tree = OmegaConf.to_container(config, resolve=True)
     except (HydraException, OmegaConfBaseException) as error:
         raise InputError(_explain_composition(error, folder, arguments)) from error
+    finally:
+        GlobalHydra.instance().hydra = outer
     try:
         return Parameters.model_validate(tree).model_dump()
     except ValidationError as error:

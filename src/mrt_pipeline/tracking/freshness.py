@@ -12,6 +12,7 @@ from kedro.pipeline import Pipeline
 
 from mrt_pipeline.config import Parameters
 from mrt_pipeline.errors import InputError
+from mrt_pipeline.paths import data_folder
 from mrt_pipeline.pipelines.keys import configuration_key
 
 _BASE = ("task", "policy")
@@ -37,7 +38,7 @@ _MADE_BY = {
     "regret": ("evaluate", _EVALUATED),
     "accuracy": ("evaluate", _EVALUATED),
 }
-_RECORD = Path("data/keys.json")
+_RECORD = "keys.json"
 
 
 def dataset_key(name: str, parameters: Parameters) -> str:
@@ -51,7 +52,7 @@ def note_saved(project: Path, name: str, parameters: Parameters) -> None:
         return
     record = _read(project)
     record[name] = dataset_key(name, parameters)
-    (project / _RECORD).write_text(json.dumps(record, indent=2, sort_keys=True))
+    (project / data_folder() / _RECORD).write_text(json.dumps(record, indent=2, sort_keys=True))
 
 
 def check_inputs(project: Path, pipeline: Pipeline, parameters: Parameters) -> None:
@@ -69,5 +70,5 @@ def check_inputs(project: Path, pipeline: Pipeline, parameters: Parameters) -> N
 
 
 def _read(project: Path) -> dict[str, str]:
-    path = project / _RECORD
+    path = project / data_folder() / _RECORD
     return json.loads(path.read_text()) if path.exists() else {}

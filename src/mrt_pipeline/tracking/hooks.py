@@ -1,5 +1,6 @@
 """One `kedro run` is one MLflow run: kedro-mlflow's hook, with typed parameters, git state and a closing word."""
 
+import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,11 @@ from mrt_pipeline.config import LIKELIHOOD_ALGORITHMS, Parameters
 from mrt_pipeline.config_loader import flatten
 from mrt_pipeline.errors import InputError
 from mrt_pipeline.learner.checkpoint import remove_checkpoint
+from mrt_pipeline.pipelines.keys import configuration_key
 from mrt_pipeline.tracking.freshness import check_inputs, note_saved
+from mrt_pipeline.tracking.runs import CONFIGURATION_TAG
 
+PARENT_VARIABLE = "MRT_PIPELINE_PARENT_RUN"  # set by a sweep: the MLflow run that its jobs belong under
 _NAMED = ("task", "policy", "engine", "prover", "algorithm")
 
 
@@ -56,9 +60,12 @@ class TrackingHook(MlflowHook):
                 **names,
                 **git_state(self._project_path),
                 "pipeline": "+".join(run_params["pipeline_names"] or ["mrt_rl"]),
+                CONFIGURATION_TAG: configuration_key(parameters=self._typed),
                 "kedro_command": f'{command} --params "{overrides}"' if overrides else command,
             }
         )
+        if os.environ.get(PARENT_VARIABLE):
+            mlflow.set_tag("mlflow.parentRunId", os.environ[PARENT_VARIABLE])
         others = [f"{name}={value}" for name, value in given.items() if name not in ("algorithm", "seed")]
         mlflow.set_tag("mlflow.runName", " ".join([names["algorithm"], f"seed={self._parameters['seed']}", *others]))
 

@@ -5,6 +5,11 @@ from pathlib import Path
 
 import mlflow
 
+from mrt_pipeline.config import Parameters
+from mrt_pipeline.pipelines.keys import configuration_key
+
+CONFIGURATION_TAG = "configuration_key"
+
 
 def check_finite(metrics: dict[str, float]) -> None:
     """Raise ValueError naming the metrics that are not finite: MLflow would store them without a word."""
@@ -30,3 +35,15 @@ def log_policy(folder: Path) -> None:
     """Log a saved policy (safetensors, configuration, tokenizer) as artifacts under `policy/`."""
     if mlflow.active_run():
         mlflow.log_artifacts(str(folder), "policy")
+
+
+def find_finished_run(pipeline: str, parameters: Parameters) -> str | None:
+    """The newest finished run of a pipeline with exactly these parameters in the current experiment; None without."""
+    wanted = f"tags.{CONFIGURATION_TAG} = '{configuration_key(parameters=parameters)}' and tags.pipeline = '{pipeline}'"
+    runs = mlflow.search_runs(
+        filter_string=f"{wanted} and attributes.status = 'FINISHED'",
+        order_by=["attributes.start_time DESC"],
+        max_results=1,
+        output_format="list",
+    )
+    return runs[0].info.run_id if runs else None

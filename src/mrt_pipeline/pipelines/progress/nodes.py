@@ -1,5 +1,7 @@
 """Nodes of `progress`."""
 
+import hashlib
+
 import pandas as pd
 
 from mrt_pipeline.config import (
@@ -11,6 +13,7 @@ from mrt_pipeline.config import (
 )
 from mrt_pipeline.evaluation.evaluate import budgets_of
 from mrt_pipeline.pipelines.assemble import make_engine, make_prover, make_task, open_policy
+from mrt_pipeline.pipelines.reuse import once_for_base
 from mrt_pipeline.rollouts.tables import anytime_table, episodes_table, problems_from_table, queries_from_table
 
 
@@ -25,12 +28,19 @@ def label_progress(
     evaluation: EvaluationParams,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Ask the meta-prover for J at every episode boundary (`episodes`) and budget (`anytime`) of every trace."""
-    opened = open_policy(policy)
-    judge = make_prover(prover, opened, make_task(task), rollout)
-    budgets = budgets_of(rollout.thinking_budget, evaluation.budget_multiples)
-    queries = queries_from_table(rollouts, problems_from_table(problems), opened.template, budgets)
-    found = judge.success(make_engine(engine, opened), queries, int(rollouts["seed"].iloc[0]))
-    return (
-        episodes_table(rollouts, queries, found, opened.template, judge.name),
-        anytime_table(rollouts, queries, found, budgets),
+
+    def label() -> tuple[pd.DataFrame, pd.DataFrame]:
+        opened = open_policy(policy)
+        judge = make_prover(prover, opened, make_task(task), rollout)
+        budgets = budgets_of(rollout.thinking_budget, evaluation.budget_multiples)
+        queries = queries_from_table(rollouts, problems_from_table(problems), opened.template, budgets)
+        found = judge.success(make_engine(engine, opened), queries, int(rollouts["seed"].iloc[0]))
+        return (
+            episodes_table(rollouts, queries, found, opened.template, judge.name),
+            anytime_table(rollouts, queries, found, budgets),
+        )
+
+    traces = hashlib.sha256("\n".join(rollouts["text"]).encode()).hexdigest()
+    return once_for_base(
+        policy, label, traces=traces, engine=engine, prover=prover, rollout=rollout, evaluation=evaluation
     )

@@ -1,10 +1,14 @@
 """Nodes of `rollout`."""
 
+import hashlib
+from dataclasses import asdict
+
 import pandas as pd
 
 from mrt_pipeline.config import CountdownTask, EvaluationParams, RolloutParams, TorchEngineParams
 from mrt_pipeline.evaluation.evaluate import budgets_of
 from mrt_pipeline.pipelines.assemble import make_engine, make_rollout_settings, make_task, open_policy
+from mrt_pipeline.pipelines.reuse import once_for_base
 from mrt_pipeline.rollouts.rollout import RolloutSettings, sample_rollouts
 from mrt_pipeline.rollouts.tables import problems_from_table, rollouts_table
 from mrt_pipeline.tasks.base import Problem
@@ -49,16 +53,22 @@ def _sample_table(
     seed: int,
     min_thinking: int = 0,
 ) -> pd.DataFrame:
-    opened = open_policy(policy)
-    rollouts = sample_rollouts(
-        make_engine(engine, opened),
-        make_task(task),
-        opened.tokenizer,
-        opened.template,
-        problems,
-        settings,
-        n,
-        seed,
-        min_thinking,
-    )
-    return rollouts_table(rollouts, policy["name"], opened.tokenizer.decode, seed)
+    def sample() -> tuple[pd.DataFrame]:
+        opened = open_policy(policy)
+        rollouts = sample_rollouts(
+            make_engine(engine, opened),
+            make_task(task),
+            opened.tokenizer,
+            opened.template,
+            problems,
+            settings,
+            n,
+            seed,
+            min_thinking,
+        )
+        return (rollouts_table(rollouts, policy["name"], opened.tokenizer.decode, seed),)
+
+    asked = hashlib.sha256("\n".join(problem.problem_id for problem in problems).encode()).hexdigest()
+    how = {**asdict(settings), "n": n, "seed": seed, "min_thinking": min_thinking}
+    (table,) = once_for_base(policy, sample, problems=asked, engine=engine, how=str(how))
+    return table

@@ -1,0 +1,98 @@
+"""Sweeps as a user runs them, at toy size, in a copy of the project."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import mlflow
+import pytest
+
+from mrt_pipeline.sweep import command, job_request
+
+ROOT = Path(__file__).parents[1]
+TINY = ["preset=smoke", "training.sampled_tokens=1500", "training.n_validation=4", "evaluation.n_problems=4"]
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sweep")
+    for name in ("conf", "src", "pyproject.toml", ".telemetry"):
+        source = ROOT / name
+        (shutil.copytree if source.is_dir() else shutil.copy)(source, folder / name)
+    return folder
+
+
+def sweep(project, *arguments):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, "-m", "mrt_pipeline.sweep", "--multirun", *TINY, *arguments],
+        cwd=project,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+@pytest.fixture(scope="module")
+def first(project):
+    result = sweep(project, "algorithm=grpo,star", "seed=1", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+def parent_of(project, output):
+    client = mlflow.MlflowClient(f"sqlite:///{project}/mlflow.db")
+    return client, output.split("parent run ")[1].split()[0]
+
+
+def jobs_of(client, parent, folder):
+    return json.loads(Path(client.download_artifacts(parent, "sweep.json", str(folder))).read_text())
+
+
+def test_jobs_are_runs_under_one_parent_and_share_the_base_policy(project, first, tmp_path):
+    client, parent = parent_of(project, first)
+    jobs = jobs_of(client, parent, tmp_path)
+    assert [job["status"] for job in jobs] == ["finished", "finished"]
+    runs = [client.get_run(job["run_id"]) for job in jobs]
+    assert [run.data.tags["algorithm"] for run in runs] == ["grpo", "star"]
+    assert [run.data.tags["pipeline"] for run in runs] == ["mrt_rl", "mrt_star"]
+    assert [run.data.params["training.learner.minibatches"] for run in runs] == ["2", "32"]  # star's own default
+    assert all(run.data.tags["mlflow.parentRunId"] == parent for run in runs)
+    assert all(run.info.status == "FINISHED" for run in (*runs, client.get_run(parent)))
+    assert len(list((project / "data/06_models/warm_start").glob("*/warm_start.json"))) == 1
+    assert not list((project / "data/sweep").glob("*/*/data"))  # their tables are artifacts of the runs
+    assert not list((project / "data").glob("08_reporting/*"))
+    assert "# grpo, seed 1" in next((project / "data/sweep").glob("*/0/job.log")).read_text()
+
+
+def test_finished_jobs_are_reused_and_failed_ones_listed(project, first, tmp_path):
+    result = sweep(project, "algorithm=grpo", "seed=1", "training.learner.learning_rate=3.0e-4,1e+30")
+    assert result.returncode == 1
+    assert "finished: 0, reused: 1, failed: 1" in result.stdout
+    assert "Traceback" not in result.stdout + result.stderr
+    assert "lower the learning_rate" in result.stdout
+    alone = ",".join([*TINY, "algorithm=grpo", "seed=1", "training.learner.learning_rate=1e+30"])
+    assert f'kedro run --pipeline=mrt_rl --params "{alone}"' in result.stdout
+    client, parent = parent_of(project, result.stdout)
+    reused, failed = jobs_of(client, parent, tmp_path)
+    first_client, first_parent = parent_of(project, first)
+    assert reused["run_id"] == jobs_of(first_client, first_parent, tmp_path)[0]["run_id"]
+    assert failed["run_id"] is None
+
+
+def test_a_bad_job_is_refused_before_any_starts(project, first):
+    result = sweep(project, "algorithm=grpo,nothing", "seed=5")
+    assert result.returncode == 1
+    assert "nothing" in result.stderr and "mrt_online" in result.stderr
+    assert "started" not in result.stdout and "Traceback" not in result.stderr
+
+
+def test_what_a_job_runs():
+    assert job_request(["algorithm=grpo", "seed=2"]) == ("mrt_rl", {"algorithm": "grpo", "seed": "2"})
+    assert job_request(["algorithm=star"]) == ("mrt_star", {"algorithm": "star", "training": "star"})
+    assert job_request([]) == ("mrt_rl", {})
+    assert command(["algorithm=star", "seed=2"]) == 'kedro run --pipeline=mrt_star --params "algorithm=star,seed=2"'
