@@ -5,6 +5,7 @@ import pytest
 from mrt_pipeline.config import Parameters
 from mrt_pipeline.config_loader import HydraConfigLoader, compose_parameters, flatten
 from mrt_pipeline.errors import InputError
+from mrt_pipeline.settings import CONFIG_LOADER_ARGS
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "conf" / "base" / "parameters"
@@ -67,11 +68,15 @@ def test_what_does_not_fit_is_refused_naming_the_key_and_the_allowed_ones(overri
 
 
 def test_the_loader_composes_parameters_and_leaves_the_rest_to_kedro():
-    loader = HydraConfigLoader(
-        conf_source=str(ROOT / "conf"), base_env="base", default_run_env="local", runtime_params={"seed": "7"}
-    )
+    loader = HydraConfigLoader(conf_source=str(ROOT / "conf"), runtime_params={"seed": "7"}, **CONFIG_LOADER_ARGS)
     assert loader["parameters"]["seed"] == 7
-    assert "problems" in loader["catalog"]
+    assert loader["catalog"]["problems"]["dataset"]["filepath"] == "data/01_raw/problems.parquet"
+
+
+def test_tables_can_be_kept_elsewhere(monkeypatch):
+    monkeypatch.setenv("MRT_PIPELINE_DATA", "data/sweep/3/data")
+    loader = HydraConfigLoader(conf_source=str(ROOT / "conf"), **CONFIG_LOADER_ARGS)
+    assert loader["catalog"]["problems"]["dataset"]["filepath"] == "data/sweep/3/data/01_raw/problems.parquet"
 
 
 def test_a_users_own_group_file_is_found(tmp_path):

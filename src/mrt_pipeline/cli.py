@@ -54,6 +54,9 @@ def _run(**arguments):
     names = [arguments["pipeline"], *(arguments["pipelines"] or [])]
     defaults = next((PIPELINE_DEFAULTS[name] for name in names if name in PIPELINE_DEFAULTS), {})
     arguments["params"] = {**defaults, **(arguments["params"] or {})}
+    if "compare" in names and "runs" in arguments["params"]:  # the short form of its one required parameter
+        given = arguments["params"].pop("runs")
+        arguments["params"]["compare.runs"] = given if given.startswith("[") else f"'{given}'"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", KedroDeprecationWarning)  # --pipeline is what users type; it is to stay
         try:

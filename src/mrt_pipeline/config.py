@@ -228,6 +228,17 @@ class EvaluationParams(_Group):
     seed: int = Field(description="of the traces; the same for all policies, which makes comparisons paired")
 
 
+class CompareParams(_Group):
+    """Comparing finished runs; see evaluation/compare.py. Nothing else depends on it."""
+
+    runs: str | list[str] = Field(description="a sweep's parent run, an experiment, run ids, or a list of these")
+    baseline: str = Field(description="the arm that gains are measured against: its name, or how it begins")
+    allow_different: bool = Field(description="compare runs of other problems, budgets or numbers of tokens as well")
+    n_resamples: PositiveInt = Field(description="bootstrap resamples over seeds and problems")
+    confidence: Annotated[float, Field(gt=0, lt=1)] = Field(description="level of the intervals")
+    seed: int = Field(description="of the resampling")
+
+
 class Parameters(_Group):
     """The whole tree."""
 
@@ -241,6 +252,7 @@ class Parameters(_Group):
     rollout: RolloutParams
     training: TrainingParams
     evaluation: EvaluationParams
+    compare: CompareParams
 
     @model_validator(mode="after")
     def _fits_task(self) -> "Parameters":

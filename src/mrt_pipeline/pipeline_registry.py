@@ -2,11 +2,11 @@
 
 from kedro.pipeline import Pipeline
 
-from mrt_pipeline.pipelines import evaluate, ingest, mrt_rl, progress, rollout, warm_start
+from mrt_pipeline.pipelines import compare, evaluate, ingest, mrt_rl, progress, rollout, warm_start
 
 
 def register_pipelines() -> dict[str, Pipeline]:
-    """Every stage alone; `mrt_rl` and `mrt_star`: all stages in order, for the algorithms of their kind."""
+    """Every stage alone; `mrt_rl` and `mrt_star`: all stages in order, for the algorithms of their kind; `compare`."""
     stages = {
         "ingest": ingest.create_pipeline(),
         "warm_start": warm_start.create_pipeline(),
@@ -16,4 +16,4 @@ def register_pipelines() -> dict[str, Pipeline]:
         "evaluate": evaluate.create_pipeline(),
     }
     whole = sum(stages.values(), Pipeline([]))
-    return {**stages, "mrt_rl": whole, "mrt_star": whole, "__default__": whole}
+    return {**stages, "compare": compare.create_pipeline(), "mrt_rl": whole, "mrt_star": whole, "__default__": whole}

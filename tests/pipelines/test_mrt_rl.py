@@ -10,6 +10,9 @@ import mlflow
 import pandas as pd
 import pytest
 
+from mrt_pipeline.config import CompareParams
+from mrt_pipeline.errors import InputError
+from mrt_pipeline.pipelines.compare.nodes import compare_arms, read_arms
 from mrt_pipeline.rollouts.tables import ACCURACY, ANYTIME, EPISODES, PROBLEMS, REGRET, ROLLOUTS
 
 ROOT = Path(__file__).parents[2]
@@ -202,6 +205,46 @@ def test_the_warm_start_is_kept_under_a_key_of_its_configuration(project):
     other = kedro(folder, "run", "--pipelines=ingest,warm_start", "--params", "preset=smoke,policy.warm_start.seed=1")
     assert other.returncode == 0, other.stdout + other.stderr
     assert len(list((folder / "data/06_models/warm_start").glob("*/warm_start.json"))) == 2
+
+
+def test_finished_runs_are_compared(project):
+    folder, results = project
+    names = ",".join(run_.info.run_id for run_ in runs(folder)[1][:3])
+    result = kedro(folder, "run", "--pipeline=compare", "--params", f"runs=[{names}]")
+    assert result.returncode == 0, result.stdout + result.stderr
+    report = folder / "data/08_reporting/compare"
+    comparison = pd.read_parquet(report / "comparison.parquet").set_index(["arm", "quantity", "budget", "forced"])
+    for algorithm, run_name in (("mrt_online", "first"), ("grpo", "grpo")):
+        table = results[run_name][1]["08_reporting/regret"]
+        for row in table.itertuples(index=False):  # the same numbers as the run's own report gave
+            arm = algorithm if row.policy == "trained" else "base"
+            found = comparison.loc[(arm, "regret", row.budget, row.forced), "mean"]
+            assert found == pytest.approx(row.regret)
+    differences = pd.read_parquet(report / "comparison_differences.parquet")
+    assert set(differences["against"]) == {"base", "grpo"}
+    assert "## Tokens" in (report / "comparison.md").read_text() and "## Tokens" in result.stdout
+    assert {path.name for path in report.glob("*.html")} == {"anytime.html", "regret.html", "learning.html"}
+    (compared,) = [run_ for run_ in runs(folder)[1] if run_.data.tags["pipeline"] == "compare"]
+    assert compared.info.status == "FINISHED"
+
+
+def test_what_cannot_be_compared_is_refused_in_words(project):
+    folder, _ = project
+    first, _, grpo = (run_.info.run_id for run_ in runs(folder)[1][:3])
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
+    how = {"allow_different": False, "n_resamples": 20, "confidence": 0.9, "seed": 0}
+    try:
+        with pytest.raises(InputError, match="say what to compare"):
+            read_arms(CompareParams(runs=[], baseline="grpo", **how))
+        with pytest.raises(InputError, match="no experiment and no run 'nowhere'"):
+            read_arms(CompareParams(runs="nowhere", baseline="grpo", **how))
+        arms = read_arms(CompareParams(runs=[first, grpo], baseline="grpo", **how))
+        assert [arm.name for arm in arms] == ["base", "mrt_online", "grpo"]
+        with pytest.raises(InputError, match="fits none of the arms 'mrt_online', 'grpo'"):
+            compare_arms(arms, CompareParams(runs=[], baseline="star", **how))
+    finally:
+        mlflow.set_tracking_uri(before)
 
 
 def test_nothing_is_reported_to_anybody(project):

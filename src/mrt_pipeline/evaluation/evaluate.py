@@ -29,7 +29,7 @@ def regret_by_budget(
     rows = []
     for (policy,), table in episodes.groupby(["policy"], sort=False):
         for forced in (False, True):
-            curves = _curves(table if forced else table[~table["forced"]])
+            curves = trace_curves(table if forced else table[~table["forced"]])
             for budget in budgets:
                 means = problem_means(
                     [normalized_regret(x, y, budget) for _, x, y in curves], [problem for problem, _, _ in curves]
@@ -83,7 +83,7 @@ def accuracy_by_budget(
     return pd.DataFrame(rows)
 
 
-def _curves(episodes: pd.DataFrame) -> list[tuple[str, np.ndarray, np.ndarray]]:
+def trace_curves(episodes: pd.DataFrame) -> list[tuple[str, np.ndarray, np.ndarray]]:
     """(problem, n_tokens, success) of each trace; rows of a trace stand in the order of their episodes."""
     return [
         (str(problem), trace["n_tokens"].to_numpy(), trace["success"].to_numpy())

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 CODE_VERSION = 1
 
 
-def configuration_key(**parts: BaseModel | int | str) -> str:
+def configuration_key(**parts: BaseModel | dict | int | str) -> str:
     """Twelve hexadecimal digits that change with any value of any part."""
     plain = {name: part.model_dump() if isinstance(part, BaseModel) else part for name, part in parts.items()}
     text = json.dumps({"code_version": CODE_VERSION, **plain}, sort_keys=True)

@@ -15,9 +15,8 @@ from mrt_pipeline.config import LIKELIHOOD_ALGORITHMS, Parameters
 from mrt_pipeline.config_loader import flatten
 from mrt_pipeline.errors import InputError
 from mrt_pipeline.learner.checkpoint import remove_checkpoint
-from mrt_pipeline.pipelines.keys import configuration_key
 from mrt_pipeline.tracking.freshness import check_inputs, note_saved
-from mrt_pipeline.tracking.runs import CONFIGURATION_TAG
+from mrt_pipeline.tracking.runs import CONFIGURATION_TAG, training_key
 
 PARENT_VARIABLE = "MRT_PIPELINE_PARENT_RUN"  # set by a sweep: the MLflow run that its jobs belong under
 _NAMED = ("task", "policy", "engine", "prover", "algorithm")
@@ -60,14 +59,17 @@ class TrackingHook(MlflowHook):
                 **names,
                 **git_state(self._project_path),
                 "pipeline": "+".join(run_params["pipeline_names"] or ["mrt_rl"]),
-                CONFIGURATION_TAG: configuration_key(parameters=self._typed),
+                CONFIGURATION_TAG: training_key(self._typed),
                 "kedro_command": f'{command} --params "{overrides}"' if overrides else command,
             }
         )
         if os.environ.get(PARENT_VARIABLE):
             mlflow.set_tag("mlflow.parentRunId", os.environ[PARENT_VARIABLE])
         others = [f"{name}={value}" for name, value in given.items() if name not in ("algorithm", "seed")]
-        mlflow.set_tag("mlflow.runName", " ".join([names["algorithm"], f"seed={self._parameters['seed']}", *others]))
+        what = [names["algorithm"], f"seed={self._parameters['seed']}"]
+        if run_params["pipeline_names"] == ["compare"]:
+            what = ["compare"]
+        mlflow.set_tag("mlflow.runName", " ".join([*what, *others]))
 
     @hook_impl
     def after_dataset_saved(self, dataset_name: str, data: Any, node: Any) -> None:
@@ -84,6 +86,9 @@ class TrackingHook(MlflowHook):
         super().after_pipeline_run(run_params, pipeline, catalog)
         if "trained_policy" in pipeline.all_outputs():  # only now is nothing lost if the checkpoint goes
             remove_checkpoint(catalog.load("trained_policy")["key"])
+        if "comparison_report" in pipeline.all_outputs():
+            print("\n" + catalog.load("comparison_report"))
+            print("Look next: the figures in data/08_reporting/compare/, which are artifacts of this run as well.")
         if "report" in pipeline.all_outputs():
             print("\n" + catalog.load("report"))
             print(

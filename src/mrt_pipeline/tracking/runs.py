@@ -37,9 +37,14 @@ def log_policy(folder: Path) -> None:
         mlflow.log_artifacts(str(folder), "policy")
 
 
+def training_key(parameters: Parameters) -> str:
+    """The key of all parameters that a training run depends on."""
+    return configuration_key(parameters=Parameters.model_dump(parameters, exclude={"compare"}))
+
+
 def find_finished_run(pipeline: str, parameters: Parameters) -> str | None:
     """The newest finished run of a pipeline with exactly these parameters in the current experiment; None without."""
-    wanted = f"tags.{CONFIGURATION_TAG} = '{configuration_key(parameters=parameters)}' and tags.pipeline = '{pipeline}'"
+    wanted = f"tags.{CONFIGURATION_TAG} = '{training_key(parameters)}' and tags.pipeline = '{pipeline}'"
     runs = mlflow.search_runs(
         filter_string=f"{wanted} and attributes.status = 'FINISHED'",
         order_by=["attributes.start_time DESC"],

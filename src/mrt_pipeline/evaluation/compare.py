@@ -1,0 +1,208 @@
+"""Arms against each other: means over seeds and problems, paired differences, gain ratios, token efficiency.
+
+An arm is one configuration under several seeds. All arms are measured on the same problems. Intervals are percentile
+intervals of a nested bootstrap: problems are drawn with replacement, the same for all arms, and so are seeds. Arms with
+the same seed numbers share the draw of seeds, which pairs them; other arms draw theirs independently. The base policy
+has no seeds.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from mrt_pipeline.evaluation.evaluate import trace_curves
+from mrt_pipeline.evaluation.intervals import problem_means
+from mrt_pipeline.mrt.regret import normalized_regret
+
+BASE = "base"
+_SMOOTHED = 3  # validations in a running mean
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One configuration under several seeds.
+
+    name: unique among the arms. seeds: (s,) as configured, distinct.
+    values: for each (quantity, budget, forced) a float array (s, n_problems); quantity is "regret" or "accuracy".
+    thinking_tokens: for each (budget, forced) the mean number of thinking tokens spent.
+    histories: for each seed its `training_history` table; none for the base policy.
+    """
+
+    name: str
+    seeds: tuple[int, ...]
+    values: Mapping[tuple[str, int, bool], np.ndarray]
+    thinking_tokens: Mapping[tuple[int, bool], float]
+    histories: tuple[pd.DataFrame, ...] = ()
+
+
+def measure(
+    episodes: pd.DataFrame, anytime: pd.DataFrame, budgets: Sequence[int]
+) -> dict[tuple[str, int, bool], pd.Series]:
+    """Regret and accuracy of one policy on every problem, by (quantity, budget, forced); indexed by problem, sorted."""
+    found: dict[tuple[str, int, bool], pd.Series] = {}
+    for forced in (False, True):
+        curves = trace_curves(episodes if forced else episodes[~episodes["forced"]])
+        problems = [problem for problem, _, _ in curves]
+        for budget in budgets:
+            regrets = [normalized_regret(x, y, budget) for _, x, y in curves]
+            found["regret", budget, forced] = problem_means(regrets, problems)
+            points = anytime[(anytime["n_tokens"] == budget) & (anytime["forced"] == forced)]
+            if len(points):
+                found["accuracy", budget, forced] = problem_means(points["success"], points["problem_id"])
+    return found
+
+
+class Bootstrap:
+    """Draws of mean values over seeds and problems, paired across arms; see the module's docstring.
+
+    arms: the first one may be the base. n_resamples draws at level `confidence`.
+    """
+
+    def __init__(self, arms: Sequence[Arm], n_resamples: int, confidence: float, seed: int):
+        self.confidence = confidence
+        rng = np.random.default_rng(seed)
+        n_problems = next(iter(arms[0].values.values())).shape[1]
+        self._problems = _draw(rng, n_resamples, n_problems)
+        by_seeds = {seeds: _draw(rng, n_resamples, len(seeds)) for seeds in dict.fromkeys(arm.seeds for arm in arms)}
+        self._seeds = {arm.name: by_seeds[arm.seeds] for arm in arms}
+
+    def draws(self, arm: Arm, key: tuple[str, int, bool]) -> np.ndarray:
+        """Resampled means, (n_resamples,)."""
+        return np.einsum("bs,sp,bp->b", self._seeds[arm.name], arm.values[key], self._problems, optimize=True)
+
+    def interval(self, draws: np.ndarray) -> tuple[float, float]:
+        """Percentile interval of draws."""
+        tail = (1 - self.confidence) / 2
+        low, high = np.quantile(draws, [tail, 1 - tail])
+        return float(low), float(high)
+
+
+def _draw(rng: np.random.Generator, n_resamples: int, n: int) -> np.ndarray:
+    return rng.multinomial(n, np.full(n, 1 / n), size=n_resamples) / n
+
+
+def comparison_table(arms: Sequence[Arm], bootstrap: Bootstrap) -> pd.DataFrame:
+    """Mean and interval of every arm, quantity, budget and way of stopping."""
+    rows = []
+    for arm in arms:
+        for key, values in arm.values.items():
+            low, high = bootstrap.interval(bootstrap.draws(arm, key))
+            quantity, budget, forced = key
+            rows.append(
+                {
+                    "arm": arm.name,
+                    "quantity": quantity,
+                    "budget": budget,
+                    "forced": forced,
+                    "mean": float(values.mean()),
+                    "ci_low": low,
+                    "ci_high": high,
+                    "thinking_tokens": arm.thinking_tokens[budget, forced],
+                    "n_seeds": len(arm.seeds),
+                    "n_problems": values.shape[1],
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def difference_table(arms: Sequence[Arm], against: Sequence[Arm], bootstrap: Bootstrap) -> pd.DataFrame:
+    """Arm minus each of `against`, paired by problem and, where the seeds are the same, by seed."""
+    rows = []
+    for other in against:
+        for arm in arms:
+            for key in arm.values.keys() & other.values.keys() if arm.name != other.name else ():
+                low, high = bootstrap.interval(bootstrap.draws(arm, key) - bootstrap.draws(other, key))
+                rows.append(
+                    {
+                        "arm": arm.name,
+                        "against": other.name,
+                        "quantity": key[0],
+                        "budget": key[1],
+                        "forced": key[2],
+                        "difference": float(arm.values[key].mean() - other.values[key].mean()),
+                        "ci_low": low,
+                        "ci_high": high,
+                        "excludes_zero": low > 0 or high < 0,
+                    }
+                )
+    table = pd.DataFrame(rows)
+    return table.sort_values(["against", "arm", "quantity", "forced", "budget"], ignore_index=True)
+
+
+def gain_table(
+    arms: Sequence[Arm], base: Arm, baseline: Arm, keys: Sequence[tuple[str, int, bool]], bootstrap: Bootstrap
+) -> pd.DataFrame:
+    """Gain over the base in units of the baseline's: (arm - base) / (baseline - base), for each of `keys`.
+
+    Where the baseline's own gain is not distinguishable from 0 the ratio is undefined: NaN.
+    """
+    rows = []
+    for arm in arms:
+        for key in keys if arm.name not in (base.name, baseline.name) else ():
+            start = bootstrap.draws(base, key)
+            theirs = bootstrap.draws(baseline, key) - start
+            low, high = bootstrap.interval(theirs)
+            ratio = ci_low = ci_high = np.nan
+            if low > 0 or high < 0:
+                mean = base.values[key].mean()
+                ratio = float((arm.values[key].mean() - mean) / (baseline.values[key].mean() - mean))
+                ci_low, ci_high = bootstrap.interval((bootstrap.draws(arm, key) - start) / theirs)
+            rows.append(
+                {
+                    "arm": arm.name,
+                    "baseline": baseline.name,
+                    "quantity": key[0],
+                    "budget": key[1],
+                    "forced": key[2],
+                    "ratio": ratio,
+                    "ci_low": ci_low,
+                    "ci_high": ci_high,
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def learning_curve(histories: Sequence[pd.DataFrame]) -> tuple[np.ndarray, np.ndarray]:
+    """Sampled tokens and validation accuracy, (n,) and (n_seeds, n): a running mean of three validations.
+
+    All seeds are interpolated linearly at the tokens of the first.
+    """
+    curves = []
+    for history in histories:
+        seen = history[history["validation/accuracy"].notna()]
+        tokens = seen["train/sampled_tokens"].fillna(0).to_numpy()
+        curves.append((tokens, seen["validation/accuracy"].rolling(_SMOOTHED, min_periods=1).mean().to_numpy()))
+    grid = curves[0][0]
+    return grid, np.stack([np.interp(grid, tokens, accuracy) for tokens, accuracy in curves])
+
+
+def efficiency_table(arms: Sequence[Arm], baseline: Arm) -> pd.DataFrame:
+    """Sampled tokens until the mean learning curve reaches the final level of the baseline's, and the prover's tokens.
+
+    `ratio` is the baseline's tokens over the arm's; empty (NaN) where the level is never reached.
+    """
+    level = float(learning_curve(baseline.histories)[1].mean(axis=0)[-1])
+    needed = {arm.name: _first_reached(arm, level) for arm in arms if arm.histories}
+    return pd.DataFrame(
+        [
+            {
+                "arm": arm.name,
+                "baseline": baseline.name,
+                "level": level,
+                "tokens_to_level": needed[arm.name],
+                "ratio": needed[baseline.name] / needed[arm.name],
+                "sampled_tokens": float(np.mean([h["train/sampled_tokens"].max() for h in arm.histories])),
+                "prover_tokens": float(np.mean([h["train/prover_tokens"].max() for h in arm.histories])),
+            }
+            for arm in arms
+            if arm.histories
+        ]
+    )
+
+
+def _first_reached(arm: Arm, level: float) -> float:
+    tokens, accuracy = learning_curve(arm.histories)
+    reached = np.flatnonzero(accuracy.mean(axis=0) >= level)
+    return float(tokens[reached[0]]) if len(reached) and tokens[reached[0]] > 0 else np.nan

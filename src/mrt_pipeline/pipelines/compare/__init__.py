@@ -1,0 +1,5 @@
+"""Pipeline `compare`: finished runs against each other."""
+
+from mrt_pipeline.pipelines.compare.pipeline import create_pipeline
+
+__all__ = ["create_pipeline"]

@@ -1,0 +1,134 @@
+"""A comparison as Markdown and figures."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from mrt_pipeline.evaluation.compare import Arm, learning_curve
+
+_STOPS = ((False, "natural stop"), (True, "forced on"))
+
+
+def comparison_report(
+    comparison: pd.DataFrame, differences: pd.DataFrame, gains: pd.DataFrame, efficiency: pd.DataFrame
+) -> str:
+    """Every arm at every budget, then differences, gain ratios and tokens."""
+    first = comparison.iloc[0]
+    seeds = comparison.groupby("arm", sort=False)["n_seeds"].first()
+    lines = [
+        f"# Comparison on {first['n_problems']} held-out problems",
+        "",
+        "Mean and bootstrap interval over seeds and problems. Seeds: "
+        + ", ".join(f"{arm} {n}" for arm, n in seeds.items() if arm != "base")
+        + ".",
+    ]
+    for quantity in ("accuracy", "regret"):
+        for forced, stop in _STOPS:
+            part = comparison[(comparison["quantity"] == quantity) & (comparison["forced"] == forced)]
+            cells = part.apply(lambda row: _interval(row["mean"], row), axis=1)
+            lines += ["", f"## {quantity.capitalize()}, {stop}", "", *_pivot(part.assign(cell=cells), "arm")]
+    natural = comparison[(comparison["quantity"] == "accuracy") & ~comparison["forced"]]
+    cells = natural["thinking_tokens"].map("{:.0f}".format)
+    lines += ["", "## Thinking tokens, natural stop", "", *_pivot(natural.assign(cell=cells), "arm")]
+    for other, rows in differences.groupby("against", sort=False):
+        for quantity in ("accuracy", "regret"):
+            for forced, stop in _STOPS:
+                part = rows[(rows["quantity"] == quantity) & (rows["forced"] == forced)]
+                cells = part.apply(
+                    lambda row: _interval(row["difference"], row) + (" *" if row["excludes_zero"] else ""), axis=1
+                )
+                title = f"## {quantity.capitalize()} minus that of {other}, {stop} (* the interval excludes 0)"
+                lines += ["", title, "", *_pivot(part.assign(cell=cells), "arm")]
+    if len(gains):
+        what = gains.apply(
+            lambda row: f"{row['quantity']} at {row['budget']}, {'forced' if row['forced'] else 'natural'}", axis=1
+        )
+        cells = gains.apply(
+            lambda row: "undefined" if np.isnan(row["ratio"]) else _interval(row["ratio"], row, 2), axis=1
+        )
+        title = f"## Gain over the base, in gains of {gains.iloc[0]['baseline']}"
+        lines += ["", title, "", *_pivot(gains.assign(cell=cells, measure=what, budget=gains["arm"]), "measure")]
+    lines += ["", "## Tokens", ""]
+    lines.append(
+        f"Sampled tokens until validation accuracy (running mean of three) reaches {efficiency.iloc[0]['level']:.3f}, "
+        f"the final level of {efficiency.iloc[0]['baseline']}; the ratio is that arm's tokens over these."
+    )
+    lines += ["", "| arm | tokens to level | ratio | sampled | prover's |", "| --- | ---: | ---: | ---: | ---: |"]
+    for row in efficiency.itertuples(index=False):
+        reached = "never" if np.isnan(row.tokens_to_level) else f"{row.tokens_to_level:.0f}"
+        ratio = "" if np.isnan(row.ratio) else f"{row.ratio:.2f}"
+        lines.append(f"| {row.arm} | {reached} | {ratio} | {row.sampled_tokens:.0f} | {row.prover_tokens:.0f} |")
+    return "\n".join(lines) + "\n"
+
+
+def _pivot(table: pd.DataFrame, rows: str) -> list[str]:
+    columns = list(dict.fromkeys(table["budget"]))
+    lines = [f"| {rows} | {' | '.join(map(str, columns))} |", f"| --- |{' --- |' * len(columns)}"]
+    for name, part in table.groupby(rows, sort=False):
+        cells = part.set_index("budget")["cell"]
+        lines.append(f"| {name} | {' | '.join(cells.get(column, '') for column in columns)} |")
+    return lines
+
+
+def _interval(value: float, row: pd.Series, digits: int = 3) -> str:
+    return f"{value:.{digits}f} [{row['ci_low']:.{digits}f}, {row['ci_high']:.{digits}f}]"
+
+
+def comparison_figure(comparison: pd.DataFrame, quantity: str) -> go.Figure:
+    """`quantity` by budget for every arm, with intervals: stopping where the model stops, and forced on (dashed)."""
+    figure = go.Figure()
+    arms = list(dict.fromkeys(comparison["arm"]))
+    for (arm, forced), curve in comparison[comparison["quantity"] == quantity].groupby(["arm", "forced"], sort=False):
+        curve = curve.sort_values("budget")
+        figure.add_trace(
+            go.Scatter(
+                x=curve["budget"],
+                y=curve["mean"],
+                name=f"{arm}, {'forced on' if forced else 'natural stop'}",
+                mode="lines+markers",
+                line={"color": _colour(arms.index(arm)), "dash": "dash" if forced else "solid"},
+                error_y={
+                    "type": "data",
+                    "symmetric": False,
+                    "array": curve["ci_high"] - curve["mean"],
+                    "arrayminus": curve["mean"] - curve["ci_low"],
+                },
+            )
+        )
+    figure.update_layout(
+        title=f"{quantity.capitalize()} by budget",
+        xaxis_title="thinking tokens (budget)",
+        yaxis_title=quantity,
+        template="plotly_white",
+    )
+    return figure
+
+
+def learning_figure(arms: Sequence[Arm]) -> go.Figure:
+    """Validation accuracy against sampled tokens: the mean over seeds, and a thin line a seed."""
+    figure = go.Figure()
+    for i, arm in enumerate(arms):
+        if not arm.histories:
+            continue
+        tokens, accuracy = learning_curve(arm.histories)
+        line = {"color": _colour(i)}
+        figure.add_trace(go.Scatter(x=tokens, y=accuracy.mean(axis=0), name=arm.name, mode="lines", line=line))
+        for curve in accuracy if len(accuracy) > 1 else ():
+            thin = go.Scatter(
+                x=tokens, y=curve, mode="lines", line={**line, "width": 0.5}, showlegend=False, hoverinfo="skip"
+            )
+            figure.add_trace(thin)
+    figure.update_layout(
+        title="Learning curves",
+        xaxis_title="sampled tokens",
+        yaxis_title="validation accuracy (running mean of three)",
+        template="plotly_white",
+    )
+    return figure
+
+
+def _colour(i: int) -> str:
+    palette = ["#7f7f7f", "#1f77b4", "#d62728", "#2ca02c", "#ff7f0e", "#9467bd", "#8c564b", "#e377c2", "#bcbd22"]
+    return palette[i % len(palette)]
