@@ -144,7 +144,7 @@ def _run(overrides: list[str], folder: Path) -> dict[str, Any]:
 def _printing_to(path: Path) -> Iterator[None]:
     """What is printed and logged goes into a file."""
     handlers = [handler for handler in logging.root.handlers if isinstance(handler, logging.StreamHandler)]
-    with path.open("w") as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
+    with path.open("w", buffering=1) as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
         before = [handler.setStream(file) for handler in handlers]
         try:
             yield
