@@ -219,7 +219,11 @@ class EvaluationParams(_Group):
     """Budget extrapolation; see evaluation/evaluate.py."""
 
     n_problems: PositiveInt = Field(description="held-out problems used")
-    n_rollouts: PositiveInt = Field(description="traces of each problem")
+    n_rollouts: PositiveInt = Field(description="budget-forced traces of each problem")
+    n_samples: PositiveInt = Field(
+        description="traces of each problem that stop where the model stops, within the training budget: for maj@k"
+    )
+    n_sample_problems: PositiveInt = Field(description="most held-out problems used for these; the first of n_problems")
     budget_multiples: list[Annotated[float, Field(gt=0)]] = Field(
         min_length=1, description="budgets, in multiples of the training budget"
     )

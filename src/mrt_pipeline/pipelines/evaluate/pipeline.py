@@ -5,19 +5,16 @@ from kedro.pipeline import Node, Pipeline
 from mrt_pipeline.pipelines.evaluate.nodes import measure_budgets, report
 from mrt_pipeline.pipelines.progress.nodes import label_progress
 from mrt_pipeline.pipelines.progress.pipeline import LABELLING
-from mrt_pipeline.pipelines.rollout.nodes import sample_test_rollouts
+from mrt_pipeline.pipelines.rollout.nodes import sample_test_rollouts, sample_test_votes
 
 
 def create_pipeline(**kwargs) -> Pipeline:
     """trained_policy and the base's labelled traces -> regret, accuracy, report and figures."""
+    sampling = ["problems", "trained_policy", "params:task", "params:engine", "params:rollout", "params:evaluation"]
     return Pipeline(
         [
-            Node(
-                sample_test_rollouts,
-                ["problems", "trained_policy", "params:task", "params:engine", "params:rollout", "params:evaluation"],
-                "trained_rollouts",
-                name="sample_trained_on_test",
-            ),
+            Node(sample_test_rollouts, sampling, "trained_rollouts", name="sample_trained_on_test"),
+            Node(sample_test_votes, sampling, "trained_samples", name="sample_trained_votes"),
             Node(
                 label_progress,
                 ["trained_rollouts", "problems", "trained_policy", *LABELLING],
@@ -41,7 +38,15 @@ def create_pipeline(**kwargs) -> Pipeline:
             ),
             Node(
                 report,
-                ["regret", "accuracy", "params:algorithm", "params:rollout", "params:seed"],
+                [
+                    "regret",
+                    "accuracy",
+                    "base_samples",
+                    "trained_samples",
+                    "params:algorithm",
+                    "params:rollout",
+                    "params:seed",
+                ],
                 ["report", "anytime_figure", "regret_figure"],
                 name="report",
             ),

@@ -43,6 +43,20 @@ def sample_test_rollouts(
     return _sample_table(chosen, policy, task, engine, settings, evaluation.n_rollouts, evaluation.seed, longest)
 
 
+def sample_test_votes(
+    problems: pd.DataFrame,
+    policy: dict[str, str],
+    task: CountdownTask,
+    engine: TorchEngineParams,
+    rollout: RolloutParams,
+    evaluation: EvaluationParams,
+) -> pd.DataFrame:
+    """Traces on held-out problems that stop where the model stops, within the training budget: for pass@1 and maj@k."""
+    chosen = problems_from_table(problems, "test")[: min(evaluation.n_problems, evaluation.n_sample_problems)]
+    settings = make_rollout_settings(rollout)
+    return _sample_table(chosen, policy, task, engine, settings, evaluation.n_samples, evaluation.seed)
+
+
 def _sample_table(
     problems: list[Problem],
     policy: dict[str, str],

@@ -2,11 +2,11 @@
 
 from kedro.pipeline import Node, Pipeline
 
-from mrt_pipeline.pipelines.rollout.nodes import sample_test_rollouts, sample_training_rollouts
+from mrt_pipeline.pipelines.rollout.nodes import sample_test_rollouts, sample_test_votes, sample_training_rollouts
 
 
 def create_pipeline(**kwargs) -> Pipeline:
-    """problems, base_policy -> rollouts on training problems, base_rollouts on held-out ones."""
+    """problems, base_policy -> rollouts on training problems, base_rollouts and base_samples on held-out ones."""
     sampling = ["problems", "base_policy", "params:task", "params:engine", "params:rollout"]
     return Pipeline(
         [
@@ -22,6 +22,13 @@ def create_pipeline(**kwargs) -> Pipeline:
                 [*sampling, "params:evaluation"],
                 "base_rollouts",
                 name="sample_base_on_test",
+                tags="rollout",
+            ),
+            Node(
+                sample_test_votes,
+                [*sampling, "params:evaluation"],
+                "base_samples",
+                name="sample_base_votes",
                 tags="rollout",
             ),
         ]
