@@ -28,6 +28,10 @@ def make_run():
         for policy, j in (("base", 0.25), ("trained", success)):
             trace = {"policy": policy, "problem_id": list(problems), "rollout_id": 0}
             tables[f"{policy}_rollouts"] = pd.DataFrame({**trace, "natural_length": 8})
+            tokens = {f"{part}_token_ids": [[1, 2]] * len(problems) for part in ("thought", "close", "answer")}
+            tables[f"{policy}_samples"] = pd.DataFrame(
+                {**trace, "answer_text": "1", "grade": "correct", "reward": 1.0, **tokens}
+            )
             tables[f"{policy}_anytime"] = pd.DataFrame({**trace, "n_tokens": 10, "success": j, "forced": False})
             tables[f"{policy}_episodes"] = pd.DataFrame({**trace, "n_tokens": 0, "success": j, "forced": False})
         return SimpleNamespace(run_id=run_id, parameters=parameters, tables=tables)

@@ -20,9 +20,11 @@ TABLES = {
     "01_raw/problems": PROBLEMS,
     "02_intermediate/rollouts": ROLLOUTS,
     "02_intermediate/base_rollouts": ROLLOUTS,
+    "02_intermediate/base_samples": ROLLOUTS,
     "03_primary/episodes": EPISODES,
     "03_primary/base_anytime": ANYTIME,
     "07_model_output/trained_rollouts": ROLLOUTS,
+    "07_model_output/trained_samples": ROLLOUTS,
     "07_model_output/trained_episodes": EPISODES,
     "08_reporting/regret": REGRET,
     "08_reporting/accuracy": ACCURACY,
@@ -223,7 +225,17 @@ def test_finished_runs_are_compared(project):
     differences = pd.read_parquet(report / "comparison_differences.parquet")
     assert set(differences["against"]) == {"base", "grpo"}
     assert "## Tokens" in (report / "comparison.md").read_text() and "## Tokens" in result.stdout
-    assert {path.name for path in report.glob("*.html")} == {"anytime.html", "regret.html", "learning.html"}
+    assert {path.name for path in report.glob("*.html")} == {
+        "anytime.html",
+        "regret.html",
+        "learning.html",
+        "majority.html",
+    }
+    majority = pd.read_parquet(report / "comparison_majority.parquet")
+    samples = results["grpo"][1]["07_model_output/trained_samples"]
+    once = majority[(majority["arm"] == "grpo") & (majority["k"] == 1)]
+    assert once["accuracy"].item() == pytest.approx(samples["reward"].mean())
+    assert set(pd.read_parquet(report / "comparison_voting.parquet")["arm"]) == {"base", "mrt_online", "grpo"}
     (compared,) = [run_ for run_ in runs(folder)[1] if run_.data.tags["pipeline"] == "compare"]
     assert compared.info.status == "FINISHED"
 

@@ -10,6 +10,7 @@ import pandas as pd
 from mrt_pipeline.errors import InputError
 from mrt_pipeline.evaluation.compare import BASE, Arm, measure
 from mrt_pipeline.evaluation.evaluate import budgets_of
+from mrt_pipeline.evaluation.majority import majority_by_problem
 
 logger = logging.getLogger(__name__)
 _SHARED = ("task", "policy", "engine", "prover", "rollout", "evaluation")  # groups that must agree
@@ -80,11 +81,12 @@ def make_arms(runs: Sequence[TrainingRun]) -> list[Arm]:
 def _arm(
     name: str, runs: Mapping[int, TrainingRun], policy: str, budgets: Sequence[int], problems: Sequence[str]
 ) -> Arm:
-    measured, tokens = [], []
+    measured, tokens, votes = [], [], []
     for run in runs.values():
-        tables = {kind: run.tables[f"{policy}_{kind}"] for kind in ("rollouts", "episodes", "anytime")}
+        tables = {kind: run.tables[f"{policy}_{kind}"] for kind in ("rollouts", "episodes", "anytime", "samples")}
         tables = {kind: table[table["problem_id"].isin(problems)] for kind, table in tables.items()}
         measured.append(measure(tables["episodes"], tables["anytime"], budgets))
+        votes.append(majority_by_problem(tables["samples"]))
         natural = tables["rollouts"]["natural_length"]
         tokens.append({budget: float(np.minimum(natural, budget).mean()) for budget in budgets})
     keys = [key for key in measured[0] if all(key in other for other in measured)]
@@ -95,6 +97,7 @@ def _arm(
         thinking_tokens={(budget, True): float(budget) for budget in budgets}
         | {(budget, False): float(np.mean([spent[budget] for spent in tokens])) for budget in budgets},
         histories=() if policy == "base" else tuple(run.tables["training_history"] for run in runs.values()),
+        votes=tuple(votes),
     )
 
 

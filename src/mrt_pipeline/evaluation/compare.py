@@ -28,6 +28,7 @@ class Arm:
     values: for each (quantity, budget, forced) a float array (s, n_problems); quantity is "regret" or "accuracy".
     thinking_tokens: for each (budget, forced) the mean number of thinking tokens spent.
     histories: for each seed its `training_history` table; none for the base policy.
+    votes: for each seed its maj@k, see `majority_by_problem`.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Arm:
     values: Mapping[tuple[str, int, bool], np.ndarray]
     thinking_tokens: Mapping[tuple[int, bool], float]
     histories: tuple[pd.DataFrame, ...] = ()
+    votes: tuple[pd.DataFrame, ...] = ()
 
 
 def measure(

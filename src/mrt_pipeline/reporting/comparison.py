@@ -12,7 +12,11 @@ _STOPS = ((False, "natural stop"), (True, "forced on"))
 
 
 def comparison_report(
-    comparison: pd.DataFrame, differences: pd.DataFrame, gains: pd.DataFrame, efficiency: pd.DataFrame
+    comparison: pd.DataFrame,
+    differences: pd.DataFrame,
+    gains: pd.DataFrame,
+    efficiency: pd.DataFrame,
+    voting: pd.DataFrame,
 ) -> str:
     """Every arm at every budget, then differences, gain ratios and tokens."""
     first = comparison.iloc[0]
@@ -60,6 +64,17 @@ def comparison_report(
         reached = "never" if np.isnan(row.tokens_to_level) else f"{row.tokens_to_level:.0f}"
         ratio = "" if np.isnan(row.ratio) else f"{row.ratio:.2f}"
         lines.append(f"| {row.arm} | {reached} | {ratio} | {row.sampled_tokens:.0f} | {row.prover_tokens:.0f} |")
+    lines += [
+        "",
+        f"Tokens for a problem (thinking, answers) until maj@k equals that of {voting.iloc[0]['baseline']}, "
+        "by straight lines between ks; no intervals.",
+        "",
+        "| arm | as accurate as | tokens | ratio |",
+        "| --- | --- | ---: | ---: |",
+    ]
+    for row in voting.itertuples(index=False):
+        reached, ratio = ("never", "") if np.isnan(row.tokens) else (f"{row.tokens:.0f}", f"{row.ratio:.2f}")
+        lines.append(f"| {row.arm} | maj@{row.baseline_k} ({row.level:.3f}) | {reached} | {ratio} |")
     return "\n".join(lines) + "\n"
 
 
@@ -124,6 +139,29 @@ def learning_figure(arms: Sequence[Arm]) -> go.Figure:
         title="Learning curves",
         xaxis_title="sampled tokens",
         yaxis_title="validation accuracy (running mean of three)",
+        template="plotly_white",
+    )
+    return figure
+
+
+def majority_figure(majority: pd.DataFrame) -> go.Figure:
+    """maj@k against the tokens of the k samples, an arm a line."""
+    figure = go.Figure()
+    for i, (arm, rows) in enumerate(majority.groupby("arm", sort=False)):
+        figure.add_trace(
+            go.Scatter(
+                x=rows["tokens"],
+                y=rows["accuracy"],
+                text=[f"maj@{k}" for k in rows["k"]],
+                name=arm,
+                mode="lines+markers",
+                line={"color": _colour(i)},
+            )
+        )
+    figure.update_layout(
+        title="maj@k at the training budget",
+        xaxis_title="tokens for a problem (thinking and answers of k samples)",
+        yaxis_title="accuracy of the majority answer",
         template="plotly_white",
     )
     return figure

@@ -21,9 +21,11 @@ _TABLES = (
     "base_rollouts",
     "base_episodes",
     "base_anytime",
+    "base_samples",
     "trained_rollouts",
     "trained_episodes",
     "trained_anytime",
+    "trained_samples",
     "training_history",
 )
 

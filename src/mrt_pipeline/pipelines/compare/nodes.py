@@ -15,7 +15,13 @@ from mrt_pipeline.evaluation.compare import (
     efficiency_table,
     gain_table,
 )
-from mrt_pipeline.reporting.comparison import comparison_figure, comparison_report, learning_figure
+from mrt_pipeline.evaluation.voting import majority_table, voting_table
+from mrt_pipeline.reporting.comparison import (
+    comparison_figure,
+    comparison_report,
+    learning_figure,
+    majority_figure,
+)
 from mrt_pipeline.tracking.read_runs import read_runs
 
 
@@ -46,6 +52,12 @@ def compare_arms(
     )
 
 
+def compare_votes(arms: list[Arm], compare: CompareParams) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """maj@k of every arm, and the tokens it needs by voting for the baseline's accuracy."""
+    majority = majority_table(arms)
+    return majority, voting_table(majority, _baseline(arms, compare.baseline).name)
+
+
 def _baseline(arms: list[Arm], name: str) -> Arm:
     exact = [arm for arm in arms if arm.name == name]
     found = exact or [arm for arm in arms if arm.name.startswith(name) and arm.name != BASE]
@@ -62,11 +74,14 @@ def report_comparison(
     differences: pd.DataFrame,
     gains: pd.DataFrame,
     efficiency: pd.DataFrame,
-) -> tuple[str, go.Figure, go.Figure, go.Figure]:
-    """The report, anytime curves, regret by budget, and learning curves."""
+    majority: pd.DataFrame,
+    voting: pd.DataFrame,
+) -> tuple[str, go.Figure, go.Figure, go.Figure, go.Figure]:
+    """The report, anytime curves, regret by budget, learning curves, and maj@k against tokens."""
     return (
-        comparison_report(comparison, differences, gains, efficiency),
+        comparison_report(comparison, differences, gains, efficiency, voting),
         comparison_figure(comparison, "accuracy"),
         comparison_figure(comparison, "regret"),
         learning_figure(arms),
+        majority_figure(majority),
     )

@@ -2,9 +2,10 @@
 
 from kedro.pipeline import Node, Pipeline
 
-from mrt_pipeline.pipelines.compare.nodes import compare_arms, read_arms, report_comparison
+from mrt_pipeline.pipelines.compare.nodes import compare_arms, compare_votes, read_arms, report_comparison
 
 _TABLES = ["comparison", "comparison_differences", "comparison_gains", "comparison_efficiency"]
+_VOTES = ["comparison_majority", "comparison_voting"]
 
 
 def create_pipeline(**kwargs) -> Pipeline:
@@ -13,14 +14,16 @@ def create_pipeline(**kwargs) -> Pipeline:
         [
             Node(read_arms, "params:compare", "arms", name="read_arms"),
             Node(compare_arms, ["arms", "params:compare"], _TABLES, name="compare_arms"),
+            Node(compare_votes, ["arms", "params:compare"], _VOTES, name="compare_votes"),
             Node(
                 report_comparison,
-                ["arms", *_TABLES],
+                ["arms", *_TABLES, *_VOTES],
                 [
                     "comparison_report",
                     "comparison_anytime_figure",
                     "comparison_regret_figure",
                     "comparison_learning_figure",
+                    "comparison_majority_figure",
                 ],
                 name="report_comparison",
             ),
