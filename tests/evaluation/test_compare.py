@@ -115,6 +115,12 @@ def test_a_ratio_to_no_gain_is_undefined():
     assert np.isnan(row[["ratio", "ci_low", "ci_high"]].astype(float)).all()
 
 
+def test_a_ratio_to_a_loss_is_undefined():
+    base, grpo = arm("base", np.full((1, 20), 0.5)), arm("grpo", np.full((2, 20), 0.4))
+    arms = [base, grpo, arm("ours", np.ones((2, 20)))]
+    assert np.isnan(gain_table(arms, base, grpo, [KEY], Bootstrap(arms, 50, 0.95, 0)).iloc[0]["ratio"])
+
+
 def test_learning_curves_are_running_means_at_the_tokens_of_the_first_seed():
     first, second = history([0, 10, 20], [0.0, 0.3, 0.6]), history([0, 20, 40], [0.0, 0.3, 0.6])
     tokens, accuracy = learning_curve([first, second])

@@ -3,7 +3,7 @@
 An arm is one configuration under several seeds. All arms are measured on the same problems. Intervals are percentile
 intervals of a nested bootstrap: problems are drawn with replacement, the same for all arms, and so are seeds. Arms with
 the same seed numbers share the draw of seeds, which pairs them; other arms draw theirs independently. The base policy
-has no seeds.
+has no seeds. With few seeds these intervals are too narrow, as a bootstrap of few units always is.
 """
 
 from collections.abc import Mapping, Sequence
@@ -138,7 +138,7 @@ def gain_table(
 ) -> pd.DataFrame:
     """Gain over the base in units of the baseline's: (arm - base) / (baseline - base), for each of `keys`.
 
-    Where the baseline's own gain is not distinguishable from 0 the ratio is undefined: NaN.
+    Where the baseline is not distinguishably better than the base the ratio is undefined: NaN.
     """
     rows = []
     for arm in arms:
@@ -147,7 +147,8 @@ def gain_table(
             theirs = bootstrap.draws(baseline, key) - start
             low, high = bootstrap.interval(theirs)
             ratio = ci_low = ci_high = np.nan
-            if low > 0 or high < 0:
+            improved = low > 0 if key[0] == "accuracy" else high < 0
+            if improved:
                 mean = base.values[key].mean()
                 ratio = float((arm.values[key].mean() - mean) / (baseline.values[key].mean() - mean))
                 ci_low, ci_high = bootstrap.interval((bootstrap.draws(arm, key) - start) / theirs)
