@@ -10,6 +10,7 @@ from accelerate import Accelerator
 
 from mrt_pipeline.learner.batch import MicroBatch, TrainingSequence, collate, micro_batches
 from mrt_pipeline.learner.loss import policy_loss
+from mrt_pipeline.learner.muon import Muon
 
 
 @dataclass(frozen=True)
@@ -163,7 +164,7 @@ def _build_optimizers(model, settings: LearnerSettings) -> list[torch.optim.Opti
         )
     ]
     if muon:
-        optimizers.append(torch.optim.Muon(muon, lr=settings.muon_learning_rate, weight_decay=settings.weight_decay))
+        optimizers.append(Muon(muon, lr=settings.muon_learning_rate, weight_decay=settings.weight_decay))
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["peak_lr"] = group["lr"]
