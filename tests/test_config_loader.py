@@ -55,6 +55,10 @@ def test_an_override_wins_over_the_preset():
         ({"policy.hidden_size": "97"}, ["hidden_size", "n_heads"]),
         ({"task.n_numbers": "5"}, ["rollout.answer_tokens"]),
         ({"evaluation.n_problems": "601"}, ["evaluation.n_problems", "task.n_test"]),
+        (
+            {"evaluation.split": "validation", "evaluation.n_problems": "201"},
+            ["evaluation.n_problems", "task.n_validation"],
+        ),
         ({"training.n_validation": "201"}, ["training.n_validation", "task.n_validation"]),
         ({"algorithm": "star", "training.answer_weight": "1"}, ["training.answer_weight"]),
         ({"a b": "x=y"}, ["a b"]),

@@ -218,6 +218,9 @@ class TrainingParams(_Group):
 class EvaluationParams(_Group):
     """Budget extrapolation; see evaluation/evaluate.py."""
 
+    split: Literal["test", "validation"] = Field(
+        description="where the held-out problems come from; choose settings on validation, so that test stays unseen"
+    )
     n_problems: PositiveInt = Field(description="held-out problems used")
     n_rollouts: PositiveInt = Field(description="budget-forced traces of each problem")
     n_samples: PositiveInt = Field(
@@ -263,9 +266,10 @@ class Parameters(_Group):
         needed = 2 * self.task.n_numbers - 1
         if self.rollout.answer_tokens < needed:
             raise ValueError(f"rollout.answer_tokens is {self.rollout.answer_tokens}, an answer needs {needed}")
-        if self.evaluation.n_problems > self.task.n_test:
+        split = f"n_{self.evaluation.split}"
+        if self.evaluation.n_problems > getattr(self.task, split):
             raise ValueError(
-                f"evaluation.n_problems {self.evaluation.n_problems} exceeds task.n_test {self.task.n_test}"
+                f"evaluation.n_problems {self.evaluation.n_problems} exceeds task.{split} {getattr(self.task, split)}"
             )
         if self.training.n_validation > self.task.n_validation:
             raise ValueError(

@@ -5,7 +5,7 @@ from kedro.pipeline import Node, Pipeline
 from mrt_pipeline.pipelines.evaluate.nodes import measure_budgets, report
 from mrt_pipeline.pipelines.progress.nodes import label_progress
 from mrt_pipeline.pipelines.progress.pipeline import LABELLING
-from mrt_pipeline.pipelines.rollout.nodes import sample_test_rollouts, sample_test_votes
+from mrt_pipeline.pipelines.rollout.nodes import sample_evaluation_rollouts, sample_evaluation_votes
 
 
 def create_pipeline(**kwargs) -> Pipeline:
@@ -13,13 +13,13 @@ def create_pipeline(**kwargs) -> Pipeline:
     sampling = ["problems", "trained_policy", "params:task", "params:engine", "params:rollout", "params:evaluation"]
     return Pipeline(
         [
-            Node(sample_test_rollouts, sampling, "trained_rollouts", name="sample_trained_on_test"),
-            Node(sample_test_votes, sampling, "trained_samples", name="sample_trained_votes"),
+            Node(sample_evaluation_rollouts, sampling, "trained_rollouts", name="sample_trained_held_out"),
+            Node(sample_evaluation_votes, sampling, "trained_samples", name="sample_trained_votes"),
             Node(
                 label_progress,
                 ["trained_rollouts", "problems", "trained_policy", *LABELLING],
                 ["trained_episodes", "trained_anytime"],
-                name="label_trained_on_test",
+                name="label_trained_held_out",
             ),
             Node(
                 measure_budgets,

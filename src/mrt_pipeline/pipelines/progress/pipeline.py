@@ -22,7 +22,7 @@ def create_pipeline(**kwargs) -> Pipeline:
                 label_progress,
                 ["base_rollouts", "problems", "base_policy", *LABELLING],
                 ["base_episodes", "base_anytime"],
-                name="label_base_on_test",
+                name="label_base_held_out",
                 tags="progress",
             ),
         ]

@@ -28,7 +28,7 @@ def sample_training_rollouts(
     return _sample_table(chosen, policy, task, engine, settings, rollout.n_rollouts, seed)
 
 
-def sample_test_rollouts(
+def sample_evaluation_rollouts(
     problems: pd.DataFrame,
     policy: dict[str, str],
     task: CountdownTask,
@@ -37,13 +37,13 @@ def sample_test_rollouts(
     evaluation: EvaluationParams,
 ) -> pd.DataFrame:
     """Traces on held-out problems, budget-forced to the largest budget; where the model wanted to stop is recorded."""
-    chosen = problems_from_table(problems, "test")[: evaluation.n_problems]
+    chosen = problems_from_table(problems, evaluation.split)[: evaluation.n_problems]
     longest = budgets_of(rollout.thinking_budget, evaluation.budget_multiples)[-1]
     settings = make_rollout_settings(rollout, longest)
     return _sample_table(chosen, policy, task, engine, settings, evaluation.n_rollouts, evaluation.seed, longest)
 
 
-def sample_test_votes(
+def sample_evaluation_votes(
     problems: pd.DataFrame,
     policy: dict[str, str],
     task: CountdownTask,
@@ -52,7 +52,7 @@ def sample_test_votes(
     evaluation: EvaluationParams,
 ) -> pd.DataFrame:
     """Traces on held-out problems that stop where the model stops, within the training budget: for pass@1 and maj@k."""
-    chosen = problems_from_table(problems, "test")[: min(evaluation.n_problems, evaluation.n_sample_problems)]
+    chosen = problems_from_table(problems, evaluation.split)[: min(evaluation.n_problems, evaluation.n_sample_problems)]
     settings = make_rollout_settings(rollout)
     return _sample_table(chosen, policy, task, engine, settings, evaluation.n_samples, evaluation.seed)
 

@@ -2,7 +2,11 @@
 
 from kedro.pipeline import Node, Pipeline
 
-from mrt_pipeline.pipelines.rollout.nodes import sample_test_rollouts, sample_test_votes, sample_training_rollouts
+from mrt_pipeline.pipelines.rollout.nodes import (
+    sample_evaluation_rollouts,
+    sample_evaluation_votes,
+    sample_training_rollouts,
+)
 
 
 def create_pipeline(**kwargs) -> Pipeline:
@@ -18,14 +22,14 @@ def create_pipeline(**kwargs) -> Pipeline:
                 tags="rollout",
             ),
             Node(
-                sample_test_rollouts,
+                sample_evaluation_rollouts,
                 [*sampling, "params:evaluation"],
                 "base_rollouts",
-                name="sample_base_on_test",
+                name="sample_base_held_out",
                 tags="rollout",
             ),
             Node(
-                sample_test_votes,
+                sample_evaluation_votes,
                 [*sampling, "params:evaluation"],
                 "base_samples",
                 name="sample_base_votes",
