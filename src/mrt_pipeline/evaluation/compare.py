@@ -3,7 +3,12 @@
 An arm is one configuration under several seeds. All arms are measured on the same problems. Intervals are percentile
 intervals of a nested bootstrap: problems are drawn with replacement, the same for all arms, and so are seeds. Arms with
 the same seed numbers share the draw of seeds, which pairs them; other arms draw theirs independently. The base policy
-has no seeds. With few seeds these intervals are too narrow, as a bootstrap of few units always is.
+has no seeds.
+
+A bootstrap of n units is too narrow for small n: its variance lacks the factor n / (n - 1), and its quantiles are those
+of the normal distribution where Student's t would be right (Hesterberg 2015, section 3.1, arXiv 1411.5279). Seeds are
+few, so what a draw of seeds deviates by is multiplied by sqrt(n / (n - 1)) t / z. With one seed the interval knows of
+problems only.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,6 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from mrt_pipeline.evaluation.evaluate import trace_curves
 from mrt_pipeline.evaluation.intervals import problem_means
@@ -67,12 +73,19 @@ class Bootstrap:
         rng = np.random.default_rng(seed)
         n_problems = next(iter(arms[0].values.values())).shape[1]
         self._problems = _draw(rng, n_resamples, n_problems)
-        by_seeds = {seeds: _draw(rng, n_resamples, len(seeds)) for seeds in dict.fromkeys(arm.seeds for arm in arms)}
+        by_seeds = {
+            seeds: _widen(_draw(rng, n_resamples, len(seeds)), confidence)
+            for seeds in dict.fromkeys(arm.seeds for arm in arms)
+        }
         self._seeds = {arm.name: by_seeds[arm.seeds] for arm in arms}
 
     def draws(self, arm: Arm, key: tuple[str, int, bool]) -> np.ndarray:
         """Resampled means, (n_resamples,)."""
         return np.einsum("bs,sp,bp->b", self._seeds[arm.name], arm.values[key], self._problems, optimize=True)
+
+    def curves(self, arm: Arm, curves: np.ndarray) -> np.ndarray:
+        """Resampled mean curves over seeds alone, (n_resamples, n), of one curve a seed (s, n)."""
+        return self._seeds[arm.name] @ curves
 
     def interval(self, draws: np.ndarray) -> tuple[float, float]:
         """Percentile interval of draws."""
@@ -83,6 +96,16 @@ class Bootstrap:
 
 def _draw(rng: np.random.Generator, n_resamples: int, n: int) -> np.ndarray:
     return rng.multinomial(n, np.full(n, 1 / n), size=n_resamples) / n
+
+
+def _widen(shares: np.ndarray, confidence: float) -> np.ndarray:
+    """Correct draws (n_resamples, n) of n units for n being small; shares still sum to 1 but may be negative."""
+    n = shares.shape[1]
+    if n == 1:
+        return shares
+    quantile = (1 + confidence) / 2
+    factor = np.sqrt(n / (n - 1)) * stats.t.ppf(quantile, n - 1) / stats.norm.ppf(quantile)
+    return 1 / n + factor * (shares - 1 / n)
 
 
 def comparison_table(arms: Sequence[Arm], bootstrap: Bootstrap) -> pd.DataFrame:
@@ -181,31 +204,54 @@ def learning_curve(histories: Sequence[pd.DataFrame]) -> tuple[np.ndarray, np.nd
     return grid, np.stack([np.interp(grid, tokens, accuracy) for tokens, accuracy in curves])
 
 
-def efficiency_table(arms: Sequence[Arm], baseline: Arm) -> pd.DataFrame:
+def efficiency_table(arms: Sequence[Arm], baseline: Arm, bootstrap: Bootstrap) -> pd.DataFrame:
     """Sampled tokens until the mean learning curve reaches the final level of the baseline's, and the prover's tokens.
 
-    `ratio` is the baseline's tokens over the arm's; empty (NaN) where the level is never reached.
+    `ratio` is the baseline's tokens over the arm's, with an interval over seeds; where the level is never reached the
+    tokens are empty (NaN) and the ratio is 0.
     """
-    level = float(learning_curve(baseline.histories)[1].mean(axis=0)[-1])
-    needed = {arm.name: _first_reached(arm, level) for arm in arms if arm.histories}
-    return pd.DataFrame(
-        [
+    trained = [arm for arm in arms if arm.histories]
+    curves = {arm.name: learning_curve(arm.histories) for arm in trained}
+    level = float(curves[baseline.name][1].mean(axis=0)[-1])
+    levels = bootstrap.curves(baseline, curves[baseline.name][1])[:, -1]
+    needed = {
+        name: float(_first_reached(grid, accuracy.mean(axis=0), level)) for name, (grid, accuracy) in curves.items()
+    }
+    drawn = {
+        arm.name: _first_reached(curves[arm.name][0], bootstrap.curves(arm, curves[arm.name][1]), levels)
+        for arm in trained
+    }
+    rows = []
+    for arm in trained:
+        low, high = bootstrap.interval(drawn[baseline.name] / drawn[arm.name])
+        rows.append(
             {
                 "arm": arm.name,
                 "baseline": baseline.name,
                 "level": level,
-                "tokens_to_level": needed[arm.name],
+                "tokens_to_level": needed[arm.name] if np.isfinite(needed[arm.name]) else np.nan,
                 "ratio": needed[baseline.name] / needed[arm.name],
+                "ci_low": low,
+                "ci_high": high,
                 "sampled_tokens": float(np.mean([h["train/sampled_tokens"].max() for h in arm.histories])),
                 "prover_tokens": float(np.mean([h["train/prover_tokens"].max() for h in arm.histories])),
             }
-            for arm in arms
-            if arm.histories
-        ]
-    )
+        )
+    return pd.DataFrame(rows)
 
 
-def _first_reached(arm: Arm, level: float) -> float:
-    tokens, accuracy = learning_curve(arm.histories)
-    reached = np.flatnonzero(accuracy.mean(axis=0) >= level)
-    return float(tokens[reached[0]]) if len(reached) and tokens[reached[0]] > 0 else np.nan
+def _first_reached(tokens: np.ndarray, accuracy: np.ndarray, level: float | np.ndarray) -> np.ndarray:
+    """Tokens (...) at which the curves `accuracy` (..., n) first get to `level`, after training began; inf if never.
+
+    Straight lines between the points of the grid `tokens` (n,).
+    """
+    level = np.asarray(level, dtype=np.float64)
+    level = level[..., None] if level.ndim < accuracy.ndim else level
+    reached = (accuracy >= level) & (tokens > 0)
+    after = reached.argmax(axis=-1)[..., None]
+    before = np.maximum(after - 1, 0)
+    low, high = (np.take_along_axis(accuracy, i, axis=-1) for i in (before, after))
+    rise = np.maximum(high - low, 1e-12)
+    share = np.where(low < level, (level - low) / rise, 1.0).clip(0.0, 1.0)
+    crossing = tokens[before] + share * (tokens[after] - tokens[before])
+    return np.where(reached.any(axis=-1), crossing[..., 0], np.inf)

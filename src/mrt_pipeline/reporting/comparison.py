@@ -57,12 +57,12 @@ def comparison_report(
     lines += ["", "## Tokens", ""]
     lines.append(
         f"Sampled tokens until validation accuracy (running mean of three) reaches {efficiency.iloc[0]['level']:.3f}, "
-        f"the final level of {efficiency.iloc[0]['baseline']}; the ratio is that arm's tokens over these."
+        f"the final level of {efficiency.iloc[0]['baseline']}; the ratio is that arm's tokens over these, 0 if never."
     )
     lines += ["", "| arm | tokens to level | ratio | sampled | prover's |", "| --- | ---: | ---: | ---: | ---: |"]
     for row in efficiency.itertuples(index=False):
         reached = "never" if np.isnan(row.tokens_to_level) else f"{row.tokens_to_level:.0f}"
-        ratio = "" if np.isnan(row.ratio) else f"{row.ratio:.2f}"
+        ratio = f"{row.ratio:.2f} [{row.ci_low:.2f}, {row.ci_high:.2f}]"
         lines.append(f"| {row.arm} | {reached} | {ratio} | {row.sampled_tokens:.0f} | {row.prover_tokens:.0f} |")
     lines += [
         "",

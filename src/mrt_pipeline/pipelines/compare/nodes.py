@@ -48,7 +48,7 @@ def compare_arms(
         comparison_table(arms, bootstrap),
         difference_table(arms, [base, baseline], bootstrap),
         gain_table(arms, base, baseline, keys, bootstrap),
-        efficiency_table(arms, baseline),
+        efficiency_table(arms, baseline, bootstrap),
     )
 
 
