@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,6 @@ import mlflow
 from kedro.framework.hooks import hook_impl
 from kedro.io import DataCatalog
 from kedro.pipeline import Pipeline
-from kedro_mlflow.framework.hooks.mlflow_hook import MlflowHook
 
 from mrt_pipeline.config import LIKELIHOOD_ALGORITHMS, Parameters
 from mrt_pipeline.config_loader import flatten
@@ -17,6 +17,9 @@ from mrt_pipeline.errors import InputError
 from mrt_pipeline.learner.checkpoint import remove_checkpoint
 from mrt_pipeline.tracking.freshness import check_inputs, note_saved
 from mrt_pipeline.tracking.runs import CONFIGURATION_TAG, training_key
+
+with warnings.catch_warnings(record=True):  # mlflow warns of the model that kedro-mlflow defines here, not of ours
+    from kedro_mlflow.framework.hooks.mlflow_hook import MlflowHook
 
 PARENT_VARIABLE = "MRT_PIPELINE_PARENT_RUN"  # set by a sweep: the MLflow run that its jobs belong under
 _NAMED = ("task", "policy", "engine", "prover", "algorithm")
