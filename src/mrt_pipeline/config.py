@@ -157,6 +157,7 @@ class MRTOnlineParams(_Group):
     gamma: Fraction = Field(description="discount of later episodes' progress; 0 is raw progress")
     normalize_progress: bool = Field(description="divide discounted progress by its root mean square over the batch")
     divide_by_std: bool = Field(description="as in grpo")
+    expected_outcome: bool = Field(description="credit the thought with J at its end instead of the sampled 0/1 reward")
 
 
 class STaRParams(_Group):

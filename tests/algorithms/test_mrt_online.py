@@ -44,6 +44,26 @@ def test_permuting_rollouts_permutes_weights(make_labelled, batch, gamma, normal
     assert all(np.allclose(permuted[k], weights[i], atol=1e-9) for k, i in enumerate(order))
 
 
+@given(batches)
+def test_the_expected_outcome_is_the_mean_over_rewards(make_labelled, batch):
+    """With r drawn right with probability J(end), the weights of thought and stop have the mean that GRPO's have."""
+    ends = [success[-1] for _, _, success in batch]
+    groups = [group for group, _, _ in batch]
+    rollouts = labelled_batch(make_labelled, batch)
+    found = MRTOnline(0.0, 0.8, expected_outcome=True).weights(rollouts)
+    for labelled, weights, end, group, (_, reward, _) in zip(rollouts, found, ends, groups, batch, strict=True):
+        n_answer = len(labelled.rollout.answer)
+        mean = np.mean([e for e, g in zip(ends, groups, strict=True) if g == group])
+        assert np.allclose(weights[:-n_answer], end - mean)
+        assert np.allclose(weights[-n_answer:], reward - end)
+
+
+def test_a_trace_without_an_answer_keeps_its_reward_of_zero(make_labelled):
+    rollouts = [make_labelled((0.0, 1.0), reward=0.0, group=0, stop_reason="eos"), make_labelled((0.0, 1.0), group=0)]
+    unanswered, answered = MRTOnline(0.0, 0.8, expected_outcome=True).weights(rollouts)
+    assert np.allclose(unanswered, -0.5) and np.allclose(answered[:2], 0.5)
+
+
 def test_the_bonus_by_hand(make_labelled):
     # Episodes of 2, 1 and 3 tokens with progress 0.5, -0.25, 0.75; discounted by 0.5: 0.5625, 0.125, 0.75.
     rollouts = [

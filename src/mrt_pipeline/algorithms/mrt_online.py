@@ -12,7 +12,14 @@ are our choice. Differs from GRPO by the second term only.
 
 Why the bonus does not cancel: it differs between the episodes of one rollout and is not centred by the group, unlike a
 bonus r - J(prefix) with one shared J, which a group mean removes.
-Degenerate cases: alpha = 0 is GRPO exactly; constant J gives no bonus; gamma = 1 with normalize_progress off gives each
+expected_outcome (ours) replaces the reward by its expectation where the prover knows it, which takes the noise of the
+answer's sampling out of the thought's credit and leaves its mean alone:
+
+    A   = J(z_0:k) - mean(J(z_0:k) of the group)        for thought and stop; k is the last boundary
+    w_t = r - J(z_0:k)                                  for the tokens of the answer
+
+A trace that ends without answering has no such expectation and keeps r = 0.
+Degenerate cases: alpha = 0 is GRPO exactly (expected_outcome off); constant J gives no bonus; gamma = 1 with normalize_progress off gives each
 episode J(end) - J(before it).
 """
 
@@ -20,14 +27,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mrt_pipeline.algorithms.base import Algorithm, group_advantages
+from mrt_pipeline.algorithms.base import Algorithm, center_by_group, group_advantages
 from mrt_pipeline.mrt.episodes import token_episodes
 from mrt_pipeline.mrt.progress import discounted_progress
 from mrt_pipeline.rollouts.label import LabelledRollout
 
 
 class MRTOnline(Algorithm):
-    """See the module's docstring for alpha, gamma and normalize_progress; divide_by_std as in GRPO."""
+    """See the module's docstring; divide_by_std as in GRPO."""
 
     name = "mrt_online"
     needs_success = True
@@ -38,21 +45,38 @@ class MRTOnline(Algorithm):
         gamma: float,
         normalize_progress: bool = True,
         divide_by_std: bool = False,
+        expected_outcome: bool = False,
     ):
         self.alpha, self.gamma = alpha, gamma
         self.normalize_progress, self.divide_by_std = normalize_progress, divide_by_std
+        self.expected_outcome = expected_outcome
 
     def weights(self, rollouts: Sequence[LabelledRollout]) -> list[np.ndarray]:
         """See `Algorithm.weights`."""
-        advantages = group_advantages(rollouts, self.divide_by_std)
+        if self.expected_outcome:
+            outcomes = np.array([_expected_reward(labelled) for labelled in rollouts])
+            groups = np.array([labelled.rollout.group for labelled in rollouts])
+            advantages = center_by_group(outcomes, groups, self.divide_by_std)
+        else:
+            advantages = group_advantages(rollouts, self.divide_by_std)
         credits = [discounted_progress(labelled.success, self.gamma) for labelled in rollouts]
         scale = 1.0
         if self.normalize_progress:
             pooled = np.concatenate(credits)
             scale = max(float(np.sqrt(np.mean(pooled**2))) if len(pooled) else 0.0, 1e-6)
-        return [
+        weights = [
             labelled.rollout.per_token(
                 advantage + self.alpha / scale * credit[token_episodes(labelled.boundaries)], advantage
             )
             for labelled, advantage, credit in zip(rollouts, advantages, credits, strict=True)
         ]
+        if self.expected_outcome:
+            for labelled, values, outcome in zip(rollouts, weights, outcomes, strict=True):
+                if labelled.rollout.stop_reason != "eos":
+                    values[len(values) - len(labelled.rollout.answer) :] = labelled.rollout.reward - outcome
+        return weights
+
+
+def _expected_reward(labelled: LabelledRollout) -> float:
+    answered = labelled.rollout.stop_reason != "eos"
+    return float(labelled.success[-1]) if answered else labelled.rollout.reward

@@ -94,7 +94,7 @@ def _make_algorithm(params: AlgorithmParams, rollout: RolloutParams) -> Algorith
         case MRTParams() as p:
             return MRT(p.alpha, p.bonus, p.refresh_every)
         case MRTOnlineParams() as p:
-            return MRTOnline(p.alpha, p.gamma, p.normalize_progress, p.divide_by_std)
+            return MRTOnline(p.alpha, p.gamma, p.normalize_progress, p.divide_by_std, p.expected_outcome)
     raise TypeError(f"no algorithm for {params.root!r}")
 
 
