@@ -19,8 +19,8 @@ answer's sampling out of the thought's credit and leaves its mean alone:
     w_t = r - J(z_0:k)                                  for the tokens of the answer
 
 A trace that ends without answering has no such expectation and keeps r = 0.
-Degenerate cases: alpha = 0 is GRPO exactly (expected_outcome off); constant J gives no bonus; gamma = 1 with normalize_progress off gives each
-episode J(end) - J(before it).
+Degenerate cases: alpha = 0 is GRPO exactly (expected_outcome off); constant J gives no bonus; gamma = 1 with
+normalize_progress off gives each episode J(end) - J(before it).
 """
 
 from collections.abc import Sequence
