@@ -14,6 +14,7 @@ from mrt_pipeline.rollouts.label import LabelledRollout
 from mrt_pipeline.rollouts.rollout import Rollout
 from mrt_pipeline.tasks.base import Grade, Problem, SearchTrace
 from mrt_pipeline.tasks.countdown import EPISODE_MARKER, Countdown
+from mrt_pipeline.tasks.countdown_backtracking import CountdownBacktracking
 
 torch.set_num_threads(1)
 settings.register_profile("project", deadline=None, max_examples=60, derandomize=True, database=None)
@@ -31,16 +32,22 @@ def problems(task):
 
 
 @pytest.fixture(scope="session")
+def backtracking():
+    return CountdownBacktracking(n_train=32, n_validation=8, n_test=8)
+
+
+@pytest.fixture(scope="session")
 def make_policy(task):
-    def make(seed=0, symbols=None):
+    def make(seed=0, symbols=None, game=task):
         return build_policy(
-            symbols or task.symbols(),
+            symbols or game.symbols(),
+            game.markers,
+            game.template,
             hidden_size=32,
             n_layers=2,
             n_heads=2,
             intermediate_size=64,
             max_length=256,
-            episode_marker=EPISODE_MARKER,
             seed=seed,
         )
 

@@ -4,6 +4,10 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
 
+from transformers import PreTrainedTokenizerBase
+
+from mrt_pipeline.policy.template import Template
+
 
 class Grade(Enum):
     """Outcome of grading one answer. Only CORRECT earns reward; FAILED means that the grader itself gave up."""
@@ -44,7 +48,7 @@ class Problem:
 class SearchTrace:
     """A trace to warm-start on.
 
-    thought, answer: text. cut: the thought was cut short, so that stopping there is not to be imitated.
+    thought, answer: text. cut: the search was cut short, so that stopping there is not to be imitated.
     """
 
     thought: str
@@ -67,7 +71,16 @@ class Task(Protocol):
 
 
 class ScratchTask(Task, Protocol):
-    """A task whose policy is made from scratch: it also has a vocabulary and imperfect traces to warm-start on."""
+    """A task whose policy is made from scratch: it also has a vocabulary and imperfect traces to warm-start on.
+
+    markers: symbols around a thought, the opening one first; not among `symbols`.
+    """
+
+    markers: tuple[str, ...]
+
+    def template(self, tokenizer: PreTrainedTokenizerBase) -> Template:
+        """How thoughts and answers of this task are told apart in tokens."""
+        ...
 
     def symbols(self) -> list[str]:
         """Every whitespace-separated symbol that can occur in questions, thoughts and answers."""

@@ -10,9 +10,9 @@ from tqdm import tqdm
 
 from mrt_pipeline.config import (
     AlgorithmParams,
-    CountdownTask,
     ProverParams,
     RolloutParams,
+    TaskParams,
     TorchEngineParams,
     TrainingParams,
 )
@@ -60,7 +60,7 @@ def train_policy(
     problems: pd.DataFrame,
     base_policy: dict[str, str],
     learning_signal: dict[str, float],
-    task: CountdownTask,
+    task: TaskParams,
     engine: TorchEngineParams,
     prover: ProverParams,
     algorithm: AlgorithmParams,
@@ -78,9 +78,9 @@ def train_policy(
         training=training,
         seed=seed,
     )
-    policy = open_policy(base_policy)
-    reference = open_policy(base_policy).model.eval() if training.learner.kl_beta > 0 else None
     game = make_task(task)
+    policy = open_policy(base_policy, game)
+    reference = open_policy(base_policy, game).model.eval() if training.learner.kl_beta > 0 else None
     setup = Setup(
         policy,
         make_engine(engine, policy),
