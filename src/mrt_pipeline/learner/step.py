@@ -94,13 +94,9 @@ def _imitated(labelled: Sequence[LabelledRollout], answer: ForcedAnswer, eos_id:
     """A forced answer to be imitated as a whole: the policy sampled its thought, and stopping here is to be learnt."""
     rollout = answer.rollout
     sampled = labelled[answer.source].rollout.thought_sampled[: answer.cut]
-    if not len(rollout.close):  # nothing ends the thought, so it is the end of the trace that stops
-        rollout = replace(
-            rollout,
-            answer=np.append(rollout.answer, eos_id),
-            answer_logprobs=np.append(rollout.answer_logprobs, np.float32(0.0)),
-        )
-    return replace(rollout, thought_sampled=sampled, stop_reason="stop")
+    ended = rollout.answer.copy()
+    ended[-1:] = eos_id  # it may have gone back instead; an answer that did not end is never right, so never imitated
+    return replace(rollout, thought_sampled=sampled, stop_reason="stop", answer=ended)
 
 
 def _sequence(rollout: Rollout, weights: np.ndarray, likelihood: bool) -> TrainingSequence:

@@ -35,7 +35,7 @@ class Template(Protocol):
 
     eos_id: ends the trace. thinking_stops, answer_stops: tokens that end a sampled stream, and a sampled answer.
     close: between thought and answer where the policy itself ends its thought. stop_phrase: the same where an answer is
-        forced. answer_end: what an answer ends with: sampled, trained and scored as a part of it.
+        forced. answer_end: what the exact prover expects after an accepted answer.
     continuation: put in place of a stop when the thought is forced on (budget forcing).
     streams_answer: the policy answers in the stream itself, so the reward of an answer is known where it tries to stop.
     """
@@ -138,9 +138,9 @@ class BacktrackTemplate:
     """Backtracking search, `prompt + attempt + back + attempt + back + ... + attempt + eos`; see `Template`.
 
     The thought is everything up to and including the last back symbol, the answer is the attempt after it. Forcing an
-    answer is to let the policy make its next attempt, so there is no stop phrase; how such an attempt ends, by eos or
-    by going back again, does not matter and is no part of it. An attempt that the budget cuts is dropped, as the paper
-    drops an unfinished paragraph: an answer can be forced after back symbols only.
+    answer is to let the policy make its next attempt, so there is no stop phrase; whether such an attempt ends by eos
+    or by going back again does not matter. An attempt that the budget cuts is dropped, as the paper drops an unfinished
+    paragraph: an answer can be forced after back symbols only.
 
     eos_id: the policy stops; the attempt before it is its answer.
     back_ids: tokens that close an episode, each naming the step to go back to; the first one is 'from the start', which

@@ -39,8 +39,7 @@ class Rollout:
     close: (c,) ids between thought and answer: the sampled close token, or the stop phrase. Empty after "eos", and
         where the template has none.
     close_logprob: log-probability of the sampled close (or end) token; 0 if it was forced.
-    answer: (m,) ids, with the end token if there was one; without it if the answer was forced and the template does not
-        count it as a part. answer_logprobs: (m,).
+    answer: (m,) ids, with the token that ended it, if one did: eos, or a back symbol. answer_logprobs: (m,).
     answer_text, grade: the decoded answer and its grade.
     beyond: tokens of the sampled stream beyond the thought (backtracking search only): the attempt that is the answer,
         or the one that the budget cut, which is dropped.
@@ -163,7 +162,7 @@ def sample_rollouts(
             ids, logprobs, text = stream.rest(tokenizer)
             grade = task.grade(problem, text) if text else Grade.UNPARSED
         else:
-            ids, logprobs, text, ended = _forced_answer(answers[i], template, tokenizer)
+            ids, logprobs, text, ended = _sampled_answer(answers[i], tokenizer)
             grade = task.grade(problem, text) if ended else Grade.UNPARSED
         stopped_at, stopped_text = stream.first_stop(template, tokenizer)
         rollouts.append(
@@ -238,12 +237,10 @@ class _Stream:
         return self.natural_length, tokenizer.decode(self.token_ids[start : self.natural_length])
 
 
-def _forced_answer(
-    answer: Completion, template: Template, tokenizer: PreTrainedTokenizerBase
-) -> tuple[np.ndarray, np.ndarray, str, bool]:
-    """Token ids and log-probabilities of a sampled answer, its text, and whether it ended: if not, it is none."""
+def _sampled_answer(answer: Completion, tokenizer: PreTrainedTokenizerBase) -> tuple[np.ndarray, np.ndarray, str, bool]:
+    """Token ids and log-probabilities with the token that ended it, text, and whether one did: if not, it is none."""
     text = tokenizer.decode(answer.token_ids)
-    if answer.stop_token_id is None or not template.answer_end:
-        return answer.token_ids, answer.logprobs, text, answer.stop_token_id is not None
+    if answer.stop_token_id is None:
+        return answer.token_ids, answer.logprobs, text, False
     ids = np.append(answer.token_ids, answer.stop_token_id)
     return ids, np.append(answer.logprobs, np.float32(answer.stop_logprob)), text, True

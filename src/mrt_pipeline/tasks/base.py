@@ -1,5 +1,6 @@
 """What a task is: problems, and the one door through which model text enters the project."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
@@ -84,6 +85,10 @@ class ScratchTask(Task, Protocol):
 
     def symbols(self) -> list[str]:
         """Every whitespace-separated symbol that can occur in questions, thoughts and answers."""
+        ...
+
+    def trace_metrics(self, traces: Sequence[str]) -> dict[str, float]:
+        """What there is to measure about the text of whole traces, by name; empty if there is nothing."""
         ...
 
     def search_trace(self, problem: Problem, rng) -> SearchTrace:

@@ -13,6 +13,7 @@ A thought is a stream of attempts, each an episode of nine symbols for three num
 """
 
 import ast
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations_with_replacement, permutations, product
 
@@ -233,6 +234,10 @@ class Countdown:
             EPISODE_MARKER,
             *VERDICTS,
         ]
+
+    def trace_metrics(self, traces: Sequence[str]) -> dict[str, float]:
+        """None."""
+        return {}
 
     def search_trace(self, problem: Problem, rng: np.random.Generator) -> SearchTrace:
         """An imperfect search for warm-starting: it repeats itself, stops early, or goes on after the answer is found.

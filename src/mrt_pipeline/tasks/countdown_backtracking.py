@@ -116,6 +116,11 @@ class CountdownBacktracking(Countdown):
             return None
         return Chain(tuple(map(int, numbers)), tuple(operators)), list(map(int, results))
 
+    def trace_metrics(self, traces: Sequence[str]) -> dict[str, float]:
+        """`kept_prefix`: the share of attempts after back1 or a later step that really keep these steps."""
+        kept = [keeps_it for trace in traces for keeps_it in kept_prefix(trace)]
+        return {"kept_prefix": float(np.mean(kept))} if kept else {}
+
     def search_trace(self, problem: Problem, rng: np.random.Generator) -> SearchTrace:
         """An imperfect search for warm-starting: it goes astray, repeats itself, stops early, or goes on when done.
 

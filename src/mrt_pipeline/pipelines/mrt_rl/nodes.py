@@ -39,13 +39,14 @@ logger = logging.getLogger(__name__)
 _POLICIES = Path("data/06_models/trained")
 
 
-def measure_learning_signal(rollouts: pd.DataFrame, episodes: pd.DataFrame) -> dict[str, float]:
-    """What RL will find on the base policy's training traces: reward, mixed groups, size of progress."""
+def measure_learning_signal(rollouts: pd.DataFrame, episodes: pd.DataFrame, task: TaskParams) -> dict[str, float]:
+    """What RL will find on the base policy's training traces: reward, mixed groups, size of progress, task's own."""
     rewards = rollouts.groupby("problem_id")["reward"].mean()
     signal = {
         "base/train_reward": float(rollouts["reward"].mean()),
         "base/groups_with_signal": float(((rewards > 0) & (rewards < 1)).mean()),
-        "base/absolute_progress": float(episodes["progress"].abs().mean()),
+        "base/absolute_progress": float(episodes.loc[~episodes["stopped"], "progress"].abs().mean()),
+        **{f"base/{name}": value for name, value in make_task(task).trace_metrics(rollouts["text"].tolist()).items()},
     }
     log_metrics(signal, 0)
     if signal["base/groups_with_signal"] == 0:
