@@ -109,6 +109,47 @@ class _ShortTraces:
         return SearchTrace(" ".join(chain.attempt(target) for chain in tried), answer, cut=False)
 
 
+class _ShortSearches:
+    """At most four attempts, each more often right than the one before; a trace stops at the first right one."""
+
+    def __init__(self, task):
+        self.task = task
+
+    def search_trace(self, problem, rng):
+        chains = [chain.written_out() for chain in self.task.chains(tuple(problem.metadata["numbers"]))]
+        symbols = []
+        for i in range(4):
+            answer = str(rng.choice(problem.answers if rng.random() < 0.05 + 0.25 * i else chains))
+            if answer in problem.answers:
+                break
+            symbols += [answer, f"back{rng.integers(2)}"]
+        return SearchTrace(" ".join(symbols[: 2 * 3]), answer, cut=False)
+
+
+@pytest.fixture(scope="session")
+def known_searches(backtracking):
+    """The two problems that `search_policy` was trained on."""
+    return backtracking.problems()[:2]
+
+
+@pytest.fixture(scope="session")
+def search_policy(make_policy, backtracking, known_searches):
+    """A backtracking policy that stops where it is right, on two problems. Never trained further."""
+    policy = make_policy(game=backtracking)
+    warm_start(
+        policy,
+        _ShortSearches(backtracking),
+        known_searches,
+        LearnerSettings(learning_rate=1e-2, optimizer="muon", muon_learning_rate=0.05, schedule="cosine"),
+        steps=160,
+        batch_size=16,
+        seed=0,
+        log=lambda metrics, step: None,
+    )
+    policy.model.eval()
+    return policy
+
+
 @pytest.fixture(scope="session")
 def warm_engine(warm_policy):
     return TorchEngine(warm_policy.model)

@@ -5,54 +5,23 @@ import pytest
 
 from mrt_pipeline.engines.torch_engine import TorchEngine
 from mrt_pipeline.evaluation.evaluate import accuracy_by_budget, reading, regret_by_budget
-from mrt_pipeline.learner.learner import LearnerSettings
-from mrt_pipeline.learner.warm_start import warm_start
 from mrt_pipeline.rollouts import tables
 from mrt_pipeline.rollouts.label import label_rollouts
 from mrt_pipeline.rollouts.prover import ExactProver, Query, SampledProver, Success
 from mrt_pipeline.rollouts.rollout import RolloutSettings, sample_rollouts
-from mrt_pipeline.tasks.base import Grade, SearchTrace
+from mrt_pipeline.tasks.base import Grade
 
 SETTINGS = RolloutSettings(thinking_budget=30, answer_tokens=8)
 
 
-class _ShortTraces:
-    """Random attempts, at most four; a trace stops at the first right one, so stopping says something."""
-
-    def __init__(self, task):
-        self.task = task
-
-    def search_trace(self, problem, rng):
-        chains = [chain.written_out() for chain in self.task.chains(tuple(problem.metadata["numbers"]))]
-        symbols = []
-        for _ in range(4):
-            answer = str(rng.choice(problem.answers if rng.random() < 0.3 else chains))
-            if answer in problem.answers:
-                break
-            symbols += [answer, f"back{rng.integers(2)}"]
-        return SearchTrace(" ".join(symbols[: 2 * 3]), answer, cut=False)
+@pytest.fixture(scope="module")
+def policy(search_policy):
+    return search_policy
 
 
 @pytest.fixture(scope="module")
-def known(backtracking):
-    return backtracking.problems()[:2]
-
-
-@pytest.fixture(scope="module")
-def policy(make_policy, backtracking, known):
-    made = make_policy(game=backtracking)
-    warm_start(
-        made,
-        _ShortTraces(backtracking),
-        known,
-        LearnerSettings(learning_rate=1e-2, optimizer="muon", muon_learning_rate=0.05, schedule="cosine"),
-        steps=160,
-        batch_size=16,
-        seed=0,
-        log=lambda metrics, step: None,
-    )
-    made.model.eval()
-    return made
+def known(known_searches):
+    return known_searches
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +33,15 @@ def engine(policy):
 def sample(engine, backtracking, policy, known):
     def run(n=24, **how):
         return sample_rollouts(
-            engine, backtracking, policy.tokenizer, policy.template, known, SETTINGS, n, seed=0, **how
+            engine,
+            backtracking,
+            policy.tokenizer,
+            policy.template,
+            known,
+            SETTINGS,
+            n,
+            seed=0,
+            **how,
         )
 
     return run
@@ -158,7 +135,15 @@ def scripted(scripted_engine, make_completion, backtracking, policy, known):
         replies.append([] if answer is None else [make_completion(ids(policy, answer), ends_with)])
         engine = scripted_engine(*replies)
         found = sample_rollouts(
-            engine, backtracking, policy.tokenizer, policy.template, known[:1], SETTINGS, 1, seed=5, **kwargs
+            engine,
+            backtracking,
+            policy.tokenizer,
+            policy.template,
+            known[:1],
+            SETTINGS,
+            1,
+            seed=5,
+            **kwargs,
         )
         return found[0], engine
 
@@ -301,16 +286,16 @@ def test_tables_hold_j_at_boundaries_and_the_reward_where_the_policy_stops(made,
         else:
             assert (own["n_tokens"].item(), own["success"].item()) == (rollout.stopped_at, rollout.stopped_reward)
             assert reading(trace, forced=False)["n_tokens"].iloc[-1] == rollout.stopped_at
-        known = dict(zip(trace[~trace["stopped"]]["n_tokens"], trace[~trace["stopped"]]["success"], strict=True))
+        at = dict(zip(trace[~trace["stopped"]]["n_tokens"], trace[~trace["stopped"]]["success"], strict=True))
         for budget in BUDGETS:
             natural = rows[~rows["forced"] & (rows["n_tokens"] == budget)]["success"].item()
             if rollout.stopped_at is not None and rollout.stopped_at <= budget:
                 assert natural == rollout.stopped_reward
             else:
                 cut = policy.template.snap(rollout.thought, min(budget, rollout.natural_length))
-                assert natural == known[cut]
+                assert natural == at[cut]
             on = rows[rows["forced"] & (rows["n_tokens"] == budget)]["success"].tolist()
-            expected = [known[policy.template.snap(rollout.thought, budget)]] if budget <= rollout.stream_length else []
+            expected = [at[policy.template.snap(rollout.thought, budget)]] if budget <= rollout.stream_length else []
             assert on == expected
 
 
