@@ -211,6 +211,7 @@ def test_the_same_generator_gives_the_same_trace(backtracking):
         ("12 + 7 =19 * 3 =57 back0 12 + 7 =18 - 3 =16", []),
         ("12 + 7 =19 back2 12 + 7 =19 * 3 =57 back1 12 + 7", [False, False]),
         ("3 back1 back1 3", [False, False]),
+        ("12 + 7 =19 * 3 =57 back1 12 + 7 =19 - 3 =16 back1", [True]),  # ended by going back: there is no attempt yet
         ("", []),
     ],
 )

@@ -7,7 +7,8 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from mrt_pipeline.engines.base import Completion, Engine, SamplingParams
-from mrt_pipeline.policy.template import Split, Template, encode_prompt
+from mrt_pipeline.policy.template import Template, encode_prompt
+from mrt_pipeline.rollouts.stream import Stream
 from mrt_pipeline.tasks.base import Grade, Problem, Task
 
 
@@ -34,8 +35,8 @@ class Rollout:
     prompt: (p,) token ids, ending with the opening of the thought.
     thought: (n,) thinking tokens. thought_logprobs: (n,). thought_sampled: (n,) False where budget forcing put a token.
     natural_length: thinking tokens before the model first tried to stop; n if it never did.
-    stop_reason: "stop" if the model closed the thought itself at its end, "eos" if it ended the trace instead,
-        "length" if it was cut at the budget.
+    stop_reason: "stop" if the model closed the thought itself at its end (in backtracking search: ended the trace after
+        an attempt), "eos" if it ended the trace without an answer, "length" if it was cut at the budget.
     close: (c,) ids between thought and answer: the sampled close token, or the stop phrase. Empty after "eos", and
         where the template has none.
     close_logprob: log-probability of the sampled close (or end) token; 0 if it was forced.
@@ -147,7 +148,7 @@ def sample_rollouts(
     )
     contexts = [np.concatenate(pair) for pair in zip(prompts, starts, strict=True)]
     sampled = engine.sample(contexts, thinking, seed, np.maximum(np.asarray(min_thinking) - used, 0), left)
-    streams = [_Stream.of(starts[i // n], completion, template) for i, completion in enumerate(sampled)]
+    streams = [Stream.of(starts[i // n], completion, template) for i, completion in enumerate(sampled)]
     answering = SamplingParams(
         max_tokens=settings.answer_tokens, stop_token_ids=template.answer_stops, temperature=settings.temperature
     )
@@ -187,54 +188,6 @@ def sample_rollouts(
             )
         )
     return rollouts
-
-
-@dataclass(frozen=True)
-class _Stream:
-    """What was sampled as thinking, after the prefix it started from, and how it divides into thought and answer."""
-
-    token_ids: np.ndarray
-    logprobs: np.ndarray
-    sampled: np.ndarray
-    natural_length: int
-    stop_token_id: int | None
-    stop_logprob: float
-    split: Split
-
-    @classmethod
-    def of(cls, start: np.ndarray, completion: Completion, template: Template) -> "_Stream":
-        token_ids = np.concatenate([start, completion.token_ids]).astype(np.int64)
-        return cls(
-            token_ids=token_ids,
-            logprobs=np.concatenate([np.zeros(len(start), np.float32), completion.logprobs]),
-            sampled=np.concatenate([np.zeros(len(start), bool), completion.sampled]),
-            natural_length=len(start) + completion.natural_length,
-            stop_token_id=completion.stop_token_id,
-            stop_logprob=completion.stop_logprob,
-            split=template.split(token_ids, completion.stop_token_id),
-        )
-
-    @property
-    def thought(self) -> np.ndarray:
-        return self.token_ids[: self.split.n_thought]
-
-    @property
-    def close(self) -> np.ndarray:
-        return np.array(self.split.close, dtype=np.int64)
-
-    def rest(self, tokenizer: PreTrainedTokenizerBase) -> tuple[np.ndarray, np.ndarray, str]:
-        """Token ids and log-probabilities of what follows the thought, with the stop token, and its text."""
-        n = self.split.n_thought
-        ids = np.append(self.token_ids[n:], self.stop_token_id)
-        return ids, np.append(self.logprobs[n:], np.float32(self.stop_logprob)), tokenizer.decode(self.token_ids[n:])
-
-    def first_stop(self, template: Template, tokenizer: PreTrainedTokenizerBase) -> tuple[int | None, str]:
-        """Where the policy first tried to stop, if it answers in the stream, and its answer there."""
-        tried = self.stop_token_id is not None or self.natural_length < len(self.token_ids)
-        if not (template.streams_answer and tried):
-            return None, ""
-        start = template.snap(self.token_ids, self.natural_length)
-        return self.natural_length, tokenizer.decode(self.token_ids[start : self.natural_length])
 
 
 def _sampled_answer(answer: Completion, tokenizer: PreTrainedTokenizerBase) -> tuple[np.ndarray, np.ndarray, str, bool]:

@@ -184,7 +184,8 @@ def kept_prefix(trace: str) -> list[bool]:
     """
     symbols = [symbol for symbol in trace.rpartition(f" {OPENING} ")[2].split() if not symbol.startswith("<")]
     kept, before, attempt, step = [], [], [], 0
-    for symbol in [*symbols, back_symbol(0)]:
+    ended = not symbols or symbols[-1].startswith("back")  # nothing was attempted after it
+    for symbol in symbols if ended else [*symbols, back_symbol(0)]:
         if not symbol.startswith("back"):
             attempt.append(symbol)
             continue
