@@ -19,7 +19,7 @@ from mrt_pipeline.policy.policy import build_policy
 from mrt_pipeline.rollouts.label import label_rollouts
 from mrt_pipeline.rollouts.prover import ExactProver
 from mrt_pipeline.rollouts.rollout import RolloutSettings, sample_rollouts
-from mrt_pipeline.tasks.countdown import EPISODE_MARKER, Countdown
+from mrt_pipeline.tasks.countdown import Countdown
 
 SIZES = (40_000, 16_384, 8_192, 4_096, 2_048, 1_024)
 REPEATS = 3
@@ -27,7 +27,7 @@ REPEATS = 3
 
 def main():
     task = Countdown()
-    policy = build_policy(task.symbols(), 96, 3, 3, 256, 512, EPISODE_MARKER, seed=0)
+    policy = build_policy(task.symbols(), task.markers, task.template, 96, 3, 3, 256, 512, seed=0)
     problems = [problem for problem in task.problems() if problem.split == "train"][:32]
     engine, prover = TorchEngine(policy.model), ExactProver(policy.tokenizer, policy.template)
     rollouts = sample_rollouts(

@@ -14,6 +14,7 @@ from mrt_pipeline.rollouts.label import LabelledRollout
 from mrt_pipeline.rollouts.rollout import Rollout
 from mrt_pipeline.tasks.base import Grade, Problem, SearchTrace
 from mrt_pipeline.tasks.countdown import EPISODE_MARKER, Countdown
+from mrt_pipeline.tasks.countdown_backtracking import CountdownBacktracking
 
 torch.set_num_threads(1)
 settings.register_profile("project", deadline=None, max_examples=60, derandomize=True, database=None)
@@ -31,16 +32,22 @@ def problems(task):
 
 
 @pytest.fixture(scope="session")
+def backtracking():
+    return CountdownBacktracking(n_train=32, n_validation=8, n_test=8)
+
+
+@pytest.fixture(scope="session")
 def make_policy(task):
-    def make(seed=0, symbols=None):
+    def make(seed=0, symbols=None, game=task):
         return build_policy(
-            symbols or task.symbols(),
+            symbols or game.symbols(),
+            game.markers,
+            game.template,
             hidden_size=32,
             n_layers=2,
             n_heads=2,
             intermediate_size=64,
             max_length=256,
-            episode_marker=EPISODE_MARKER,
             seed=seed,
         )
 
@@ -100,6 +107,47 @@ class _ShortTraces:
         right = rng.random() < 0.5 or any(chain.results()[-1] == target for chain in tried)
         answer = str(rng.choice(problem.answers)) if right else chains[rng.integers(len(chains))].answer()
         return SearchTrace(" ".join(chain.attempt(target) for chain in tried), answer, cut=False)
+
+
+class _ShortSearches:
+    """At most four attempts, each more often right than the one before; a trace stops at the first right one."""
+
+    def __init__(self, task):
+        self.task = task
+
+    def search_trace(self, problem, rng):
+        chains = [chain.written_out() for chain in self.task.chains(tuple(problem.metadata["numbers"]))]
+        symbols = []
+        for i in range(4):
+            answer = str(rng.choice(problem.answers if rng.random() < 0.05 + 0.25 * i else chains))
+            if answer in problem.answers:
+                break
+            symbols += [answer, f"back{rng.integers(2)}"]
+        return SearchTrace(" ".join(symbols[: 2 * 3]), answer, cut=False)
+
+
+@pytest.fixture(scope="session")
+def known_searches(backtracking):
+    """The two problems that `search_policy` was trained on."""
+    return backtracking.problems()[:2]
+
+
+@pytest.fixture(scope="session")
+def search_policy(make_policy, backtracking, known_searches):
+    """A backtracking policy that stops where it is right, on two problems. Never trained further."""
+    policy = make_policy(game=backtracking)
+    warm_start(
+        policy,
+        _ShortSearches(backtracking),
+        known_searches,
+        LearnerSettings(learning_rate=1e-2, optimizer="muon", muon_learning_rate=0.05, schedule="cosine"),
+        steps=160,
+        batch_size=16,
+        seed=0,
+        log=lambda metrics, step: None,
+    )
+    policy.model.eval()
+    return policy
 
 
 @pytest.fixture(scope="session")

@@ -34,6 +34,19 @@ def test_a_group_is_chosen_and_its_value_overridden_in_either_form():
     assert nested["task"]["n_train"] is None
 
 
+def test_backtracking_is_chosen_by_one_override_and_brings_what_it_needs():
+    tree = compose_parameters(FOLDER, {"preset": "smoke", "task": "countdown_backtracking"})
+    assert (tree["task"]["name"], tree["task"]["backtrack"], tree["task"]["n_train"]) == (
+        "countdown_backtracking",
+        "value",
+        64,
+    )
+    assert tree["rollout"]["answer_tokens"] == 8
+    assert compose_parameters(FOLDER, {})["rollout"]["answer_tokens"] == 6
+    longer = {"task": "countdown_backtracking", "task.n_numbers": "4", "rollout.answer_tokens": "10"}
+    assert compose_parameters(FOLDER, longer)["rollout"]["answer_tokens"] == 10
+
+
 def test_an_override_wins_over_the_preset():
     tree = compose_parameters(FOLDER, {"preset": "smoke", "policy.hidden_size": "64"})
     assert tree["preset"] == "smoke"
@@ -54,6 +67,10 @@ def test_an_override_wins_over_the_preset():
         ({"rollout.thinking_budget": "4000"}, ["policy.max_length", "rollout.thinking_budget"]),
         ({"policy.hidden_size": "97"}, ["hidden_size", "n_heads"]),
         ({"task.n_numbers": "5"}, ["rollout.answer_tokens"]),
+        ({"task": "countdown_backtracking", "rollout.answer_tokens": "6"}, ["rollout.answer_tokens", "7"]),
+        ({"task": "countdown_backtracking", "task.n_numbers": "4"}, ["rollout.answer_tokens", "10"]),
+        ({"task": "countdown_backtracking", "task.cut_fraction": "0.1"}, ["task.cut_fraction", "backtrack"]),
+        ({"task": "countdown_backtracking", "task.backtrack": "far"}, ["backtrack", "far", "restart"]),
         ({"evaluation.n_problems": "601"}, ["evaluation.n_problems", "task.n_test"]),
         (
             {"evaluation.split": "validation", "evaluation.n_problems": "201"},

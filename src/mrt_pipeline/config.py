@@ -15,27 +15,51 @@ class _Group(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class CountdownTask(_Group):
-    """Countdown; see tasks/countdown.py."""
-
-    name: Literal["countdown"]
+class _CountdownRules(_Group):
     n_numbers: Annotated[int, Field(ge=2, le=5)] = Field(description="numbers given in a problem")
     max_number: PositiveInt = Field(description="numbers are drawn from 1..max_number")
     target_min: PositiveInt = Field(description="smallest target")
     target_max: PositiveInt = Field(description="largest target")
     max_result: PositiveInt = Field(description="largest intermediate result allowed")
     max_solutions: PositiveInt = Field(description="problems with more solving chains are left out")
-    cut_fraction: Fraction = Field(description="share of warm-start traces cut at a random symbol")
     n_train: PositiveInt | None = Field(description="training problems; null: all that are left")
     n_validation: PositiveInt = Field(description="problems watched during training and used for every choice")
     n_test: PositiveInt = Field(description="held-out problems of the evaluation")
     seed: int = Field(description="of the split")
 
     @model_validator(mode="after")
-    def _targets(self) -> "CountdownTask":
+    def _targets(self) -> "_CountdownRules":
         if self.target_min > self.target_max:
             raise ValueError(f"target_min {self.target_min} exceeds target_max {self.target_max}")
         return self
+
+
+class CountdownTask(_CountdownRules):
+    """Countdown with open-ended thinking; see tasks/countdown.py."""
+
+    name: Literal["countdown"]
+    cut_fraction: Fraction = Field(description="share of warm-start traces cut at a random symbol")
+
+    @property
+    def longest_answer(self) -> int:
+        """Symbols of an answer, numbers and operators; brackets are part of a number's symbol."""
+        return 2 * self.n_numbers - 1
+
+
+class CountdownBacktrackingTask(_CountdownRules):
+    """Countdown as backtracking search; see tasks/countdown_backtracking.py."""
+
+    name: Literal["countdown_backtracking"]
+    backtrack: Literal["value", "restart"] = Field(description="where warm-start traces go back to")
+
+    @property
+    def longest_answer(self) -> int:
+        """Symbols of an attempt: numbers, operators and results."""
+        return 3 * self.n_numbers - 2
+
+
+class TaskParams(RootModel[Annotated[CountdownTask | CountdownBacktrackingTask, Field(discriminator="name")]]):
+    """What is asked, and in which form it is thought about."""
 
 
 class LearnerParams(_Group):
@@ -252,7 +276,7 @@ class Parameters(_Group):
 
     seed: Annotated[int, Field(ge=0)] = Field(description="of rollouts and training; the warm start has its own")
     preset: str | None = Field(description="name of the preset in use")
-    task: CountdownTask
+    task: TaskParams
     policy: TinyPolicy
     engine: TorchEngineParams
     prover: ProverParams
@@ -264,17 +288,20 @@ class Parameters(_Group):
 
     @model_validator(mode="after")
     def _fits_task(self) -> "Parameters":
-        needed = 2 * self.task.n_numbers - 1
-        if self.rollout.answer_tokens < needed:
-            raise ValueError(f"rollout.answer_tokens is {self.rollout.answer_tokens}, an answer needs {needed}")
-        split = f"n_{self.evaluation.split}"
-        if self.evaluation.n_problems > getattr(self.task, split):
+        task = self.task.root
+        if self.rollout.answer_tokens < task.longest_answer:
             raise ValueError(
-                f"evaluation.n_problems {self.evaluation.n_problems} exceeds task.{split} {getattr(self.task, split)}"
+                f"rollout.answer_tokens is {self.rollout.answer_tokens}, an answer of {task.name} with "
+                f"task.n_numbers={task.n_numbers} needs {task.longest_answer}: raise it"
             )
-        if self.training.n_validation > self.task.n_validation:
+        split = f"n_{self.evaluation.split}"
+        if self.evaluation.n_problems > getattr(task, split):
             raise ValueError(
-                f"training.n_validation {self.training.n_validation} exceeds task.n_validation {self.task.n_validation}"
+                f"evaluation.n_problems {self.evaluation.n_problems} exceeds task.{split} {getattr(task, split)}"
+            )
+        if self.training.n_validation > task.n_validation:
+            raise ValueError(
+                f"training.n_validation {self.training.n_validation} exceeds task.n_validation {task.n_validation}"
             )
         if self.policy.warm_start.learner.kl_beta > 0:
             raise ValueError(

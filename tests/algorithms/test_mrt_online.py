@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -62,6 +64,16 @@ def test_a_trace_without_an_answer_keeps_its_reward_of_zero(make_labelled):
     rollouts = [make_labelled((0.0, 1.0), reward=0.0, group=0, stop_reason="eos"), make_labelled((0.0, 1.0), group=0)]
     unanswered, answered = MRTOnline(0.0, 0.8, expected_outcome=True).weights(rollouts)
     assert np.allclose(unanswered, -0.5) and np.allclose(answered[:2], 0.5)
+
+
+def test_a_trace_that_stopped_because_of_its_answer_keeps_its_reward(make_labelled):
+    """Backtracking search: the stop comes after the answer, so J before it is not the expectation of r."""
+    one, other = make_labelled((0.0, 0.2), reward=1.0, group=0), make_labelled((0.0, 0.2), reward=0.0, group=0)
+    streamed = [
+        replace(x, rollout=replace(x.rollout, stopped_at=3, stopped_reward=x.rollout.reward)) for x in (one, other)
+    ]
+    found = MRTOnline(0.0, 0.8, expected_outcome=True).weights(streamed)
+    assert equal(found, GRPO().weights(streamed))
 
 
 def test_the_bonus_by_hand(make_labelled):

@@ -308,7 +308,7 @@ def random_queries(rng, n, n_answers=5, answer_length=4):
     return traces, cuts, answers
 
 
-@pytest.mark.parametrize("suffix", [[5], [5, 11], [5, 11, 2]])
+@pytest.mark.parametrize("suffix", [[], [5], [5, 11], [5, 11, 2]])
 @pytest.mark.parametrize("score_tokens", [1, 150, 40_000])
 def test_scores_equal_separate_forward_passes(model, continuation_logprob, suffix, score_tokens):
     traces, cuts, answers = random_queries(np.random.default_rng(len(suffix)), 5)

@@ -36,8 +36,8 @@ def kedro(project, *arguments):
     return subprocess.run(command, cwd=project, capture_output=True, text=True, timeout=300)
 
 
-def run(project, params):
-    return kedro(project, "run", "--pipeline=mrt_rl", "--params", f"preset=smoke,{params}")
+def run(project, params, pipeline="mrt_rl"):
+    return kedro(project, "run", f"--pipeline={pipeline}", "--params", f"preset=smoke,{params}")
 
 
 def tables(project):
@@ -262,3 +262,29 @@ def test_what_cannot_be_compared_is_refused_in_words(project):
 def test_nothing_is_reported_to_anybody(project):
     folder, _ = project
     assert (folder / "pyproject.toml").read_text() == (ROOT / "pyproject.toml").read_text()
+
+
+def test_backtracking_search_runs_to_the_end_by_one_override(project):
+    folder, _ = project
+    result = run(folder, "task=countdown_backtracking,training.answer_weight=1")
+    assert result.returncode == 0, result.stdout + result.stderr
+    made = tables(folder)
+    for name, table in made.items():
+        TABLES[name].validate(table)
+    rollouts = made["07_model_output/trained_rollouts"]
+    assert not rollouts["text"].str.contains("think>").any() and rollouts["text"].str.contains(" : ").all()
+    assert set(rollouts["close_token_ids"].map(len)) == {0}
+    for budget, natural in ((24, False), (192, True)):  # every budget is measured, though cuts are moved back
+        accuracy = made["08_reporting/accuracy"]
+        assert len(accuracy[(accuracy["budget"] == budget) & (accuracy["forced"] == natural)]) == 2
+    (last, *_) = runs(folder)[1][::-1]
+    assert last.data.tags["task"] == "countdown_backtracking"
+    refused = run(folder, "task=countdown_backtracking,rollout.answer_tokens=6")
+    assert refused.returncode == 1 and "rollout.answer_tokens is 6" in refused.stderr
+
+
+def test_mrt_star_runs_on_backtracking_search_with_the_sampled_prover(project):
+    folder, _ = project
+    result = run(folder, "task=countdown_backtracking,prover=sampled,training.groups=4", pipeline="mrt_star")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "# mrt_star, seed 0" in result.stdout and "Base policy: reusing" in result.stdout

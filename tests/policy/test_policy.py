@@ -33,9 +33,9 @@ def test_the_template_fits_the_tokenizer(tiny_policy):
     assert template.eos_id == tokenizer.eos_token_id == tiny_policy.model.config.eos_token_id
 
 
-def test_a_saved_policy_comes_back_the_same(tmp_path, warm_policy, problems, all_logprobs):
+def test_a_saved_policy_comes_back_the_same(tmp_path, task, warm_policy, problems, all_logprobs):
     warm_policy.save(tmp_path / "policy")
-    loaded = load_policy(tmp_path / "policy", EPISODE_MARKER)
+    loaded = load_policy(tmp_path / "policy", task.template)
     assert loaded.template == warm_policy.template
     assert loaded.n_parameters == warm_policy.n_parameters
     assert torch.equal(weights(loaded), weights(warm_policy))

@@ -1,6 +1,9 @@
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from mrt_pipeline.policy.template import ThinkTemplate, encode_prompt
+from mrt_pipeline.policy.template import BacktrackTemplate, ThinkTemplate, encode_prompt
 from mrt_pipeline.policy.tokenizer import THINK_CLOSE, build_symbol_tokenizer
 
 
@@ -55,3 +58,56 @@ def test_every_question_of_the_task_is_known(tiny_policy, problems):
         prompt = encode_prompt(tiny_policy.tokenizer, problem.question)
         assert len(prompt) == len(problem.question.split()) + 2
         assert tiny_policy.tokenizer.unk_token_id not in prompt
+
+
+streams = st.lists(st.integers(3, 8), max_size=12)
+
+
+def test_back_symbols_must_be_tokens():
+    tokenizer = build_symbol_tokenizer(["back0", "back1"], [":"])
+    template = BacktrackTemplate.from_text(tokenizer, ["back0", "back1"])
+    assert list(template.back_ids) == ids(tokenizer, "back0 back1")
+    assert template.continuation == template.back_ids[:1]
+    assert template.thinking_stops == (tokenizer.eos_token_id,)
+    assert set(template.answer_stops) == {tokenizer.eos_token_id, *template.back_ids}
+    for wrong in ([], ["back2"], ["back0 back1"]):
+        with pytest.raises(ValueError, match=r"tokenizer|back symbol"):
+            BacktrackTemplate.from_text(tokenizer, wrong)
+
+
+@given(streams, st.data())
+def test_a_cut_is_snapped_to_the_last_back_symbol_before_it(stream, data):
+    template = BacktrackTemplate(eos_id=2, back_ids=(7, 8))
+    cut = data.draw(st.integers(0, len(stream)))
+    snapped = template.snap(np.array(stream), cut)
+    assert 0 <= snapped <= cut
+    assert snapped == 0 or stream[snapped - 1] in (7, 8)
+    assert not set(stream[snapped:cut]) & {7, 8}
+    assert template.snap(stream, snapped) == snapped
+
+
+@given(streams, st.booleans())
+def test_a_stream_is_its_thought_and_the_last_attempt(stream, stopped):
+    template = BacktrackTemplate(eos_id=2, back_ids=(7, 8))
+    split = template.split(stream, 2 if stopped else None)
+    assert split.n_thought == template.snap(stream, len(stream)) == template.boundaries(stream[: split.n_thought])[-1]
+    assert (split.close, split.answered, split.stop_reason) == ((), stopped, "stop" if stopped else "length")
+
+
+@given(streams)
+def test_boundaries_are_the_places_where_an_answer_can_be_forced(stream):
+    template = BacktrackTemplate(eos_id=2, back_ids=(7, 8))
+    thought = stream[: template.snap(stream, len(stream))]
+    assert template.boundaries(thought).tolist() == sorted({template.snap(thought, i) for i in range(len(thought) + 1)})
+
+
+def test_a_thought_can_be_stopped_anywhere_between_think_tags(tokenizer):
+    template = ThinkTemplate.from_text(tokenizer, THINK_CLOSE, f"time {THINK_CLOSE}", "wait", ["wait"])
+    assert [template.snap([7, 8, 9], cut) for cut in range(4)] == [0, 1, 2, 3]
+    for stop, close, reason, answered in (
+        (None, template.stop_phrase, "length", False),
+        (template.close_id, (template.close_id,), "stop", False),
+        (template.eos_id, (), "eos", True),
+    ):
+        split = template.split([7, 8, 9], stop)
+        assert (split.n_thought, split.close, split.stop_reason, split.answered) == (3, close, reason, answered)

@@ -34,7 +34,7 @@ def sampled(warm_engine, warm_policy, task, known_problems):
     return {
         "rollouts": table,
         "episodes": episodes,
-        "anytime": tables.anytime_table(table, queries, found, BUDGETS),
+        "anytime": tables.anytime_table(table, queries, found, warm_policy.template, BUDGETS),
         "raw": rollouts,
     }
 
@@ -168,9 +168,9 @@ def test_episodes_by_hand(by_hand, warm_policy):
     assert set(episodes["prover"]) == {"known"}
 
 
-def test_anytime_by_hand(by_hand):
+def test_anytime_by_hand(by_hand, warm_policy):
     table, queries, found = by_hand
-    anytime = tables.ANYTIME.validate(tables.anytime_table(table, queries, found, [2, 4, 6, 10]))
+    anytime = tables.ANYTIME.validate(tables.anytime_table(table, queries, found, warm_policy.template, [2, 4, 6, 10]))
 
     def curve(problem, forced):
         rows = anytime[(anytime["problem_id"] == problem) & (anytime["forced"] == forced)]

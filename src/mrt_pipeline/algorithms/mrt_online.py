@@ -18,7 +18,8 @@ answer's sampling out of the thought's credit and leaves its mean alone:
     A   = J(z_0:k) - mean(J(z_0:k) of the group)        for thought and stop; k is the last boundary
     w_t = r - J(z_0:k)                                  for the tokens of the answer
 
-A trace that ends without answering has no such expectation and keeps r = 0.
+J is the expectation of r where the answer is sampled after the thought has ended. A trace that ends without answering,
+or that stopped because of its answer (backtracking search), keeps r for all of its tokens.
 Degenerate cases: alpha = 0 is GRPO exactly (expected_outcome off); constant J gives no bonus; gamma = 1 with
 normalize_progress off gives each episode J(end) - J(before it).
 """
@@ -72,11 +73,15 @@ class MRTOnline(Algorithm):
         ]
         if self.expected_outcome:
             for labelled, values, outcome in zip(rollouts, weights, outcomes, strict=True):
-                if labelled.rollout.stop_reason != "eos":
+                if _answers_afterwards(labelled):
                     values[len(values) - len(labelled.rollout.answer) :] = labelled.rollout.reward - outcome
         return weights
 
 
 def _expected_reward(labelled: LabelledRollout) -> float:
-    answered = labelled.rollout.stop_reason != "eos"
-    return float(labelled.success[-1]) if answered else labelled.rollout.reward
+    return float(labelled.success[-1]) if _answers_afterwards(labelled) else labelled.rollout.reward
+
+
+def _answers_afterwards(labelled: LabelledRollout) -> bool:
+    rollout = labelled.rollout
+    return rollout.stop_reason == "length" or (rollout.stop_reason == "stop" and rollout.stopped_at is None)

@@ -3,6 +3,8 @@
 The layout of a row is `[trace | padding | branches | padding]`. A branch is the suffix and the continuations merged
 into a prefix tree, repeated for each cut; a branch token sees the trace up to its cut and its own ancestors, at the
 position it would have if it stood there alone. The pass therefore gives the same log-probabilities as separate ones.
+Without a suffix the first continuation token is predicted from the trace's own last token: it is fed once more, at its
+own position, as the root of the branch, which sees what stands before it.
 """
 
 from collections.abc import Sequence
@@ -15,20 +17,23 @@ class AnswerTree:
 
     A leaf is scored from its parent and never fed to the model, so only inner nodes take room.
 
+    repeats_last: the suffix is empty, so the root stands for the last token before the cut; its entry in `tokens` is
+        filled in for each cut.
     size: number of inner nodes. tokens, depth: (size,). ancestors: bool (size, size), row sees column and itself.
     parents, tokens_scored: (m,) for each of the m edges of the tree, the inner node it leaves and the token it adds.
     paths: float (n_continuations, m), 1 where an edge lies on the continuation.
     """
 
     def __init__(self, suffix: Sequence[int], continuations: Sequence[Sequence[int]]):
-        if not len(suffix):
-            raise ValueError("the suffix must hold at least one token: the first answer token is predicted from it")
-        tokens, parent = list(suffix), list(range(-1, len(suffix) - 1))  # of inner nodes
+        self.repeats_last = not len(suffix)
+        tokens = list(suffix) or [0]  # of inner nodes
+        last = len(tokens) - 1
+        parent = list(range(-1, last))
         edges: dict[tuple[int, int], int] = {}  # (inner node, token added) -> edge
         inner: dict[int, int] = {}  # edge -> the inner node it leads to, where it leads to one
         routes = []
         for continuation in continuations:
-            node, route = len(suffix) - 1, []
+            node, route = last, []
             for i, token in enumerate(map(int, continuation)):
                 edge = edges.setdefault((node, token), len(edges))
                 route.append(edge)
@@ -78,9 +83,13 @@ def pack_trees(
             raise ValueError(f"cuts must lie in 1..{len(trace)}, got {cut.tolist()}")
         ids[row, : len(trace)] = trace
         used = slice(trace_columns, trace_columns + len(cut) * tree.size)
-        ids[row, used] = np.tile(tree.tokens, len(cut))
-        positions[row, used] = (cut[:, None] + tree.depth).ravel()
-        visible = np.arange(trace_columns) < np.repeat(cut, tree.size)[:, None]
+        tokens, start = np.tile(tree.tokens, (len(cut), 1)), cut
+        if tree.repeats_last:
+            start = cut - 1
+            tokens[:, 0] = np.asarray(trace, dtype=np.int64)[start]
+        ids[row, used] = tokens.ravel()
+        positions[row, used] = (start[:, None] + tree.depth).ravel()
+        visible = np.arange(trace_columns) < np.repeat(start, tree.size)[:, None]
         mask[row, used, :trace_columns] = visible
         mask[row, used, used] = np.kron(np.eye(len(cut), dtype=bool), tree.ancestors)
     return ids, positions, mask, branch_columns

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from mrt_pipeline.evaluation.evaluate import trace_curves
+from mrt_pipeline.evaluation.evaluate import reading, trace_curves
 from mrt_pipeline.evaluation.intervals import problem_means
 from mrt_pipeline.mrt.regret import normalized_regret
 
@@ -51,7 +51,7 @@ def measure(
     """Regret and accuracy of one policy on every problem, by (quantity, budget, forced); indexed by problem, sorted."""
     found: dict[tuple[str, int, bool], pd.Series] = {}
     for forced in (False, True):
-        curves = trace_curves(episodes if forced else episodes[~episodes["forced"]])
+        curves = trace_curves(reading(episodes, forced))
         problems = [problem for problem, _, _ in curves]
         for budget in budgets:
             regrets = [normalized_regret(x, y, budget) for _, x, y in curves]

@@ -2,7 +2,8 @@
 
 Two readings of the same traces. `forced` False: the model stops where it wants to, and its value is held from there
 on. `forced` True: an attempt to stop is turned into a continuation (budget forcing), and the thought is cut exactly at
-the budget. Up to the natural end the two agree.
+the budget. Up to the natural end the two agree. Where a policy answers in the stream of its thinking (backtracking
+search), stopping by itself gives the reward of the answer it stopped with, which J before that answer does not know.
 """
 
 from collections.abc import Sequence
@@ -29,7 +30,7 @@ def regret_by_budget(
     rows = []
     for (policy,), table in episodes.groupby(["policy"], sort=False):
         for forced in (False, True):
-            curves = trace_curves(table if forced else table[~table["forced"]])
+            curves = trace_curves(reading(table, forced))
             for budget in budgets:
                 means = problem_means(
                     [normalized_regret(x, y, budget) for _, x, y in curves], [problem for problem, _, _ in curves]
@@ -81,6 +82,13 @@ def accuracy_by_budget(
                 }
             )
     return pd.DataFrame(rows)
+
+
+def reading(episodes: pd.DataFrame, forced: bool) -> pd.DataFrame:
+    """The rows of an `episodes` table that make up the curve of one reading."""
+    if forced:  # tables of runs from before backtracking search have no such column
+        return episodes[~episodes["stopped"]] if "stopped" in episodes else episodes
+    return episodes[~episodes["forced"]]
 
 
 def trace_curves(episodes: pd.DataFrame) -> list[tuple[str, np.ndarray, np.ndarray]]:

@@ -140,9 +140,7 @@ def validate(
     return {
         "validation/accuracy": float(np.mean([rollout.reward for rollout in rollouts])),
         "validation/thinking_tokens": float(np.mean([len(rollout.thought) for rollout in rollouts])),
-        "validation/regret": float(
-            np.mean([normalized_regret(item.boundaries, item.success, budget) for item in labelled])
-        ),
+        "validation/regret": float(np.mean([normalized_regret(*item.curve(), budget) for item in labelled])),
     }
 
 

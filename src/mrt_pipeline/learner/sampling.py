@@ -33,7 +33,7 @@ class Setup:
         )
 
     def answer(self, rollouts: Sequence[Rollout], cuts: Sequence[int], seed: int) -> list[Rollout]:
-        """Cut each rollout's thought after so many tokens and force an answer there."""
+        """Cut each rollout's thought after so many tokens, where an answer is possible, and force one there."""
         return self.sample(
             [rollout.problem for rollout in rollouts],
             1,

@@ -51,7 +51,7 @@ def sample_batch(
     lap("prove")
     answers = _force_answers(setup, algorithm, labelled, seed(_ANSWER))
     lap("answer")
-    sequences = _sequences(algorithm, labelled, answers)
+    sequences = _sequences(algorithm, labelled, answers, setup.policy.template.eos_id)
     sampled = [*(item.rollout for item in labelled), *(answer.rollout for answer in answers)]
     metrics = {
         "sampled_tokens": float(sum(rollout.n_sampled for rollout in sampled)),
@@ -65,7 +65,8 @@ def sample_batch(
 def _force_answers(
     setup: Setup, algorithm: Algorithm, labelled: Sequence[LabelledRollout], seed: int
 ) -> list[ForcedAnswer]:
-    where = [(i, int(cut)) for i, item in enumerate(labelled) for cut in algorithm.answers(item)]
+    snap = setup.policy.template.snap
+    where = [(i, snap(item.rollout.thought, cut)) for i, item in enumerate(labelled) for cut in algorithm.answers(item)]
     if not where:
         return []
     answered = setup.answer([labelled[i].rollout for i, _ in where], [cut for _, cut in where], seed)
@@ -76,23 +77,26 @@ def _force_answers(
 
 
 def _sequences(
-    algorithm: Algorithm, labelled: list[LabelledRollout], answers: list[ForcedAnswer]
+    algorithm: Algorithm, labelled: list[LabelledRollout], answers: list[ForcedAnswer], eos_id: int
 ) -> list[TrainingSequence]:
     weighted = [(item.rollout, weights) for item, weights in zip(labelled, algorithm.weights(labelled), strict=True)]
     if answers:
+        if algorithm.likelihood:
+            answers = [replace(answer, rollout=_imitated(labelled, answer, eos_id)) for answer in answers]
         weights = algorithm.answer_weights(labelled, answers)
-        weighted += zip([_trained(algorithm, labelled, answer) for answer in answers], weights, strict=True)
+        weighted += zip([answer.rollout for answer in answers], weights, strict=True)
     if algorithm.likelihood:
         return [_sequence(rollout, weights, True) for rollout, weights in weighted if np.any(weights)]
     return [_sequence(rollout, weights, False) for rollout, weights in weighted]
 
 
-def _trained(algorithm: Algorithm, labelled: Sequence[LabelledRollout], answer: ForcedAnswer) -> Rollout:
-    if not algorithm.likelihood:
-        return answer.rollout
-    # Imitated as a whole: the policy sampled this thought, and stopping here is what is to be learnt.
+def _imitated(labelled: Sequence[LabelledRollout], answer: ForcedAnswer, eos_id: int) -> Rollout:
+    """A forced answer to be imitated as a whole: the policy sampled its thought, and stopping here is to be learnt."""
+    rollout = answer.rollout
     sampled = labelled[answer.source].rollout.thought_sampled[: answer.cut]
-    return replace(answer.rollout, thought_sampled=sampled, stop_reason="stop")
+    ended = rollout.answer.copy()
+    ended[-1:] = eos_id  # it may have gone back instead; an answer that did not end is never right, so never imitated
+    return replace(rollout, thought_sampled=sampled, stop_reason="stop", answer=ended)
 
 
 def _sequence(rollout: Rollout, weights: np.ndarray, likelihood: bool) -> TrainingSequence:

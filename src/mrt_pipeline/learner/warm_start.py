@@ -67,15 +67,16 @@ def _draw_pool(
     )
     sequences = []
     for i, trace, thought, answer in zip(drawn, traces, thoughts, answers, strict=True):
-        prompt, close, eos = prompts[i], policy.template.close_id, policy.template.eos_id
-        rest = len(thought) + 1 + len(answer) + 1
-        trained = np.ones(rest, dtype=bool)
-        trained[len(thought)] = not trace.cut
+        prompt, close = prompts[i], policy.template.close
+        tokens = [*thought, *close, *answer, policy.template.eos_id]
+        trained = np.ones(len(tokens), dtype=bool)
+        # The token that stops: the one that closes the thought, or, where nothing does, the end of the trace.
+        trained[len(thought) if close else -1] = not trace.cut
         sequences.append(
             TrainingSequence(
-                token_ids=np.array([*prompt, *thought, close, *answer, eos]),
+                token_ids=np.array([*prompt, *tokens]),
                 prompt_length=len(prompt),
-                weights=np.ones(rest),
+                weights=np.ones(len(tokens)),
                 trained=trained,
             )
         )

@@ -1,4 +1,4 @@
-"""Episodes: cutting a stream of thinking tokens at the places where a new attempt starts."""
+"""Episodes: cutting a stream of thinking tokens at the places where an attempt starts, or ends."""
 
 from collections.abc import Collection, Sequence
 
@@ -23,6 +23,15 @@ def episode_boundaries(
         starts = starts[: max(max_episodes - 1, 0)]
     ends = [len(token_ids)] if len(token_ids) else []
     return np.array([0, *starts, *ends], dtype=np.int64)
+
+
+def closed_boundaries(token_ids: Sequence[int], closing_ids: Collection[int]) -> np.ndarray:
+    """The same where a token in `closing_ids` is the last one of its episode, instead of opening the next.
+
+    Tokens after the last closing one belong to a last episode that is unfinished.
+    """
+    ends = [i + 1 for i, token in enumerate(token_ids) if token in closing_ids]
+    return np.unique([0, *ends, len(token_ids)]).astype(np.int64)
 
 
 def token_episodes(boundaries: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ from mrt_pipeline.algorithms.star import STaR
 from mrt_pipeline.config import (
     AlgorithmParams,
     BRPOParams,
-    CountdownTask,
+    CountdownBacktrackingTask,
     GRPOParams,
     LearnerParams,
     LengthPenaltyParams,
@@ -27,6 +27,7 @@ from mrt_pipeline.config import (
     RolloutParams,
     SampledProverParams,
     STaRParams,
+    TaskParams,
     TinyPolicy,
     TorchEngineParams,
 )
@@ -36,25 +37,28 @@ from mrt_pipeline.learner.learner import LearnerSettings
 from mrt_pipeline.policy.policy import Policy, build_policy, load_policy
 from mrt_pipeline.rollouts.prover import ExactProver, Prover, SampledProver
 from mrt_pipeline.rollouts.rollout import RolloutSettings
-from mrt_pipeline.tasks.countdown import EPISODE_MARKER, Countdown
+from mrt_pipeline.tasks.base import ScratchTask
+from mrt_pipeline.tasks.countdown import Countdown
+from mrt_pipeline.tasks.countdown_backtracking import CountdownBacktracking
 
 
-def make_task(params: CountdownTask) -> Countdown:
+def make_task(params: TaskParams) -> ScratchTask:
     """The task."""
-    return Countdown(**params.model_dump(exclude={"name"}))
+    kind = CountdownBacktracking if isinstance(params.root, CountdownBacktrackingTask) else Countdown
+    return kind(**params.root.model_dump(exclude={"name"}))
 
 
-def new_policy(params: TinyPolicy, task: Countdown) -> Policy:
+def new_policy(params: TinyPolicy, task: ScratchTask) -> Policy:
     """A policy with fresh weights."""
     sizes = params.model_dump(exclude={"name", "warm_start"})
-    return build_policy(task.symbols(), episode_marker=EPISODE_MARKER, seed=params.warm_start.seed, **sizes)
+    return build_policy(task.symbols(), task.markers, task.template, seed=params.warm_start.seed, **sizes)
 
 
-def open_policy(ref: dict[str, str]) -> Policy:
-    """The policy that a pipeline's `*_policy` dataset points to."""
+def open_policy(ref: dict[str, str], task: ScratchTask) -> Policy:
+    """The policy that a pipeline's `*_policy` dataset points to, with the template of the task it was made for."""
     if not Path(ref["path"]).is_dir():
         raise InputError(f"the {ref['name']} policy's folder {ref['path']} is gone: run all stages")
-    return load_policy(ref["path"], EPISODE_MARKER)
+    return load_policy(ref["path"], task.template)
 
 
 def make_engine(params: TorchEngineParams, policy: Policy) -> TorchEngine:
@@ -62,7 +66,7 @@ def make_engine(params: TorchEngineParams, policy: Policy) -> TorchEngine:
     return TorchEngine(policy.model, params.batch_size, params.score_tokens)
 
 
-def make_prover(params: ProverParams, policy: Policy, task: Countdown, rollout: RolloutParams) -> Prover:
+def make_prover(params: ProverParams, policy: Policy, task: ScratchTask, rollout: RolloutParams) -> Prover:
     """The meta-prover."""
     if isinstance(params.root, SampledProverParams):
         return SampledProver(

@@ -1,5 +1,6 @@
-"""A policy: a causal language model with its tokenizer and think/answer template; building, saving, loading."""
+"""A policy: a causal language model with its tokenizer and template; building, saving, loading."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,10 +8,12 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 from transformers.utils.logging import disable_progress_bar
 
-from mrt_pipeline.policy.template import ThinkTemplate
-from mrt_pipeline.policy.tokenizer import THINK_CLOSE, build_symbol_tokenizer
+from mrt_pipeline.policy.template import Template
+from mrt_pipeline.policy.tokenizer import build_symbol_tokenizer
 
 disable_progress_bar()  # one bar for each small file loaded or saved would bury the training's own
+
+TemplateOf = Callable[[PreTrainedTokenizerBase], Template]
 
 
 @dataclass(frozen=True)
@@ -19,7 +22,7 @@ class Policy:
 
     model: torch.nn.Module
     tokenizer: PreTrainedTokenizerBase
-    template: ThinkTemplate
+    template: Template
 
     @property
     def n_parameters(self) -> int:
@@ -33,17 +36,21 @@ class Policy:
 
 
 def build_policy(
-    symbols: list[str],
+    symbols: Sequence[str],
+    markers: Sequence[str],
+    template: TemplateOf,
     hidden_size: int,
     n_layers: int,
     n_heads: int,
     intermediate_size: int,
     max_length: int,
-    episode_marker: str,
     seed: int,
 ) -> Policy:
-    """A Llama-style model from scratch over a vocabulary of symbols; sizes as in transformers' LlamaConfig."""
-    tokenizer = build_symbol_tokenizer(symbols)
+    """A Llama-style model from scratch over a vocabulary of symbols; sizes as in transformers' LlamaConfig.
+
+    symbols, markers: as in `build_symbol_tokenizer`. template: from a tokenizer, as a task gives it.
+    """
+    tokenizer = build_symbol_tokenizer(symbols, markers)
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=hidden_size,
@@ -60,23 +67,13 @@ def build_policy(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = LlamaForCausalLM(config)
-    return Policy(model, tokenizer, _symbol_template(tokenizer, episode_marker))
+    return Policy(model, tokenizer, template(tokenizer))
 
 
-def load_policy(folder: Path, episode_marker: str) -> Policy:
-    """Load a policy that `Policy.save` wrote."""
+def load_policy(folder: Path, template: TemplateOf) -> Policy:
+    """Load a policy that `Policy.save` wrote; its template is not saved, so it is given."""
     model = AutoModelForCausalLM.from_pretrained(
         folder, dtype=torch.float32, use_safetensors=True, local_files_only=True
     )
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    return Policy(model, tokenizer, _symbol_template(tokenizer, episode_marker))
-
-
-def _symbol_template(tokenizer: PreTrainedTokenizerBase, episode_marker: str) -> ThinkTemplate:
-    return ThinkTemplate.from_text(
-        tokenizer,
-        think_close=THINK_CLOSE,
-        stop_phrase=THINK_CLOSE,
-        continuation=episode_marker,
-        episode_markers=[episode_marker],
-    )
+    return Policy(model, tokenizer, template(tokenizer))

@@ -1,18 +1,73 @@
-"""How a policy thinks and answers: the token ids around the thought."""
+"""How a policy thinks and answers: the tokens around the thought, and where a thought may be cut.
 
+Two forms. `ThinkTemplate` is open-ended thinking: markers open episodes, `</think>` ends the thought, and the answer
+follows it. `BacktrackTemplate` is backtracking search: every attempt answers, back symbols separate them, and the last
+attempt of the stream is the answer.
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar, Protocol
 
+import numpy as np
 from transformers import PreTrainedTokenizerBase
+
+from mrt_pipeline.mrt.episodes import closed_boundaries, episode_boundaries
+
+
+@dataclass(frozen=True)
+class Split:
+    """A sampled stream, divided into thought and answer.
+
+    n_thought: its first so many tokens are the thought. close: ids that follow the thought. stop_reason: as in Rollout.
+    answered: what is left of the stream, with its stop token, is the answer; otherwise an answer is to be sampled after
+        thought and close, and what is left is dropped.
+    """
+
+    n_thought: int
+    close: tuple[int, ...]
+    stop_reason: str
+    answered: bool
+
+
+class Template(Protocol):
+    """Token ids that structure a trace `prompt + thought + close + answer`, and what follows from them.
+
+    eos_id: ends the trace. thinking_stops, answer_stops: tokens that end a sampled stream, and a sampled answer.
+    close: between thought and answer where the policy itself ends its thought. stop_phrase: the same where an answer is
+        forced. answer_end: what the exact prover expects after an accepted answer.
+    continuation: put in place of a stop when the thought is forced on (budget forcing).
+    streams_answer: the policy answers in the stream itself, so the reward of an answer is known where it tries to stop.
+    """
+
+    eos_id: int
+    thinking_stops: tuple[int, ...]
+    answer_stops: tuple[int, ...]
+    close: tuple[int, ...]
+    stop_phrase: tuple[int, ...]
+    answer_end: tuple[int, ...]
+    continuation: tuple[int, ...]
+    streams_answer: bool
+
+    def boundaries(self, thought: Sequence[int]) -> np.ndarray:
+        """Prefix lengths at which an episode of the thought ends, int64: first 0, last len(thought)."""
+        ...
+
+    def snap(self, thought: Sequence[int], cut: int) -> int:
+        """The last place at or before `cut` thinking tokens where an answer can be forced. The only rule for cuts."""
+        ...
+
+    def split(self, stream: Sequence[int], stop_token_id: int | None) -> Split:
+        """Divide a stream that ended with this stop token, or by length (None)."""
+        ...
 
 
 @dataclass(frozen=True)
 class ThinkTemplate:
-    """Token ids that structure a trace `prompt + thought + close + answer + eos`.
+    """Open-ended thinking, `prompt + thought + close + answer + eos`; see `Template`.
 
     close_id: the token that ends a thought, `</think>`; the model samples it when it has thought enough.
-    eos_id: ends the answer.
-    stop_phrase: put after a thought that is cut short, to force an answer; ends with close_id or goes past it.
-    continuation: put in place of close_id when the thought is forced on (budget forcing).
+    stop_phrase: put after a thought that is cut short; ends with close_id or goes past it.
     marker_ids: tokens that open a new episode.
     """
 
@@ -21,6 +76,7 @@ class ThinkTemplate:
     stop_phrase: tuple[int, ...]
     continuation: tuple[int, ...]
     marker_ids: frozenset[int]
+    streams_answer: ClassVar[bool] = False
 
     @classmethod
     def from_text(
@@ -29,29 +85,110 @@ class ThinkTemplate:
         think_close: str,
         stop_phrase: str,
         continuation: str,
-        episode_markers: list[str],
+        episode_markers: Sequence[str],
     ) -> "ThinkTemplate":
         """Build from strings. Raises ValueError where a string that must be one token is none."""
-
-        def encode(text: str) -> list[int]:
-            ids = tokenizer.encode(text, add_special_tokens=False)
-            if not ids or tokenizer.unk_token_id in ids:
-                raise ValueError(f"the tokenizer does not know {text!r}; check the think/answer template")
-            return ids
-
-        def single(text: str) -> int:
-            ids = encode(text)
-            if len(ids) != 1:
-                raise ValueError(f"{text!r} must be one token of this policy's tokenizer, but is {len(ids)}")
-            return ids[0]
-
         return cls(
-            close_id=single(think_close),
+            close_id=_single(tokenizer, think_close),
             eos_id=tokenizer.eos_token_id,
-            stop_phrase=tuple(encode(stop_phrase)),
-            continuation=tuple(encode(continuation)),
-            marker_ids=frozenset(single(marker) for marker in episode_markers),
+            stop_phrase=_encode(tokenizer, stop_phrase),
+            continuation=_encode(tokenizer, continuation),
+            marker_ids=frozenset(_single(tokenizer, marker) for marker in episode_markers),
         )
+
+    @property
+    def thinking_stops(self) -> tuple[int, ...]:
+        """The end of the thought, and the end of the trace."""
+        return (self.close_id, self.eos_id)
+
+    @property
+    def answer_stops(self) -> tuple[int, ...]:
+        """The end of the trace."""
+        return (self.eos_id,)
+
+    @property
+    def close(self) -> tuple[int, ...]:
+        """The end of the thought."""
+        return (self.close_id,)
+
+    @property
+    def answer_end(self) -> tuple[int, ...]:
+        """The end of the trace."""
+        return (self.eos_id,)
+
+    def boundaries(self, thought: Sequence[int]) -> np.ndarray:
+        """See `Template.boundaries`."""
+        return episode_boundaries(thought, self.marker_ids)
+
+    def snap(self, thought: Sequence[int], cut: int) -> int:
+        """`cut` itself: a thought can be stopped after any token."""
+        return int(cut)
+
+    def split(self, stream: Sequence[int], stop_token_id: int | None) -> Split:
+        """See `Template.split`. A trace that ends inside its thought answers with nothing."""
+        if stop_token_id is None:
+            return Split(len(stream), self.stop_phrase, "length", False)
+        if stop_token_id == self.close_id:
+            return Split(len(stream), self.close, "stop", False)
+        return Split(len(stream), (), "eos", True)
+
+
+@dataclass(frozen=True)
+class BacktrackTemplate:
+    """Backtracking search, `prompt + attempt + back + attempt + back + ... + attempt + eos`; see `Template`.
+
+    The thought is everything up to and including the last back symbol, the answer is the attempt after it. Forcing an
+    answer is to let the policy make its next attempt, so there is no stop phrase; whether such an attempt ends by eos
+    or by going back again does not matter. An attempt that the budget cuts is dropped, as the paper drops an unfinished
+    paragraph: an answer can be forced after back symbols only.
+
+    eos_id: the policy stops; the attempt before it is its answer.
+    back_ids: tokens that close an episode, each naming the step to go back to; the first one is 'from the start', which
+        is put in place of eos in budget forcing.
+    """
+
+    eos_id: int
+    back_ids: tuple[int, ...]
+    close: ClassVar[tuple[int, ...]] = ()
+    stop_phrase: ClassVar[tuple[int, ...]] = ()
+    answer_end: ClassVar[tuple[int, ...]] = ()
+    streams_answer: ClassVar[bool] = True
+
+    @classmethod
+    def from_text(cls, tokenizer: PreTrainedTokenizerBase, back: Sequence[str]) -> "BacktrackTemplate":
+        """Build from the back symbols. Raises ValueError if there is none, or if one is not a token."""
+        if not back:
+            raise ValueError("a backtracking template needs at least the back symbol of the start")
+        return cls(tokenizer.eos_token_id, tuple(_single(tokenizer, symbol) for symbol in back))
+
+    @property
+    def thinking_stops(self) -> tuple[int, ...]:
+        """The end of the trace."""
+        return (self.eos_id,)
+
+    @property
+    def answer_stops(self) -> tuple[int, ...]:
+        """The end of the trace, or going back: an attempt ends at either."""
+        return (self.eos_id, *self.back_ids)
+
+    @property
+    def continuation(self) -> tuple[int, ...]:
+        """Go back to the start."""
+        return self.back_ids[:1]
+
+    def boundaries(self, thought: Sequence[int]) -> np.ndarray:
+        """See `Template.boundaries`."""
+        return closed_boundaries(thought, self.back_ids)
+
+    def snap(self, thought: Sequence[int], cut: int) -> int:
+        """The last boundary at or before `cut`: 0, or just after a back symbol."""
+        backs = np.flatnonzero(np.isin(np.asarray(thought[:cut], dtype=np.int64), self.back_ids))
+        return int(backs[-1]) + 1 if len(backs) else 0
+
+    def split(self, stream: Sequence[int], stop_token_id: int | None) -> Split:
+        """See `Template.split`."""
+        stopped = stop_token_id is not None
+        return Split(self.snap(stream, len(stream)), (), "stop" if stopped else "length", stopped)
 
 
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, question: str) -> list[int]:
@@ -60,3 +197,17 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, question: str) -> list[int
         [{"role": "user", "content": question}], tokenize=False, add_generation_prompt=True
     )
     return tokenizer.encode(text, add_special_tokens=False)
+
+
+def _encode(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[int, ...]:
+    ids = tokenizer.encode(text, add_special_tokens=False)
+    if not ids or tokenizer.unk_token_id in ids:
+        raise ValueError(f"the tokenizer does not know {text!r}; check the policy's template")
+    return tuple(ids)
+
+
+def _single(tokenizer: PreTrainedTokenizerBase, text: str) -> int:
+    ids = _encode(tokenizer, text)
+    if len(ids) != 1:
+        raise ValueError(f"{text!r} must be one token of this policy's tokenizer, but is {len(ids)}")
+    return ids[0]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from mrt_pipeline.engines.base import Engine
-from mrt_pipeline.policy.template import ThinkTemplate
+from mrt_pipeline.policy.template import Template
 from mrt_pipeline.rollouts.prover import Prover, Query
 from mrt_pipeline.rollouts.rollout import Rollout
 
@@ -30,7 +30,7 @@ class LabelledRollout:
     rollout: the trace.
     boundaries: (k + 1,) thinking tokens at the boundaries of its k episodes, the empty prefix (0) first.
     success: (k + 1,) J there. success_sem: (k + 1,) its standard error, 0 for the exact prover.
-    cuts: (c,) further thinking-token counts at which J was asked for. at_cuts: (c,) J there.
+    cuts: (c,) further thinking-token counts at which J was asked for, snapped. at_cuts: (c,) J there.
     prefix: what the rollout started from, if anything. direct: it answered right there instead of thinking on.
     """
 
@@ -47,6 +47,16 @@ class LabelledRollout:
         """J after `cut` thinking tokens, a boundary or one of the cuts; NaN if it was not asked for there."""
         known = dict(zip(self.boundaries.tolist(), self.success.tolist(), strict=False))  # success may be empty
         return (known | dict(zip(self.cuts.tolist(), self.at_cuts.tolist(), strict=True))).get(int(cut), math.nan)
+
+    def curve(self) -> tuple[np.ndarray, np.ndarray]:
+        """Thinking tokens and success along the trace: J at the boundaries, then the reward of its own streamed answer.
+
+        For traces that stop where the model stops: what a policy gave as its answer is no longer a matter of J.
+        """
+        if self.rollout.stopped_at is None:
+            return self.boundaries, self.success
+        end, reward = self.rollout.stopped_at, self.rollout.stopped_reward
+        return np.append(self.boundaries, end), np.append(self.success, reward)
 
 
 @dataclass(frozen=True)
@@ -66,18 +76,22 @@ class ForcedAnswer:
 def label_rollouts(
     engine: Engine,
     prover: Prover,
-    template: ThinkTemplate,
+    template: Template,
     rollouts: Sequence[Rollout],
     seed: int,
     extra_cuts: Sequence[Sequence[int]] | None = None,
 ) -> tuple[list[LabelledRollout], int]:
     """Label rollouts, and ask for J at further cuts of each rollout's thought in the same pass.
 
-    extra_cuts: for each rollout, numbers of thinking tokens within its thought, in any order.
+    extra_cuts: for each rollout, numbers of thinking tokens within its thought, in any order. They are moved back to
+        where an answer can be forced (`Template.snap`), and J is held from there.
     Returns the labelled rollouts and the number of tokens the prover spent.
     """
     boundaries = [rollout.boundaries(template) for rollout in rollouts]
-    extra = [np.asarray(cuts, dtype=np.int64) for cuts in extra_cuts or [()] * len(rollouts)]
+    extra = [
+        np.array([template.snap(rollout.thought, cut) for cut in cuts], dtype=np.int64)
+        for rollout, cuts in zip(rollouts, extra_cuts or [()] * len(rollouts), strict=True)
+    ]
     cuts = [np.union1d(b, e) for b, e in zip(boundaries, extra, strict=True)]
     queries = [
         Query(rollout.problem, rollout.prompt, rollout.thought, cut)

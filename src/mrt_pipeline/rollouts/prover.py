@@ -2,6 +2,9 @@
 
     mu(. | x, z_0:j) = pi(. | x, z_0:j, stop phrase)          J = E[r(x, mu)]          (arXiv 2503.07572, section 4)
 
+In backtracking search there is no stop phrase: mu is the policy's next attempt, and J the probability that it is right.
+How it goes on after that attempt is no part of it.
+
 `sampled` draws m forced answers and grades them, as the paper does. `exact` sums the probabilities of the accepted
 answers: the same expectation without sampling noise, by one teacher-forced pass over all boundaries of a trace. It
 needs the complete list of accepted answers, so it knows more of the task than a checker does; and where a tokenizer has
@@ -16,7 +19,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from mrt_pipeline.engines.base import Engine, SamplingParams
-from mrt_pipeline.policy.template import ThinkTemplate
+from mrt_pipeline.policy.template import Template
 from mrt_pipeline.tasks.base import Problem, Task
 
 
@@ -50,11 +53,11 @@ class Prover(Protocol):
 
 
 class ExactProver:
-    """J as the summed probability of the accepted answers, each with the end token."""
+    """J as the summed probability of the accepted answers, each with the end token where the template has one."""
 
     name = "exact"
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, template: ThinkTemplate, temperature: float = 1.0):
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, template: Template, temperature: float = 1.0):
         self.tokenizer, self.template, self.temperature = tokenizer, template, temperature
         self._encoded: dict[str, list[int]] = {}
 
@@ -80,7 +83,7 @@ class ExactProver:
     def _encode(self, answer: str) -> list[int]:
         if answer not in self._encoded:
             ids = self.tokenizer.encode(answer, add_special_tokens=False)
-            self._encoded[answer] = [*ids, self.template.eos_id]
+            self._encoded[answer] = [*ids, *self.template.answer_end]
         return self._encoded[answer]
 
 
@@ -92,7 +95,7 @@ class SampledProver:
     def __init__(
         self,
         tokenizer: PreTrainedTokenizerBase,
-        template: ThinkTemplate,
+        template: Template,
         task: Task,
         n_answers: int,
         answer_tokens: int,
@@ -100,7 +103,7 @@ class SampledProver:
     ):
         self.tokenizer, self.template, self.task, self.n_answers = tokenizer, template, task, n_answers
         self.params = SamplingParams(
-            max_tokens=answer_tokens, stop_token_ids=(template.eos_id,), temperature=temperature, n=n_answers
+            max_tokens=answer_tokens, stop_token_ids=template.answer_stops, temperature=temperature, n=n_answers
         )
 
     def success(self, engine: Engine, queries: Sequence[Query], seed: int = 0) -> list[Success]:

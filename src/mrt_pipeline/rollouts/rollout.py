@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from mrt_pipeline.engines.base import Completion, Engine, SamplingParams, StopReason
-from mrt_pipeline.mrt.episodes import episode_boundaries
-from mrt_pipeline.policy.template import ThinkTemplate, encode_prompt
+from mrt_pipeline.engines.base import Completion, Engine, SamplingParams
+from mrt_pipeline.policy.template import Template, encode_prompt
+from mrt_pipeline.rollouts.stream import Stream
 from mrt_pipeline.tasks.base import Grade, Problem, Task
 
 
@@ -16,7 +16,8 @@ from mrt_pipeline.tasks.base import Grade, Problem, Task
 class RolloutSettings:
     """Limits and temperature of a rollout.
 
-    thinking_budget: most thinking tokens; a longer thought is cut and the answer forced.
+    thinking_budget: most thinking tokens; a longer thought is cut and the answer forced. Where the policy answers in
+        the stream itself, the last attempt counts as well: it is an answer only if the policy stops after it in time.
     answer_tokens: most tokens of the answer.
     temperature: of thought and answer.
     """
@@ -34,12 +35,17 @@ class Rollout:
     prompt: (p,) token ids, ending with the opening of the thought.
     thought: (n,) thinking tokens. thought_logprobs: (n,). thought_sampled: (n,) False where budget forcing put a token.
     natural_length: thinking tokens before the model first tried to stop; n if it never did.
-    stop_reason: "stop" if the model closed the thought itself at its end, "eos" if it ended the trace instead,
-        "length" if it was cut at the budget.
-    close: (c,) ids between thought and answer: the sampled close token, or the stop phrase. Empty after "eos".
+    stop_reason: "stop" if the model closed the thought itself at its end (in backtracking search: ended the trace after
+        an attempt), "eos" if it ended the trace without an answer, "length" if it was cut at the budget.
+    close: (c,) ids between thought and answer: the sampled close token, or the stop phrase. Empty after "eos", and
+        where the template has none.
     close_logprob: log-probability of the sampled close (or end) token; 0 if it was forced.
-    answer: (m,) ids, with the end token if there was one. answer_logprobs: (m,).
+    answer: (m,) ids, with the token that ended it, if one did: eos, or a back symbol. answer_logprobs: (m,).
     answer_text, grade: the decoded answer and its grade.
+    beyond: tokens of the sampled stream beyond the thought (backtracking search only): the attempt that is the answer,
+        or the one that the budget cut, which is dropped.
+    stopped_at, stopped_reward: where the policy answers in the stream itself, its first attempt to stop: tokens of the
+        stream by then, and the reward of its answer there; None if it never tried, or answers elsewhere.
     """
 
     problem: Problem
@@ -56,6 +62,9 @@ class Rollout:
     answer_logprobs: np.ndarray
     answer_text: str
     grade: Grade
+    beyond: int = 0
+    stopped_at: int | None = None
+    stopped_reward: float | None = None
 
     @property
     def reward(self) -> float:
@@ -64,8 +73,16 @@ class Rollout:
 
     @property
     def n_sampled(self) -> int:
-        """Tokens that the policy sampled: what training at equal numbers of sampled tokens counts."""
-        return int(self.sampled().sum())
+        """Tokens that the policy sampled: what training at equal numbers of sampled tokens counts.
+
+        An attempt that was cut and dropped counts, as it cost the same; it is in no other field and never trained.
+        """
+        return int(self.sampled().sum()) + (self.beyond if self.stop_reason == "length" else 0)
+
+    @property
+    def stream_length(self) -> int:
+        """Tokens that count against the thinking budget, those beyond the thought included."""
+        return len(self.thought) + self.beyond
 
     def token_ids(self) -> np.ndarray:
         """The whole trace, (p + n + c + m,)."""
@@ -87,16 +104,16 @@ class Rollout:
         weights[: len(self.thought)] = thought
         return weights
 
-    def boundaries(self, template: ThinkTemplate) -> np.ndarray:
-        """Episode boundaries of the thought; see `episode_boundaries`."""
-        return episode_boundaries(self.thought, template.marker_ids)
+    def boundaries(self, template: Template) -> np.ndarray:
+        """Episode boundaries of the thought; see `Template.boundaries`."""
+        return template.boundaries(self.thought)
 
 
 def sample_rollouts(
     engine: Engine,
     task: Task,
     tokenizer: PreTrainedTokenizerBase,
-    template: ThinkTemplate,
+    template: Template,
     problems: Sequence[Problem],
     settings: RolloutSettings,
     n: int,
@@ -110,7 +127,7 @@ def sample_rollouts(
     min_thinking: thinking tokens below which an attempt to stop is turned into a continuation (budget forcing), for
         all problems or for each.
     prefixes: thinking tokens that each problem's rollouts start with. They count against the budget and as not
-        sampled, so they are never trained.
+        sampled, so they are never trained. An answer must be possible after them (`Template.snap`).
     direct: for each problem, whether to answer right after the prefix (forced termination) instead of thinking on.
     seed: the same seed, weights and problems give the same rollouts.
     """
@@ -120,65 +137,63 @@ def sample_rollouts(
     left = np.where(np.zeros(len(problems), bool) if direct is None else direct, 0, settings.thinking_budget - used)
     if np.any(left < 0):
         raise ValueError(f"a prefix of {used.max()} tokens exceeds the thinking budget {settings.thinking_budget}")
+    if any(template.snap(start, len(start)) < len(start) for start in starts):
+        raise ValueError("a prefix ends inside an episode, where this template cannot answer: cut it with snap()")
     thinking = SamplingParams(
         max_tokens=settings.thinking_budget,
-        stop_token_ids=(template.close_id, template.eos_id),
+        stop_token_ids=template.thinking_stops,
         temperature=settings.temperature,
         n=n,
         continuation=template.continuation,
     )
     contexts = [np.concatenate(pair) for pair in zip(prompts, starts, strict=True)]
-    thoughts = engine.sample(contexts, thinking, seed, np.maximum(np.asarray(min_thinking) - used, 0), left)
-    closes = [_close(thought, template) for thought in thoughts]
+    sampled = engine.sample(contexts, thinking, seed, np.maximum(np.asarray(min_thinking) - used, 0), left)
+    streams = [Stream.of(starts[i // n], completion, template) for i, completion in enumerate(sampled)]
     answering = SamplingParams(
-        max_tokens=settings.answer_tokens, stop_token_ids=(template.eos_id,), temperature=settings.temperature
+        max_tokens=settings.answer_tokens, stop_token_ids=template.answer_stops, temperature=settings.temperature
     )
-    answered = [i for i, thought in enumerate(thoughts) if thought.stop_token_id != template.eos_id]
-    questions = [np.concatenate([contexts[i // n], thoughts[i].token_ids, closes[i]]) for i in answered]
-    answers = dict(zip(answered, engine.sample(questions, answering, seed + 1), strict=True))
+    asked = [i for i, stream in enumerate(streams) if not stream.split.answered]
+    questions = [np.concatenate([prompts[i // n], streams[i].thought, streams[i].close]) for i in asked]
+    answers = dict(zip(asked, engine.sample(questions, answering, seed + 1), strict=True))
 
     rollouts = []
-    for i, (thought, close) in enumerate(zip(thoughts, closes, strict=True)):
-        problem, start = problems[i // n], starts[i // n]
-        answer = _grade_answer(answers.get(i), thought, task, problem, tokenizer)
+    for i, stream in enumerate(streams):
+        problem, split = problems[i // n], stream.split
+        if split.answered:  # the stream's last tokens are the answer, with the token that stopped it
+            ids, logprobs, text = stream.rest(tokenizer)
+            grade = task.grade(problem, text) if text else Grade.UNPARSED
+        else:
+            ids, logprobs, text, ended = _sampled_answer(answers[i], tokenizer)
+            grade = task.grade(problem, text) if ended else Grade.UNPARSED
+        stopped_at, stopped_text = stream.first_stop(template, tokenizer)
         rollouts.append(
             Rollout(
                 problem=problem,
                 group=i // n,
                 prompt=prompts[i // n],
-                thought=np.concatenate([start, thought.token_ids]).astype(np.int64),
-                thought_logprobs=np.concatenate([np.zeros(len(start), np.float32), thought.logprobs]),
-                thought_sampled=np.concatenate([np.zeros(len(start), bool), thought.sampled]),
-                natural_length=len(start) + thought.natural_length,
-                stop_reason=thought.stop_reason.value if i in answers else "eos",
-                close=close,
-                close_logprob=thought.stop_logprob,
-                answer=answer[0],
-                answer_logprobs=answer[1],
-                answer_text=answer[2],
-                grade=answer[3],
+                thought=stream.thought,
+                thought_logprobs=stream.logprobs[: split.n_thought],
+                thought_sampled=stream.sampled[: split.n_thought],
+                natural_length=template.snap(stream.token_ids, stream.natural_length),
+                stop_reason=split.stop_reason,
+                close=stream.close,
+                close_logprob=stream.stop_logprob,
+                answer=ids,
+                answer_logprobs=logprobs,
+                answer_text=text,
+                grade=grade,
+                beyond=len(stream.token_ids) - split.n_thought,
+                stopped_at=stopped_at,
+                stopped_reward=None if stopped_at is None else task.grade(problem, stopped_text).reward,
             )
         )
     return rollouts
 
 
-def _grade_answer(
-    answer: Completion | None, thought: Completion, task: Task, problem: Problem, tokenizer: PreTrainedTokenizerBase
-) -> tuple[np.ndarray, np.ndarray, str, Grade]:
-    """Token ids and log-probabilities of the answer with its end token, its text and grade."""
-    if answer is None:  # the trace ended inside the thought; the end token stands where the answer would
-        return np.array([thought.stop_token_id]), np.array([thought.stop_logprob], np.float32), "", Grade.UNPARSED
+def _sampled_answer(answer: Completion, tokenizer: PreTrainedTokenizerBase) -> tuple[np.ndarray, np.ndarray, str, bool]:
+    """Token ids and log-probabilities with the token that ended it, text, and whether one did: if not, it is none."""
     text = tokenizer.decode(answer.token_ids)
-    if answer.stop_token_id is None:  # an answer that does not end is none
-        return answer.token_ids, answer.logprobs, text, Grade.UNPARSED
+    if answer.stop_token_id is None:
+        return answer.token_ids, answer.logprobs, text, False
     ids = np.append(answer.token_ids, answer.stop_token_id)
-    logprobs = np.append(answer.logprobs, np.float32(answer.stop_logprob))
-    return ids, logprobs, text, task.grade(problem, text)
-
-
-def _close(thought: Completion, template: ThinkTemplate) -> np.ndarray:
-    if thought.stop_reason is StopReason.LENGTH:
-        return np.array(template.stop_phrase, dtype=np.int64)
-    if thought.stop_token_id == template.close_id:
-        return np.array([template.close_id], dtype=np.int64)
-    return np.empty(0, dtype=np.int64)
+    return ids, np.append(answer.logprobs, np.float32(answer.stop_logprob)), text, True

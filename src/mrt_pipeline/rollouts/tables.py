@@ -7,9 +7,8 @@ import numpy as np
 import pandas as pd
 from pandera.pandas import Check, Column, DataFrameSchema
 
-from mrt_pipeline.mrt.episodes import episode_boundaries
 from mrt_pipeline.mrt.progress import progress
-from mrt_pipeline.policy.template import ThinkTemplate
+from mrt_pipeline.policy.template import Template
 from mrt_pipeline.rollouts.prover import Query, Success
 from mrt_pipeline.rollouts.rollout import Rollout
 from mrt_pipeline.tasks.base import Grade, Problem
@@ -46,6 +45,9 @@ ROLLOUTS = DataFrameSchema(
         "grade": Column(str, Check.isin([grade.value for grade in Grade])),
         "stop_reason": Column(str, Check.isin(["stop", "length", "eos"])),
         "natural_length": Column(int, _COUNT),
+        "stream_length": Column(int, _COUNT),
+        "stopped_at": Column(float, _COUNT, nullable=True),
+        "stopped_reward": Column(float, _PROBABILITY, nullable=True),
         "seed": Column(int),
     },
     unique=_TRACE,
@@ -63,9 +65,10 @@ EPISODES = DataFrameSchema(
         "success_sem": Column(float, _COUNT),
         "progress": Column(float, Check.in_range(-1.0, 1.0), nullable=True),
         "forced": Column(bool),
+        "stopped": Column(bool),
         "prover": Column(str),
     },
-    unique=[*_TRACE, "episode"],
+    unique=[*_TRACE, "episode", "stopped"],
     strict=True,
 )
 
@@ -149,68 +152,99 @@ def rollouts_table(rollouts: Sequence[Rollout], policy: str, decode, seed: int) 
                 "grade": rollout.grade.value,
                 "stop_reason": rollout.stop_reason,
                 "natural_length": rollout.natural_length,
+                "stream_length": rollout.stream_length,
+                "stopped_at": rollout.stopped_at,
+                "stopped_reward": rollout.stopped_reward,
                 "seed": seed,
             }
         )
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).astype({"stopped_at": float, "stopped_reward": float})
 
 
 def queries_from_table(
     rollouts: pd.DataFrame,
     problems: Sequence[Problem],
-    template: ThinkTemplate,
+    template: Template,
     budgets: Sequence[int],
 ) -> list[Query]:
-    """What to ask the prover: J at episode boundaries, at the natural end, and at the budgets within the thought."""
+    """What to ask the prover: J at episode boundaries, at the natural end, and at the budgets within the thought.
+
+    Where an answer cannot be forced at a budget, J is asked at the last place before it (`Template.snap`).
+    """
     by_id = {problem.problem_id: problem for problem in problems}
     queries = []
     for row in rollouts.itertuples(index=False):
         thought = np.asarray(row.thought_token_ids)
-        extra = np.minimum(budgets, len(thought))
-        cuts = np.union1d(_boundaries(thought, row.natural_length, template), extra.astype(np.int64))
+        extra = _snap(template, thought, np.minimum(budgets, len(thought)))
+        cuts = np.union1d(_boundaries(thought, row.natural_length, template), extra)
         queries.append(Query(by_id[row.problem_id], np.asarray(row.prompt_token_ids), thought, cuts))
     return queries
 
 
 def episodes_table(
-    rollouts: pd.DataFrame, queries: Sequence[Query], found: Sequence[Success], template: ThinkTemplate, prover: str
+    rollouts: pd.DataFrame, queries: Sequence[Query], found: Sequence[Success], template: Template, prover: str
 ) -> pd.DataFrame:
-    """One row an episode boundary; the empty prefix is episode -1 and has no progress."""
+    """One row an episode boundary; the empty prefix is episode -1 and has no progress.
+
+    Where the policy answers in the stream itself, its first attempt to stop is one more row, `stopped`, with the reward
+    of that answer as success: it takes the place of what follows in the natural reading, and is none in the forced one.
+    """
     parts = []
     for row, query, success in zip(rollouts.itertuples(index=False), queries, found, strict=True):
         boundaries = _boundaries(query.thought, row.natural_length, template)
         at = np.searchsorted(query.cuts, boundaries)
-        parts.append(
-            pd.DataFrame(
-                {
-                    "policy": row.policy,
-                    "problem_id": row.problem_id,
-                    "rollout_id": row.rollout_id,
-                    "episode": np.arange(-1, len(boundaries) - 1),
-                    "n_tokens": boundaries,
-                    "success": success.mean[at],
-                    "success_sem": success.sem[at],
-                    "progress": np.append(np.nan, progress(success.mean[at])),
-                    "forced": boundaries > row.natural_length,
-                    "prover": prover,
-                }
-            )
+        trace = pd.DataFrame(
+            {
+                "policy": row.policy,
+                "problem_id": row.problem_id,
+                "rollout_id": row.rollout_id,
+                "episode": np.arange(-1, len(boundaries) - 1),
+                "n_tokens": boundaries,
+                "success": success.mean[at],
+                "success_sem": success.sem[at],
+                "progress": np.append(np.nan, progress(success.mean[at])),
+                "forced": boundaries > row.natural_length,
+                "stopped": False,
+                "prover": prover,
+            }
         )
+        parts.append(trace if np.isnan(row.stopped_at) else _with_stop(trace, int(row.stopped_at), row.stopped_reward))
     return pd.concat(parts, ignore_index=True)
 
 
+def _with_stop(trace: pd.DataFrame, stopped_at: int, reward: float) -> pd.DataFrame:
+    """The rows of a trace with the one of its first attempt to stop, before what it was forced on to."""
+    last = trace[~trace["forced"]].iloc[-1:]
+    stop = last.assign(
+        episode=last["episode"] + 1,
+        n_tokens=stopped_at,
+        success=reward,
+        success_sem=0.0,
+        progress=reward - last["success"],
+        stopped=True,
+    )
+    return pd.concat([trace[~trace["forced"]], stop, trace[trace["forced"]]])
+
+
 def anytime_table(
-    rollouts: pd.DataFrame, queries: Sequence[Query], found: Sequence[Success], budgets: Sequence[int]
+    rollouts: pd.DataFrame,
+    queries: Sequence[Query],
+    found: Sequence[Success],
+    template: Template,
+    budgets: Sequence[int],
 ) -> pd.DataFrame:
     """J at each budget, once stopping where the model stops (forced False) and once budget-forced (forced True).
 
-    A thought that was not forced on to a budget has no forced row there.
+    A thought that was not forced on to a budget has no forced row there. Where the policy answers in the stream itself,
+    stopping gives the reward of that answer, from the budget on that lets it get there.
     """
     parts = []
     for row, query, success in zip(rollouts.itertuples(index=False), queries, found, strict=True):
         natural = np.minimum(budgets, row.natural_length)
-        reached = np.array([budget for budget in budgets if budget <= len(query.thought)], dtype=np.int64)
+        reached = np.array([budget for budget in budgets if budget <= row.stream_length], dtype=np.int64)
         for forced, n_tokens, cuts in ((False, np.asarray(budgets), natural), (True, reached, reached)):
+            at = np.searchsorted(query.cuts, _snap(template, query.thought, cuts))
+            stopped = ~np.array(forced) & (n_tokens >= row.stopped_at)  # False if it is NaN
             parts.append(
                 pd.DataFrame(
                     {
@@ -218,7 +252,7 @@ def anytime_table(
                         "problem_id": row.problem_id,
                         "rollout_id": row.rollout_id,
                         "n_tokens": n_tokens,
-                        "success": success.mean[np.searchsorted(query.cuts, cuts)],
+                        "success": np.where(stopped, row.stopped_reward, success.mean[at]),
                         "forced": forced,
                     }
                 )
@@ -226,6 +260,10 @@ def anytime_table(
     return pd.concat(parts, ignore_index=True).astype({"n_tokens": int, "forced": bool})
 
 
-def _boundaries(thought: np.ndarray, natural_length: int, template: ThinkTemplate) -> np.ndarray:
+def _snap(template: Template, thought: np.ndarray, cuts: np.ndarray) -> np.ndarray:
+    return np.array([template.snap(thought, cut) for cut in cuts], dtype=np.int64)
+
+
+def _boundaries(thought: np.ndarray, natural_length: int, template: Template) -> np.ndarray:
     """Episode boundaries; the natural end is one of them even if the continuation put there opens with no marker."""
-    return np.union1d(episode_boundaries(thought, template.marker_ids), [natural_length])
+    return np.union1d(template.boundaries(thought), [natural_length])

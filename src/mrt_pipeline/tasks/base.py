@@ -1,8 +1,13 @@
 """What a task is: problems, and the one door through which model text enters the project."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
+
+from transformers import PreTrainedTokenizerBase
+
+from mrt_pipeline.policy.template import Template
 
 
 class Grade(Enum):
@@ -44,7 +49,7 @@ class Problem:
 class SearchTrace:
     """A trace to warm-start on.
 
-    thought, answer: text. cut: the thought was cut short, so that stopping there is not to be imitated.
+    thought, answer: text. cut: the search was cut short, so that stopping there is not to be imitated.
     """
 
     thought: str
@@ -67,10 +72,23 @@ class Task(Protocol):
 
 
 class ScratchTask(Task, Protocol):
-    """A task whose policy is made from scratch: it also has a vocabulary and imperfect traces to warm-start on."""
+    """A task whose policy is made from scratch: it also has a vocabulary and imperfect traces to warm-start on.
+
+    markers: symbols around a thought, the opening one first; not among `symbols`.
+    """
+
+    markers: tuple[str, ...]
+
+    def template(self, tokenizer: PreTrainedTokenizerBase) -> Template:
+        """How thoughts and answers of this task are told apart in tokens."""
+        ...
 
     def symbols(self) -> list[str]:
         """Every whitespace-separated symbol that can occur in questions, thoughts and answers."""
+        ...
+
+    def trace_metrics(self, traces: Sequence[str]) -> dict[str, float]:
+        """What there is to measure about the text of whole traces, by name; empty if there is nothing."""
         ...
 
     def search_trace(self, problem: Problem, rng) -> SearchTrace:

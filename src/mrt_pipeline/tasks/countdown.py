@@ -13,12 +13,16 @@ A thought is a stream of attempts, each an episode of nine symbols for three num
 """
 
 import ast
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations_with_replacement, permutations, product
 
 import numpy as np
+from transformers import PreTrainedTokenizerBase
 
 from mrt_pipeline.errors import InputError
+from mrt_pipeline.policy.template import Template, ThinkTemplate
+from mrt_pipeline.policy.tokenizer import THINK_CLOSE, THINK_OPEN
 from mrt_pipeline.tasks.base import Grade, Problem, SearchTrace
 
 EPISODE_MARKER = "wait"
@@ -60,14 +64,18 @@ class Chain:
             text = f"{text} {operator} {number}" if i == 0 else f"({text}) {operator} {number}"
         return text
 
+    def written_out(self) -> str:
+        """The chain with its intermediate results, `7 - 3 =4 * 12 =48`."""
+        text = str(self.numbers[0])
+        for operator, number, result in zip(self.operators, self.numbers[1:], self.results(), strict=True):
+            text += f" {operator} {number} ={result}"
+        return text
+
     def attempt(self, target: int) -> str:
         """The chain as an episode of the thought."""
-        results = self.results()
-        text = f"{EPISODE_MARKER} {self.numbers[0]}"
-        for operator, number, result in zip(self.operators, self.numbers[1:], results, strict=True):
-            text += f" {operator} {number} ={result}"
-        verdict = "yes" if results[-1] == target else "low" if results[-1] < target else "high"
-        return f"{text} {verdict}"
+        value = self.results()[-1]
+        verdict = "yes" if value == target else "low" if value < target else "high"
+        return f"{EPISODE_MARKER} {self.written_out()} {verdict}"
 
 
 class Countdown:
@@ -86,6 +94,7 @@ class Countdown:
     """
 
     name = "countdown"
+    markers: tuple[str, ...] = (THINK_OPEN, THINK_CLOSE)
 
     def __init__(
         self,
@@ -153,7 +162,7 @@ class Countdown:
         surfaces = set()
         for chain in chains:
             swapped = (chain.numbers[1], chain.numbers[0], *chain.numbers[2:])
-            surfaces |= {chain.answer(), Chain(swapped, chain.operators).answer()}
+            surfaces |= {self._spell(chain), self._spell(Chain(swapped, chain.operators))}
         text = " ".join(map(str, numbers))
         return Problem(
             problem_id=f"countdown-{'-'.join(map(str, numbers))}-{target}",
@@ -163,6 +172,10 @@ class Countdown:
             answers=tuple(sorted(surfaces)),
             metadata={"numbers": list(numbers), "target": target, "n_solutions": len(chains)},
         )
+
+    def _spell(self, chain: Chain) -> str:
+        """The one way to write a chain down as an answer."""
+        return chain.answer()
 
     def grade(self, problem: Problem, answer: str) -> Grade:
         """Grade an answer by walking its syntax tree; the text is never evaluated."""
@@ -195,6 +208,16 @@ class Countdown:
         chain = Chain((node.value, *reversed(numbers)), tuple(reversed(operators)))
         return chain if chain.answer() == answer.strip() else None  # one spelling only: the exact prover lists them all
 
+    def template(self, tokenizer: PreTrainedTokenizerBase) -> Template:
+        """Open-ended thinking between think tags, each attempt an episode."""
+        return ThinkTemplate.from_text(
+            tokenizer,
+            think_close=THINK_CLOSE,
+            stop_phrase=THINK_CLOSE,
+            continuation=EPISODE_MARKER,
+            episode_markers=[EPISODE_MARKER],
+        )
+
     def symbols(self) -> list[str]:
         """The vocabulary: numbers, numbers with the brackets of an answer (`(7`, `3)`), results, operators, words."""
         inputs = range(1, self.max_number + 1)
@@ -211,6 +234,10 @@ class Countdown:
             EPISODE_MARKER,
             *VERDICTS,
         ]
+
+    def trace_metrics(self, traces: Sequence[str]) -> dict[str, float]:
+        """None."""
+        return {}
 
     def search_trace(self, problem: Problem, rng: np.random.Generator) -> SearchTrace:
         """An imperfect search for warm-starting: it repeats itself, stops early, or goes on after the answer is found.

@@ -3,9 +3,10 @@
 import pandas as pd
 import plotly.graph_objects as go
 
-from mrt_pipeline.config import AlgorithmParams, EvaluationParams, RolloutParams
+from mrt_pipeline.config import AlgorithmParams, EvaluationParams, RolloutParams, TaskParams
 from mrt_pipeline.evaluation.evaluate import accuracy_by_budget, budgets_of, regret_by_budget
 from mrt_pipeline.evaluation.majority import majority_by_problem
+from mrt_pipeline.pipelines.assemble import make_task
 from mrt_pipeline.reporting.figures import budget_figure
 from mrt_pipeline.reporting.summary import budget_metrics, markdown_report
 from mrt_pipeline.tracking.runs import log_metrics
@@ -36,17 +37,21 @@ def report(
     accuracy: pd.DataFrame,
     base_samples: pd.DataFrame,
     trained_samples: pd.DataFrame,
+    task: TaskParams,
     algorithm: AlgorithmParams,
     rollout: RolloutParams,
     seed: int,
 ) -> tuple[str, go.Figure, go.Figure]:
     """The closing table and the figures; the numbers go to MLflow, with the budget as the step, or k of maj@k."""
+    measured = make_task(task).trace_metrics
     for name, points in budget_metrics(regret, accuracy).items():
         for point in points:
             log_metrics({f"evaluation/{name}": point["value"]}, int(point["step"]))
     for suffix, samples in (("", trained_samples), ("_base", base_samples)):
         for k, value in majority_by_problem(samples).groupby("k")["accuracy"].mean().items():
             log_metrics({f"evaluation/majority{suffix}": value}, int(k))
+        found = measured(samples["text"].tolist())
+        log_metrics({f"evaluation/{name}{suffix}": value for name, value in found.items()}, rollout.thinking_budget)
     title = f"{algorithm.root.name}, seed {seed}, training budget {rollout.thinking_budget} thinking tokens"
     return (
         markdown_report(regret, accuracy, title),

@@ -43,6 +43,7 @@ def create_pipeline(**kwargs) -> Pipeline:
                     "accuracy",
                     "base_samples",
                     "trained_samples",
+                    "params:task",
                     "params:algorithm",
                     "params:rollout",
                     "params:seed",

@@ -10,9 +10,9 @@ from tqdm import tqdm
 
 from mrt_pipeline.config import (
     AlgorithmParams,
-    CountdownTask,
     ProverParams,
     RolloutParams,
+    TaskParams,
     TorchEngineParams,
     TrainingParams,
 )
@@ -39,13 +39,14 @@ logger = logging.getLogger(__name__)
 _POLICIES = Path("data/06_models/trained")
 
 
-def measure_learning_signal(rollouts: pd.DataFrame, episodes: pd.DataFrame) -> dict[str, float]:
-    """What RL will find on the base policy's training traces: reward, mixed groups, size of progress."""
+def measure_learning_signal(rollouts: pd.DataFrame, episodes: pd.DataFrame, task: TaskParams) -> dict[str, float]:
+    """What RL will find on the base policy's training traces: reward, mixed groups, size of progress, task's own."""
     rewards = rollouts.groupby("problem_id")["reward"].mean()
     signal = {
         "base/train_reward": float(rollouts["reward"].mean()),
         "base/groups_with_signal": float(((rewards > 0) & (rewards < 1)).mean()),
-        "base/absolute_progress": float(episodes["progress"].abs().mean()),
+        "base/absolute_progress": float(episodes.loc[~episodes["stopped"], "progress"].abs().mean()),
+        **{f"base/{name}": value for name, value in make_task(task).trace_metrics(rollouts["text"].tolist()).items()},
     }
     log_metrics(signal, 0)
     if signal["base/groups_with_signal"] == 0:
@@ -60,7 +61,7 @@ def train_policy(
     problems: pd.DataFrame,
     base_policy: dict[str, str],
     learning_signal: dict[str, float],
-    task: CountdownTask,
+    task: TaskParams,
     engine: TorchEngineParams,
     prover: ProverParams,
     algorithm: AlgorithmParams,
@@ -78,9 +79,9 @@ def train_policy(
         training=training,
         seed=seed,
     )
-    policy = open_policy(base_policy)
-    reference = open_policy(base_policy).model.eval() if training.learner.kl_beta > 0 else None
     game = make_task(task)
+    policy = open_policy(base_policy, game)
+    reference = open_policy(base_policy, game).model.eval() if training.learner.kl_beta > 0 else None
     setup = Setup(
         policy,
         make_engine(engine, policy),

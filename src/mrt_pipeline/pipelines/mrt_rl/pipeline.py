@@ -11,7 +11,7 @@ def create_pipeline(**kwargs) -> Pipeline:
         [
             Node(
                 measure_learning_signal,
-                ["rollouts", "episodes"],
+                ["rollouts", "episodes", "params:task"],
                 "learning_signal",
                 name="measure_learning_signal",
                 tags="training",

@@ -5,10 +5,10 @@ import hashlib
 import pandas as pd
 
 from mrt_pipeline.config import (
-    CountdownTask,
     EvaluationParams,
     ProverParams,
     RolloutParams,
+    TaskParams,
     TorchEngineParams,
 )
 from mrt_pipeline.evaluation.evaluate import budgets_of
@@ -21,7 +21,7 @@ def label_progress(
     rollouts: pd.DataFrame,
     problems: pd.DataFrame,
     policy: dict[str, str],
-    task: CountdownTask,
+    task: TaskParams,
     engine: TorchEngineParams,
     prover: ProverParams,
     rollout: RolloutParams,
@@ -30,14 +30,15 @@ def label_progress(
     """Ask the meta-prover for J at every episode boundary (`episodes`) and budget (`anytime`) of every trace."""
 
     def label() -> tuple[pd.DataFrame, pd.DataFrame]:
-        opened = open_policy(policy)
-        judge = make_prover(prover, opened, make_task(task), rollout)
+        game = make_task(task)
+        opened = open_policy(policy, game)
+        judge = make_prover(prover, opened, game, rollout)
         budgets = budgets_of(rollout.thinking_budget, evaluation.budget_multiples)
         queries = queries_from_table(rollouts, problems_from_table(problems), opened.template, budgets)
         found = judge.success(make_engine(engine, opened), queries, int(rollouts["seed"].iloc[0]))
         return (
             episodes_table(rollouts, queries, found, opened.template, judge.name),
-            anytime_table(rollouts, queries, found, budgets),
+            anytime_table(rollouts, queries, found, opened.template, budgets),
         )
 
     traces = hashlib.sha256("\n".join(rollouts["text"]).encode()).hexdigest()

@@ -5,7 +5,7 @@ from dataclasses import asdict
 
 import pandas as pd
 
-from mrt_pipeline.config import CountdownTask, EvaluationParams, RolloutParams, TorchEngineParams
+from mrt_pipeline.config import EvaluationParams, RolloutParams, TaskParams, TorchEngineParams
 from mrt_pipeline.evaluation.evaluate import budgets_of
 from mrt_pipeline.pipelines.assemble import make_engine, make_rollout_settings, make_task, open_policy
 from mrt_pipeline.pipelines.reuse import once_for_base
@@ -17,7 +17,7 @@ from mrt_pipeline.tasks.base import Problem
 def sample_training_rollouts(
     problems: pd.DataFrame,
     policy: dict[str, str],
-    task: CountdownTask,
+    task: TaskParams,
     engine: TorchEngineParams,
     rollout: RolloutParams,
     seed: int,
@@ -31,7 +31,7 @@ def sample_training_rollouts(
 def sample_evaluation_rollouts(
     problems: pd.DataFrame,
     policy: dict[str, str],
-    task: CountdownTask,
+    task: TaskParams,
     engine: TorchEngineParams,
     rollout: RolloutParams,
     evaluation: EvaluationParams,
@@ -46,7 +46,7 @@ def sample_evaluation_rollouts(
 def sample_evaluation_votes(
     problems: pd.DataFrame,
     policy: dict[str, str],
-    task: CountdownTask,
+    task: TaskParams,
     engine: TorchEngineParams,
     rollout: RolloutParams,
     evaluation: EvaluationParams,
@@ -60,7 +60,7 @@ def sample_evaluation_votes(
 def _sample_table(
     problems: list[Problem],
     policy: dict[str, str],
-    task: CountdownTask,
+    task: TaskParams,
     engine: TorchEngineParams,
     settings: RolloutSettings,
     n: int,
@@ -68,10 +68,11 @@ def _sample_table(
     min_thinking: int = 0,
 ) -> pd.DataFrame:
     def sample() -> tuple[pd.DataFrame]:
-        opened = open_policy(policy)
+        game = make_task(task)
+        opened = open_policy(policy, game)
         rollouts = sample_rollouts(
             make_engine(engine, opened),
-            make_task(task),
+            game,
             opened.tokenizer,
             opened.template,
             problems,

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 from tqdm import tqdm
 
-from mrt_pipeline.config import CountdownTask, TinyPolicy
+from mrt_pipeline.config import TaskParams, TinyPolicy
 from mrt_pipeline.learner.warm_start import warm_start
 from mrt_pipeline.pipelines.assemble import make_learner_settings, make_task, new_policy
 from mrt_pipeline.pipelines.keys import configuration_key
@@ -21,7 +21,7 @@ _FOLDER = Path("data/06_models/warm_start")
 _REPORT_EVERY = 200
 
 
-def warm_start_policy(problems: pd.DataFrame, task: CountdownTask, policy: TinyPolicy) -> dict[str, str]:
+def warm_start_policy(problems: pd.DataFrame, task: TaskParams, policy: TinyPolicy) -> dict[str, str]:
     """Train the base policy on imperfect search traces, or reuse the one that this very configuration made."""
     key = configuration_key(task=task, policy=policy)
     folder = _FOLDER / key
@@ -30,7 +30,7 @@ def warm_start_policy(problems: pd.DataFrame, task: CountdownTask, policy: TinyP
     return {"name": "base", "path": str(folder), "key": key}
 
 
-def _warm_start(problems: pd.DataFrame, task: CountdownTask, policy: TinyPolicy, folder: Path) -> None:
+def _warm_start(problems: pd.DataFrame, task: TaskParams, policy: TinyPolicy, folder: Path) -> None:
     game = make_task(task)
     fresh = new_policy(policy, game)
     params = policy.warm_start

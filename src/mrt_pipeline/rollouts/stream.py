@@ -1,0 +1,66 @@
+"""What was sampled as thinking, and how it divides into thought and answer."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from mrt_pipeline.engines.base import Completion
+from mrt_pipeline.policy.template import Split, Template
+
+
+@dataclass(frozen=True)
+class Stream:
+    """n tokens sampled as thinking, the prefix they started from included.
+
+    token_ids, logprobs, sampled: (n,), log-probability 0 and False where nothing was sampled.
+    natural_length: tokens before the model first tried to stop; n if it never did.
+    stop_token_id, stop_logprob: what ended it; None and 0 if it was the budget.
+    split: how it divides into thought and answer.
+    """
+
+    token_ids: np.ndarray
+    logprobs: np.ndarray
+    sampled: np.ndarray
+    natural_length: int
+    stop_token_id: int | None
+    stop_logprob: float
+    split: Split
+
+    @classmethod
+    def of(cls, start: np.ndarray, completion: Completion, template: Template) -> "Stream":
+        """The completion after its prefix `start`, (m,) token ids."""
+        token_ids = np.concatenate([start, completion.token_ids]).astype(np.int64)
+        return cls(
+            token_ids=token_ids,
+            logprobs=np.concatenate([np.zeros(len(start), np.float32), completion.logprobs]),
+            sampled=np.concatenate([np.zeros(len(start), bool), completion.sampled]),
+            natural_length=len(start) + completion.natural_length,
+            stop_token_id=completion.stop_token_id,
+            stop_logprob=completion.stop_logprob,
+            split=template.split(token_ids, completion.stop_token_id),
+        )
+
+    @property
+    def thought(self) -> np.ndarray:
+        """The part that is the thought, int64."""
+        return self.token_ids[: self.split.n_thought]
+
+    @property
+    def close(self) -> np.ndarray:
+        """Token ids between thought and answer, int64."""
+        return np.array(self.split.close, dtype=np.int64)
+
+    def rest(self, tokenizer: PreTrainedTokenizerBase) -> tuple[np.ndarray, np.ndarray, str]:
+        """Token ids and log-probabilities of what follows the thought, with the stop token, and its text."""
+        n = self.split.n_thought
+        ids = np.append(self.token_ids[n:], self.stop_token_id)
+        return ids, np.append(self.logprobs[n:], np.float32(self.stop_logprob)), tokenizer.decode(self.token_ids[n:])
+
+    def first_stop(self, template: Template, tokenizer: PreTrainedTokenizerBase) -> tuple[int | None, str]:
+        """Where the policy first tried to stop, if it answers in the stream, and its answer there."""
+        tried = self.stop_token_id is not None or self.natural_length < len(self.token_ids)
+        if not (template.streams_answer and tried):
+            return None, ""
+        start = template.snap(self.token_ids, self.natural_length)
+        return self.natural_length, tokenizer.decode(self.token_ids[start : self.natural_length])

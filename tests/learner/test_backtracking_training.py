@@ -1,0 +1,202 @@
+"""Backtracking search through the RL loop and the warm start: what is trained, and what is not."""
+
+import numpy as np
+import pytest
+
+from mrt_pipeline.algorithms.base import Algorithm
+from mrt_pipeline.algorithms.brpo import BRPO
+from mrt_pipeline.algorithms.forced_answers import WithForcedAnswers
+from mrt_pipeline.algorithms.grpo import GRPO
+from mrt_pipeline.algorithms.length_penalty import LengthPenalty
+from mrt_pipeline.algorithms.mrt import MRT
+from mrt_pipeline.algorithms.mrt_online import MRTOnline
+from mrt_pipeline.algorithms.mrt_star import MRTStar
+from mrt_pipeline.algorithms.regret_to_go import RegretToGo
+from mrt_pipeline.algorithms.star import STaR
+from mrt_pipeline.engines.torch_engine import TorchEngine
+from mrt_pipeline.learner import warm_start as warm_start_module
+from mrt_pipeline.learner.learner import Learner, LearnerSettings
+from mrt_pipeline.learner.reinforce import ReinforceSettings, reinforce
+from mrt_pipeline.learner.sampling import Setup
+from mrt_pipeline.rollouts.prover import ExactProver
+from mrt_pipeline.rollouts.rollout import RolloutSettings
+from mrt_pipeline.tasks.base import SearchTrace
+
+BUDGET = 30
+ALGORITHMS = [
+    GRPO(),
+    MRTOnline(0.5, 0.8),
+    LengthPenalty(0.4),
+    RegretToGo(0.5, BUDGET),
+    MRT(1.0, "continue", refresh_every=2),
+    BRPO(4, 1.0, BUDGET),
+    WithForcedAnswers(MRTOnline(0.5, 0.8), 0.5),
+    STaR(),
+    MRTStar(2),
+]
+
+
+class Spy(Algorithm):
+    """An algorithm that keeps what it was given."""
+
+    name = "spy"
+
+    def __init__(self, inner):
+        self.inner, self.batches, self.forced = inner, [], []
+        self.needs_success, self.likelihood = inner.needs_success, inner.likelihood
+        self.refresh_every = inner.refresh_every
+        self.cuts, self.answers = inner.cuts, inner.answers
+
+    def weights(self, rollouts):
+        self.batches.append(rollouts)
+        self.forced.append([])
+        return self.inner.weights(rollouts)
+
+    def answer_weights(self, rollouts, answers):
+        self.forced[-1] = answers
+        return self.inner.answer_weights(rollouts, answers)
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, search_policy, copy_policy, backtracking, known_searches):
+    """Train a copy of the policy: what the learner was given, what the algorithm was given, and the history."""
+
+    def start(algorithm):
+        policy, spy, seen, update = copy_policy(search_policy), Spy(algorithm), [], Learner.update
+
+        def record(self, sequences, *args, **kwargs):
+            seen.append(sequences)
+            return update(self, sequences, *args, **kwargs)
+
+        monkeypatch.setattr(Learner, "update", record)
+        setup = Setup(
+            policy,
+            TorchEngine(policy.model),
+            backtracking,
+            ExactProver(policy.tokenizer, policy.template),
+            RolloutSettings(BUDGET, 8),
+        )
+        history = reinforce(
+            setup,
+            spy,
+            Learner(policy.model, LearnerSettings(learning_rate=3e-4, minibatches=2)),
+            known_searches,
+            backtracking.problems()[-2:],
+            ReinforceSettings(6_000 if algorithm.likelihood else 1_500, 2, 4, 0.5, 10, 10),
+            0,
+            tmp_path / algorithm.name,
+            lambda metrics, step: None,
+        )
+        return seen, spy, history
+
+    return start
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS, ids=lambda a: type(a).__name__)
+def test_only_sampled_tokens_are_trained_and_every_answer_follows_a_boundary(run, search_policy, algorithm):
+    template = search_policy.template
+    seen, spy, history = run(algorithm)
+    injected = prefixes = trained = 0
+    for sequences, batch, answers in zip(seen, spy.batches, spy.forced, strict=True):
+        rollouts = [item.rollout for item in batch]
+        for item in batch:
+            assert np.array_equal(item.boundaries, template.boundaries(item.rollout.thought))
+            if algorithm.needs_success:
+                assert len(item.success) == len(item.boundaries)
+        for answer in answers:
+            thought = rollouts[answer.source].thought
+            assert answer.cut == template.snap(thought, answer.cut) == len(answer.rollout.thought)
+            assert np.array_equal(answer.rollout.thought, thought[: answer.cut])
+            assert 0 <= answer.success <= 1
+        if not algorithm.likelihood:
+            for sequence, rollout in zip(sequences, [*rollouts, *(a.rollout for a in answers)], strict=True):
+                assert np.array_equal(sequence.token_ids, rollout.token_ids())
+                assert np.array_equal(sequence.trained, rollout.sampled())
+                injected += int((~rollout.thought_sampled).sum()) if rollout.group == 0 else 0
+                prefixes += len(rollout.thought) if not rollout.thought_sampled.any() else 0
+        for sequence in sequences:
+            rest = sequence.token_ids[sequence.prompt_length :]
+            assert len(rest) == len(sequence.weights) == len(sequence.trained)
+            trained += int(sequence.trained.sum())
+    assert trained > 0
+    assert all(np.all(np.isfinite(list(metrics.values()))) for metrics in history)
+    if not algorithm.likelihood:
+        assert injected > 0  # the first group was forced on, so some `back0` are nobody's choice
+    if algorithm.name in ("mrt", "brpo"):
+        assert prefixes > 0
+
+
+def test_a_stop_is_trained_as_a_part_of_the_trace(run, search_policy):
+    eos = search_policy.template.eos_id
+    seen, spy, _ = run(GRPO())
+    stopped = 0
+    for sequences, batch in zip(seen, spy.batches, strict=True):
+        for sequence, item in zip(sequences, batch, strict=True):
+            if item.rollout.stop_reason == "stop":
+                stopped += 1
+                assert sequence.token_ids[-1] == eos and sequence.trained[-1]
+                assert sequence.logprobs[-1] < 0
+    assert stopped > 3
+
+
+def test_mrt_star_imitates_stopping_after_the_right_attempt(run, search_policy, backtracking):
+    tokenizer, template = search_policy.tokenizer, search_policy.template
+    seen, spy, _ = run(MRTStar(2))
+    imitated = went_back = 0
+    for sequences, batch, answers in zip(seen, spy.batches, spy.forced, strict=True):
+        for sequence in sequences:
+            rest = sequence.token_ids[sequence.prompt_length :].tolist()
+            cut = template.snap(rest, len(rest))
+            assert any(i.rollout.thought[:cut].tolist() == rest[:cut] for i in batch)
+            prompt = sequence.token_ids[: sequence.prompt_length].tolist()
+            problem = next(i.rollout.problem for i in batch if i.rollout.prompt.tolist() == prompt)
+            assert rest[-1] == template.eos_id and sequence.trained[cut:].all()
+            assert backtracking.grade(problem, tokenizer.decode(rest[cut:-1])).reward == 1
+            imitated += 1
+        went_back += len(answers)
+    assert imitated > 0 and went_back > imitated
+
+
+def test_a_dropped_attempt_counts_as_sampled(run):
+    seen, spy, history = run(GRPO())
+    counted = np.cumsum([sum(item.rollout.n_sampled for item in batch) for batch in spy.batches])
+    trained = np.cumsum([sum(int(s.trained.sum()) for s in sequences) for sequences in seen])
+    assert [metrics["train/sampled_tokens"] for metrics in history[1:]] == counted.tolist()
+    assert counted[-1] > trained[-1]
+
+
+class FixedTraces:
+    """Traces that are cut or not, turn by turn."""
+
+    def __init__(self):
+        self.n = 0
+
+    def search_trace(self, problem, rng):
+        self.n += 1
+        return SearchTrace("1 + 1 =2 back1" if self.n % 3 else "", problem.answers[0], cut=bool(self.n % 2))
+
+
+def test_the_warm_start_trains_whole_streams_but_not_the_stop_of_a_search_that_was_cut(
+    monkeypatch, make_policy, backtracking, known_searches
+):
+    batches = []
+
+    class Recorder(Learner):
+        def update(self, sequences, fraction_done, seed):
+            batches.append(sequences)
+            return {"loss": 0.0}
+
+    monkeypatch.setattr(warm_start_module, "Learner", Recorder)
+    policy = make_policy(game=backtracking)
+    warm_start_module.warm_start(
+        policy, FixedTraces(), known_searches, LearnerSettings(learning_rate=1e-3), 4, 6, 0, lambda metrics, step: None
+    )
+    cut = 0
+    for item in (item for batch in batches for item in batch):
+        text = policy.tokenizer.decode(item.token_ids)
+        question, _, stream = text.partition(" : ")
+        problem = next(p for p in known_searches if question == f"<bos> {p.question}")
+        assert stream in [f"{thought}{problem.answers[0]} <eos>" for thought in ("", "1 + 1 =2 back1 ")]
+        assert item.trained[:-1].all()
+        cut += not item.trained[-1]
+    assert 0 < cut < sum(map(len, batches))
