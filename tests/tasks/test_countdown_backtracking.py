@@ -10,7 +10,7 @@ from mrt_pipeline.policy.template import encode_prompt
 from mrt_pipeline.policy.tokenizer import build_symbol_tokenizer
 from mrt_pipeline.tasks.base import Grade
 from mrt_pipeline.tasks.countdown import Chain
-from mrt_pipeline.tasks.countdown_backtracking import CountdownBacktracking, kept_prefix, prefix_values
+from mrt_pipeline.tasks.countdown_backtracking import CountdownBacktracking, _next_attempt, kept_prefix, prefix_values
 
 OPERATIONS = {"+": lambda a, b: a + b, "*": lambda a, b: a * b, "-": lambda a, b: abs(a - b)}
 
@@ -157,6 +157,22 @@ def test_value_goes_back_to_the_step_of_highest_value_and_restart_to_the_start(p
     assert {tasks["value"]._step_back(promising, chains, 48, rng, astray=1.0) for _ in range(40)} == {0, 1}
     with pytest.raises(ValueError, match="backtrack"):
         CountdownBacktracking("somewhere")
+
+
+def test_going_back_takes_untried_completions_until_none_is_left_and_then_starts_again(backtracking):
+    chains, rng = backtracking.chains((3, 7, 12)), np.random.default_rng(0)
+    last = Chain((7, 3, 12), ("-", "+"))
+    same = {chain for chain in chains if chain.numbers == (7, 3, 12) and chain.operators[0] == "-"}
+    tried = [last]
+    for _ in range(len(same) - 1):
+        step, chain = _next_attempt(last, 1, tried, chains, rng, repeat=0.0)
+        assert step == 1 and chain in same and chain not in tried
+        tried.append(chain)
+    step, chain = _next_attempt(last, 1, tried, chains, rng, repeat=0.0)
+    assert step == 0 and chain not in tried
+    assert _next_attempt(last, 1, chains, chains, rng, repeat=0.0)[0] == 0  # all were tried: anything goes
+    step, chain = _next_attempt(last, 1, tried, chains, rng, repeat=1.0)
+    assert step == 1 and chain in same
 
 
 @pytest.mark.parametrize("game", ["backtracking", "four"])

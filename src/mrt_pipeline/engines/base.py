@@ -84,6 +84,7 @@ class Engine(Protocol):
         """Log-likelihood of continuations after cutting traces short, under the distribution that is sampled from.
 
         For trace i, each cut k in cuts[i] and each c in continuations[i]: log p(c | trace[:k] + suffix).
+        The suffix may be empty: then c is predicted from the last token of trace[:k].
         Returns one float64 array (len(cuts[i]), len(continuations[i])) for each trace.
         """
         ...

@@ -12,7 +12,7 @@ answer. For three numbers an attempt has seven symbols and an episode, an attemp
 Warm-start traces go back by a heuristic, `backtrack`:
 
     value     to the step whose kept prefix has the highest value, the share of its legal completions that solve the
-              problem: "backtracking to prefixes of high success rate", as the paper's warm start does
+              problem; after the paper's warm start, which goes back to prefixes of high success rate
     restart   always to the start: plain retries, as in RISE (arXiv 2407.18219)
 """
 
