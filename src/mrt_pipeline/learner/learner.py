@@ -55,7 +55,7 @@ class Learner:
         self.accelerator = Accelerator()
         optimizers = _build_optimizers(model, settings)
         self.model, *self.optimizers = self.accelerator.prepare(model, *optimizers)
-        self.reference = reference if settings.kl_beta > 0 else None
+        self.reference = reference.to(self.accelerator.device) if settings.kl_beta > 0 else None
         self.n_updates = 0
 
     def rate(self, fraction_done: float) -> float:

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import torch
+
 from mrt_pipeline.algorithms.base import Algorithm
 from mrt_pipeline.algorithms.brpo import BRPO
 from mrt_pipeline.algorithms.forced_answers import WithForcedAnswers
@@ -55,10 +57,12 @@ def new_policy(params: TinyPolicy, task: ScratchTask) -> Policy:
 
 
 def open_policy(ref: dict[str, str], task: ScratchTask) -> Policy:
-    """The policy that a pipeline's `*_policy` dataset points to, with the template of the task it was made for."""
+    """The policy that a `*_policy` dataset points to, with its task's template; on the GPU if there is one."""
     if not Path(ref["path"]).is_dir():
         raise InputError(f"the {ref['name']} policy's folder {ref['path']} is gone: run all stages")
-    return load_policy(ref["path"], task.template)
+    policy = load_policy(ref["path"], task.template)
+    policy.model.to("cuda" if torch.cuda.is_available() else "cpu")
+    return policy
 
 
 def make_engine(params: TorchEngineParams, policy: Policy) -> TorchEngine:
