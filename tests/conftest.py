@@ -81,13 +81,16 @@ def known_problems(problems):
 @pytest.fixture(scope="session")
 def warm_policy(task, known_problems, make_policy):
     """Trained on a few short traces of two problems, so that J is away from 0 and 1 there. Never trained further."""
-    policy = make_policy()
+    return _warm_started(make_policy(), _ShortTraces(task), known_problems, steps=100)
+
+
+def _warm_started(policy, traces, problems, steps):
     warm_start(
         policy,
-        _ShortTraces(task),
-        known_problems,
+        traces,
+        problems,
         LearnerSettings(learning_rate=1e-2, optimizer="muon", muon_learning_rate=0.05, schedule="cosine"),
-        steps=100,
+        steps=steps,
         batch_size=16,
         seed=0,
         log=lambda metrics, step: None,
@@ -135,19 +138,7 @@ def known_searches(backtracking):
 @pytest.fixture(scope="session")
 def search_policy(make_policy, backtracking, known_searches):
     """A backtracking policy that stops where it is right, on two problems. Never trained further."""
-    policy = make_policy(game=backtracking)
-    warm_start(
-        policy,
-        _ShortSearches(backtracking),
-        known_searches,
-        LearnerSettings(learning_rate=1e-2, optimizer="muon", muon_learning_rate=0.05, schedule="cosine"),
-        steps=160,
-        batch_size=16,
-        seed=0,
-        log=lambda metrics, step: None,
-    )
-    policy.model.eval()
-    return policy
+    return _warm_started(make_policy(game=backtracking), _ShortSearches(backtracking), known_searches, steps=160)
 
 
 @pytest.fixture(scope="session")

@@ -58,8 +58,14 @@ def center_by_group(values: np.ndarray, groups: np.ndarray, divide_by_std: bool 
     return centred
 
 
-def group_advantages(rollouts: Sequence[LabelledRollout], divide_by_std: bool = False) -> np.ndarray:
-    """Outcome reward minus the mean of its group, (len(rollouts),); see `center_by_group`."""
-    rewards = np.array([labelled.rollout.reward for labelled in rollouts])
+def group_advantages(
+    rollouts: Sequence[LabelledRollout], divide_by_std: bool = False, outcomes: Sequence[float] | None = None
+) -> np.ndarray:
+    """Outcome reward minus the mean of its group, (len(rollouts),); see `center_by_group`.
+
+    outcomes: to take in place of the sampled rewards.
+    """
+    if outcomes is None:
+        outcomes = [labelled.rollout.reward for labelled in rollouts]
     groups = np.array([labelled.rollout.group for labelled in rollouts])
-    return center_by_group(rewards, groups, divide_by_std)
+    return center_by_group(np.array(outcomes), groups, divide_by_std)

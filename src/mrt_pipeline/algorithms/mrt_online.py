@@ -28,7 +28,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mrt_pipeline.algorithms.base import Algorithm, center_by_group, group_advantages
+from mrt_pipeline.algorithms.base import Algorithm, group_advantages
 from mrt_pipeline.mrt.episodes import token_episodes
 from mrt_pipeline.mrt.progress import discounted_progress
 from mrt_pipeline.rollouts.label import LabelledRollout
@@ -54,12 +54,8 @@ class MRTOnline(Algorithm):
 
     def weights(self, rollouts: Sequence[LabelledRollout]) -> list[np.ndarray]:
         """See `Algorithm.weights`."""
-        if self.expected_outcome:
-            outcomes = np.array([_expected_reward(labelled) for labelled in rollouts])
-            groups = np.array([labelled.rollout.group for labelled in rollouts])
-            advantages = center_by_group(outcomes, groups, self.divide_by_std)
-        else:
-            advantages = group_advantages(rollouts, self.divide_by_std)
+        outcomes = [_expected_reward(labelled) for labelled in rollouts] if self.expected_outcome else None
+        advantages = group_advantages(rollouts, self.divide_by_std, outcomes)
         credits = [discounted_progress(labelled.success, self.gamma) for labelled in rollouts]
         scale = 1.0
         if self.normalize_progress:
@@ -71,7 +67,7 @@ class MRTOnline(Algorithm):
             )
             for labelled, advantage, credit in zip(rollouts, advantages, credits, strict=True)
         ]
-        if self.expected_outcome:
+        if outcomes is not None:
             for labelled, values, outcome in zip(rollouts, weights, outcomes, strict=True):
                 if _answers_afterwards(labelled):
                     values[len(values) - len(labelled.rollout.answer) :] = labelled.rollout.reward - outcome
