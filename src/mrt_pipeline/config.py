@@ -3,9 +3,10 @@
 The values that ship are in `conf/base/parameters/`; a field without a default must be given there.
 """
 
-from typing import Annotated, Literal
+import math
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, RootModel, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, RootModel, model_validator
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 PositiveInt = Annotated[int, Field(gt=0)]
@@ -58,7 +59,41 @@ class CountdownBacktrackingTask(_CountdownRules):
         return 3 * self.n_numbers - 2
 
 
-class TaskParams(RootModel[Annotated[CountdownTask | CountdownBacktrackingTask, Field(discriminator="name")]]):
+class ProblemSourceParams(_Group):
+    """A file of problems, or a dataset on the hub; a path alone will do. See tasks/problem_files.py."""
+
+    path: str = Field(
+        description="a .json, .jsonl, .parquet or .csv file; without such an ending, a dataset on the hub"
+    )
+    question: str | None = Field(default=None, description="column; null: one of the usual names")
+    answer: str | None = Field(default=None, description="column; null: one of the usual names")
+    hub_split: str = Field(default="train", description="split of a dataset on the hub")
+
+
+Source = Annotated[
+    ProblemSourceParams, BeforeValidator(lambda source: {"path": source} if isinstance(source, str) else source)
+]
+
+
+class MathTask(_Group):
+    """Problems from files, with mathematical answers; see tasks/math_problems.py."""
+
+    name: Literal["math"]
+    train: list[Source] = Field(min_length=1, description="sources of training and validation problems")
+    evaluation: list[Source] = Field(min_length=1, description="sources of held-out problems")
+    n_train: PositiveInt | None = Field(description="training problems; null: all that are left")
+    n_validation: PositiveInt = Field(description="problems taken from the training sources for every choice")
+    n_test: PositiveInt | None = Field(description="held-out problems; null: all")
+    max_unusable: Fraction = Field(description="largest share of a source's rows that may lack a question or an answer")
+    grading_seconds: Annotated[float, Field(gt=0)] = Field(description="deadline for comparing one answer")
+    seed: int = Field(description="of the split")
+
+    longest_answer: ClassVar[int] = 1  # nothing is known of it
+
+
+class TaskParams(
+    RootModel[Annotated[CountdownTask | CountdownBacktrackingTask | MathTask, Field(discriminator="name")]]
+):
     """What is asked, and in which form it is thought about."""
 
 
@@ -295,7 +330,7 @@ class Parameters(_Group):
                 f"task.n_numbers={task.n_numbers} needs {task.longest_answer}: raise it"
             )
         split = f"n_{self.evaluation.split}"
-        if self.evaluation.n_problems > getattr(task, split):
+        if self.evaluation.n_problems > (getattr(task, split) or math.inf):
             raise ValueError(
                 f"evaluation.n_problems {self.evaluation.n_problems} exceeds task.{split} {getattr(task, split)}"
             )

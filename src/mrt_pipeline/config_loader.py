@@ -55,7 +55,7 @@ def compose_parameters(folder: Path, overrides: dict[str, Any], own: Path | None
     try:
         return Parameters.model_validate(tree).model_dump()
     except ValidationError as error:
-        raise InputError(_explain_validation(error)) from error
+        raise InputError(_explain_validation(error, tree)) from error
 
 
 def _refuse_shadowed(own: Path, folder: Path) -> None:
@@ -99,10 +99,13 @@ def _explain_composition(error: Exception, folder: Path, arguments: list[str]) -
     return f"unknown parameter '{key}'{allowed}"
 
 
-def _explain_validation(error: ValidationError) -> str:
+def _explain_validation(error: ValidationError, tree: dict[str, Any]) -> str:
     lines = ["the parameters do not fit:"]
     for item in error.errors():
-        key = ".".join(str(part) for part in item["loc"]) or "parameters"
+        group, *rest = item["loc"] or ("parameters",)
+        if rest and isinstance(tree.get(group), dict) and rest[0] == tree[group].get("name"):
+            del rest[0]  # pydantic names the member of a union there, which is no key
+        key = ".".join(str(part) for part in (group, *rest))
         if item["type"] == "extra_forbidden":
             lines.append(f"  {key}: unknown parameter")
         else:

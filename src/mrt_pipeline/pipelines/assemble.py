@@ -21,6 +21,7 @@ from mrt_pipeline.config import (
     GRPOParams,
     LearnerParams,
     LengthPenaltyParams,
+    MathTask,
     MRTOnlineParams,
     MRTParams,
     MRTStarParams,
@@ -39,15 +40,25 @@ from mrt_pipeline.learner.learner import LearnerSettings
 from mrt_pipeline.policy.policy import Policy, build_policy, load_policy
 from mrt_pipeline.rollouts.prover import ExactProver, Prover, SampledProver
 from mrt_pipeline.rollouts.rollout import RolloutSettings
-from mrt_pipeline.tasks.base import ScratchTask
+from mrt_pipeline.tasks.base import ScratchTask, Task
 from mrt_pipeline.tasks.countdown import Countdown
 from mrt_pipeline.tasks.countdown_backtracking import CountdownBacktracking
+from mrt_pipeline.tasks.math_problems import MathProblems
+from mrt_pipeline.tasks.problem_files import ProblemSource
 
 
-def make_task(params: TaskParams) -> ScratchTask:
+def make_task(params: TaskParams) -> Task:
     """The task."""
-    kind = CountdownBacktracking if isinstance(params.root, CountdownBacktrackingTask) else Countdown
-    return kind(**params.root.model_dump(exclude={"name"}))
+    given = params.root.model_dump(exclude={"name"})
+    match params.root:
+        case MathTask():
+            sources = {
+                name: [ProblemSource(**source) for source in given.pop(name)] for name in ("train", "evaluation")
+            }
+            return MathProblems(**sources, **given)
+        case CountdownBacktrackingTask():
+            return CountdownBacktracking(**given)
+    return Countdown(**given)
 
 
 def new_policy(params: TinyPolicy, task: ScratchTask) -> Policy:

@@ -70,6 +70,10 @@ class Task(Protocol):
         """Grade untrusted model text. Never raises and never runs it."""
         ...
 
+    def trace_metrics(self, traces: Sequence[str]) -> dict[str, float]:
+        """What there is to measure about the text of whole traces, by name; empty if there is nothing."""
+        ...
+
 
 class ScratchTask(Task, Protocol):
     """A task whose policy is made from scratch: it also has a vocabulary and imperfect traces to warm-start on.
@@ -85,10 +89,6 @@ class ScratchTask(Task, Protocol):
 
     def symbols(self) -> list[str]:
         """Every whitespace-separated symbol that can occur in questions, thoughts and answers."""
-        ...
-
-    def trace_metrics(self, traces: Sequence[str]) -> dict[str, float]:
-        """What there is to measure about the text of whole traces, by name; empty if there is nothing."""
         ...
 
     def search_trace(self, problem: Problem, rng) -> SearchTrace:
