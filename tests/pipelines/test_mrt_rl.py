@@ -106,7 +106,7 @@ def test_mlflow_holds_parameters_metrics_by_budget_and_artifacts(project):
     client, found = runs(folder)
     assert [run_.info.status for run_ in found[:3]] == ["FINISHED"] * 3
     first = found[0]
-    assert first.data.params["algorithm.alpha"] == "0.5"
+    assert first.data.params["algorithm.alpha"] == "1.0"
     assert first.data.params["training.learner.optimizer"] == "adamw"
     assert first.data.tags["algorithm"] == "mrt_online"
     assert "seed=3" in first.data.tags["kedro_command"]
