@@ -1,7 +1,7 @@
 """Do the graders agree with the gold answers of problem files? For each file, three rates, and the exceptions.
 
-read: rows with a question and an answer. spelled: the gold answer, boxed at the end of a sentence, is graded as correct by
-the task. compared: math-verify, without the short cut for equal spellings, finds the gold answer equal to itself.
+read: rows with a question and an answer. spelled: the gold answer, boxed at the end of a sentence, is graded as correct
+by the task. compared: math-verify, without the short cut for equal spellings, finds the gold answer equal to itself.
 
     python benchmarks/gold_answers.py <file> [<file> ...]
 """

@@ -15,7 +15,14 @@ GROUPS = sorted(
     if folder.is_dir() and folder.name != "learner"
     for file in folder.glob("*.yaml")
 )
-NEEDED = {("task", "math"): {"task.train": "[a.json]", "task.evaluation": "[{path: b.csv, answer: gold}]"}}
+MATH = {"task": "math", "task.train": "[a.json]", "task.evaluation": "[{path: b.csv, answer: gold}]"}
+MODEL = {"policy": "language_model", "policy.path": "some/model"}
+NEEDED = {
+    ("task", "math"): MATH | MODEL,
+    ("task", "reasoning_gym"): MODEL,
+    ("policy", "language_model"): MATH | MODEL,
+    ("policy", "smollm2"): {"task": "reasoning_gym"},
+}
 
 
 @pytest.mark.parametrize(("group", "choice"), GROUPS)

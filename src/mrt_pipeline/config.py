@@ -4,7 +4,7 @@ The values that ship are in `conf/base/parameters/`; a field without a default m
 """
 
 import math
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, RootModel, model_validator
 
@@ -91,9 +91,25 @@ class MathTask(_Group):
     longest_answer: ClassVar[int] = 1  # nothing is known of it
 
 
-class TaskParams(
-    RootModel[Annotated[CountdownTask | CountdownBacktrackingTask | MathTask, Field(discriminator="name")]]
-):
+class ReasoningGymTask(_Group):
+    """Problems of a reasoning-gym generator; see tasks/reasoning_gym.py."""
+
+    name: Literal["reasoning_gym"]
+    generator: str = Field(description="name of a reasoning-gym dataset")
+    config: dict[str, Any] = Field(description="its settings")
+    n_train: PositiveInt = Field(description="training problems")
+    n_validation: PositiveInt = Field(description="problems watched during training and used for every choice")
+    n_test: PositiveInt = Field(description="held-out problems")
+    grading_seconds: Annotated[float, Field(gt=0)] = Field(description="deadline for comparing one answer")
+    seed: int = Field(description="of the generator")
+
+    longest_answer: ClassVar[int] = 1  # nothing is known of it
+
+
+AnyTask = CountdownTask | CountdownBacktrackingTask | MathTask | ReasoningGymTask
+
+
+class TaskParams(RootModel[Annotated[AnyTask, Field(discriminator="name")]]):
     """What is asked, and in which form it is thought about."""
 
 
@@ -141,6 +157,90 @@ class TinyPolicy(_Group):
         if self.hidden_size % (2 * self.n_heads):
             raise ValueError(f"hidden_size {self.hidden_size} must be an even multiple of n_heads {self.n_heads}")
         return self
+
+
+class ParagraphSegmentation(_Group):
+    """The paper's rule; see `paragraph_boundaries` in mrt/episodes.py."""
+
+    kind: Literal["paragraphs"]
+    markers: list[str] = Field(min_length=1, description="a paragraph that starts with one may open an episode")
+    separator: str = Field(min_length=1, description="what stands between paragraphs")
+    min_paragraphs: PositiveInt = Field(description="least paragraphs from one episode's start to the next")
+    max_episodes: PositiveInt | None = Field(
+        description="most episodes; the rest belongs to the last; null: any number"
+    )
+    merge: PositiveInt = Field(description="neighbouring episodes that count as one")
+
+
+class FixedSegmentation(_Group):
+    """Episodes of equal length, for models without markers."""
+
+    kind: Literal["tokens"]
+    every: PositiveInt = Field(description="tokens of an episode")
+
+
+class LowProbabilitySegmentation(_Group):
+    """Episodes between improbable tokens; see `low_probability_boundaries` in mrt/episodes.py."""
+
+    kind: Literal["low_probability"]
+    threshold: Annotated[float, Field(gt=0, le=1)] = Field(description="a token less probable is a cut point")
+    cuts_per_episode: PositiveInt = Field(description="cut points of an episode")
+
+
+class ExampleParams(_Group):
+    """A worked example, shown in the chat before the question."""
+
+    question: str
+    thought: str
+    answer: str
+
+
+class TextTemplateParams(_Group):
+    """How the model thinks and answers in text; see policy/text_template.py."""
+
+    chat_template: str | None = Field(description="Jinja, in place of the tokenizer's own; null: that one")
+    system: str | None = Field(description="system prompt")
+    suffix: str = Field(description="put after every question, examples included")
+    examples: list[ExampleParams] = Field(description="worked examples before the question")
+    opening: str = Field(
+        description="text after the generation prompt that opens the thought, if the chat template has none"
+    )
+    close: str = Field(description="marker that ends a thought: one token")
+    stop_phrase: str = Field(description="put after a thought that is cut short; contains the marker")
+    answer_opening: str = Field(description="end of the stop phrase that is part of the answer, as \\boxed{")
+    answer_end: str = Field(description="what the exact prover expects after an answer; empty: the end token")
+    continuation: str = Field(description="put in place of the marker when the thought is forced on")
+    segmentation: Annotated[
+        ParagraphSegmentation | FixedSegmentation | LowProbabilitySegmentation, Field(discriminator="kind")
+    ]
+
+
+class LoRAParams(_Group):
+    """Low-rank adapters on all linear layers, by peft; the base policy is the model without them."""
+
+    rank: PositiveInt = Field(description="rank of the adapters")
+    alpha: Annotated[float, Field(gt=0)] = Field(description="scale: adapters are multiplied by alpha / rank")
+    dropout: Fraction = Field(description="dropout on the adapters' input")
+
+
+class LanguageModelPolicy(_Group):
+    """A causal language model by path or hub id; see policy/language_model.py."""
+
+    name: Literal["language_model"]
+    path: str = Field(
+        min_length=1, description="folder, hub id, or package:<name> for weights that a Python package ships"
+    )
+    gguf_file: str | None = Field(description="weights in this GGUF file of the folder; they are unpacked once")
+    revision: str | None = Field(description="of a model on the hub")
+    dtype: Literal["float32", "bfloat16"] = Field(description="of the weights")
+    lora: LoRAParams | None = Field(description="null: all weights are trained")
+    gradient_checkpointing: bool = Field(description="recompute activations in the backward pass to save memory")
+    max_length: PositiveInt = Field(description="most tokens of a trace, prompt and answer included")
+    template: TextTemplateParams
+
+
+class PolicyParams(RootModel[Annotated[TinyPolicy | LanguageModelPolicy, Field(discriminator="name")]]):
+    """The policy."""
 
 
 class TorchEngineParams(_Group):
@@ -312,7 +412,7 @@ class Parameters(_Group):
     seed: Annotated[int, Field(ge=0)] = Field(description="of rollouts and training; the warm start has its own")
     preset: str | None = Field(description="name of the preset in use")
     task: TaskParams
-    policy: TinyPolicy
+    policy: PolicyParams
     engine: TorchEngineParams
     prover: ProverParams
     algorithm: AlgorithmParams
@@ -338,7 +438,13 @@ class Parameters(_Group):
             raise ValueError(
                 f"training.n_validation {self.training.n_validation} exceeds task.n_validation {task.n_validation}"
             )
-        if self.policy.warm_start.learner.kl_beta > 0:
+        policy = self.policy.root
+        if isinstance(policy, LanguageModelPolicy) != isinstance(task, MathTask | ReasoningGymTask):
+            raise ValueError(
+                f"policy={policy.name} does not fit task={task.name}: policy=tiny is made for Countdown's symbols, "
+                "language models take task=math or task=reasoning_gym"
+            )
+        if isinstance(policy, TinyPolicy) and policy.warm_start.learner.kl_beta > 0:
             raise ValueError(
                 "policy.warm_start.learner.kl_beta must be 0: there is no base policy before the warm start"
             )
@@ -359,10 +465,10 @@ class Parameters(_Group):
             self.rollout.thinking_budget,
             *(round(multiple * self.rollout.thinking_budget) for multiple in self.evaluation.budget_multiples),
         )
-        if longest + self.rollout.answer_tokens + 16 > self.policy.max_length:
+        if longest + self.rollout.answer_tokens + 16 > self.policy.root.max_length:
             raise ValueError(
                 f"a trace of {longest} thinking tokens (rollout.thinking_budget x the largest of "
                 f"evaluation.budget_multiples) and its answer do not fit into policy.max_length "
-                f"{self.policy.max_length}: raise that, or lower the budget"
+                f"{self.policy.root.max_length}: raise that, or lower the budget"
             )
         return self

@@ -51,7 +51,7 @@ def test_training_sequences(batches, make_policy, problems):
     for item in (item for sequences, _ in batches for item in sequences):
         text = tokenizer.decode(item.token_ids)
         problem = next(p for p in problems[:3] if f"{p.question} <think>" in text)
-        assert item.prompt_length == len(encode_prompt(tokenizer, problem.question))
+        assert item.prompt_length == len(encode_prompt(tokenizer, template, problem.question))
         assert text.endswith(f" </think> {problem.answers[0]} <eos>")
         assert item.logprobs is None and np.all(item.weights == 1)
         rest = item.token_ids[item.prompt_length :]

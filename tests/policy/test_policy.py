@@ -41,8 +41,8 @@ def test_a_saved_policy_comes_back_the_same(tmp_path, task, warm_policy, problem
     assert torch.equal(weights(loaded), weights(warm_policy))
     assert next(loaded.model.parameters()).dtype is torch.float32
     for problem in problems[:3]:
-        prompt = encode_prompt(warm_policy.tokenizer, problem.question)
-        assert encode_prompt(loaded.tokenizer, problem.question) == prompt
+        prompt = encode_prompt(warm_policy.tokenizer, warm_policy.template, problem.question)
+        assert encode_prompt(loaded.tokenizer, loaded.template, problem.question) == prompt
         assert (all_logprobs(loaded.model.eval(), prompt) == all_logprobs(warm_policy.model, prompt)).all()
         answer = loaded.tokenizer.encode(problem.answers[0], add_special_tokens=False)
         assert loaded.tokenizer.decode(answer, skip_special_tokens=True) == problem.answers[0]

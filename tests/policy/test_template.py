@@ -49,13 +49,14 @@ def test_strings_that_the_tokenizer_cannot_write_are_refused(tokenizer, wrong):
 
 
 def test_encode_prompt_is_bos_question_and_the_opening_of_the_thought(tokenizer):
-    assert encode_prompt(tokenizer, "7 is up") == ids(tokenizer, "<bos> 7 is up <think>")
-    assert encode_prompt(tokenizer, "7")[0] == tokenizer.bos_token_id
+    template = ThinkTemplate.from_text(tokenizer, THINK_CLOSE, THINK_CLOSE, "wait", ["wait"])
+    assert encode_prompt(tokenizer, template, "7 is up") == ids(tokenizer, "<bos> 7 is up <think>")
+    assert encode_prompt(tokenizer, template, "7")[0] == tokenizer.bos_token_id
 
 
 def test_every_question_of_the_task_is_known(tiny_policy, problems):
     for problem in problems:
-        prompt = encode_prompt(tiny_policy.tokenizer, problem.question)
+        prompt = encode_prompt(tiny_policy.tokenizer, tiny_policy.template, problem.question)
         assert len(prompt) == len(problem.question.split()) + 2
         assert tiny_policy.tokenizer.unk_token_id not in prompt
 

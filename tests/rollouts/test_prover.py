@@ -13,7 +13,7 @@ def queries(task, warm_policy, known_problems):
     rng = np.random.default_rng(0)
     found = []
     for problem in known_problems:
-        prompt = np.array(encode_prompt(warm_policy.tokenizer, problem.question))
+        prompt = np.array(encode_prompt(warm_policy.tokenizer, warm_policy.template, problem.question))
         chains = task.chains(tuple(problem.metadata["numbers"]))
         text = " ".join(chains[i].attempt(problem.metadata["target"]) for i in rng.integers(len(chains), size=2))
         thought = np.array(warm_policy.tokenizer.encode(text, add_special_tokens=False))

@@ -63,7 +63,9 @@ def test_rollouts_of_a_problem_stand_side_by_side(rollouts, warm_policy, known_p
     assert [rollout.group for rollout in rollouts] == [0] * 24 + [1] * 24
     for rollout in rollouts:
         assert rollout.problem == known_problems[rollout.group]
-        assert rollout.prompt.tolist() == encode_prompt(warm_policy.tokenizer, rollout.problem.question)
+        assert rollout.prompt.tolist() == encode_prompt(
+            warm_policy.tokenizer, warm_policy.template, rollout.problem.question
+        )
 
 
 def test_parts_and_flags_of_every_rollout_fit(rollouts, warm_policy, task):

@@ -247,7 +247,8 @@ def test_every_symbol_is_a_token_and_the_prompt_ends_with_the_opening(backtracki
     assert tokenizer.convert_ids_to_tokens(list(template.back_ids)) == ["back0", "back1"]
     rng = np.random.default_rng(0)
     for problem in backtracking.problems()[:20]:
-        assert tokenizer.decode(encode_prompt(tokenizer, problem.question)) == f"<bos> {problem.question} :"
+        prompt = encode_prompt(tokenizer, template, problem.question)
+        assert tokenizer.decode(prompt) == f"<bos> {problem.question} :"
         trace = backtracking.search_trace(problem, rng)
         for text in (trace.thought, *problem.answers):
             ids = tokenizer.encode(text, add_special_tokens=False)

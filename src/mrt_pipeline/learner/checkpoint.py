@@ -25,7 +25,7 @@ def save_checkpoint(folder: Path, learner: Learner, state: dict) -> None:
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)
     model = learner.accelerator.unwrap_model(learner.model)
-    parameters = {name: p.detach().contiguous() for name, p in model.named_parameters()}
+    parameters = {name: p.detach().contiguous() for name, p in model.named_parameters() if p.requires_grad}
     save_file(parameters, fresh / _MODEL)
     tensors, plain = {}, {}
     for i, optimizer in enumerate(learner.optimizers):
@@ -58,7 +58,8 @@ def load_checkpoint(folder: Path, learner: Learner) -> dict | None:
     weights = load_file(folder / _MODEL)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            parameter.copy_(weights[name])
+            if parameter.requires_grad:
+                parameter.copy_(weights[name])
     entries = {**load_file(folder / _OPTIMIZER), **state.pop("optimizer")}
     for i, optimizer in enumerate(learner.optimizers):
         current = optimizer.state_dict()

@@ -1,7 +1,8 @@
 """One update for every algorithm: sequences with token weights in, better policy out."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,17 +46,20 @@ class LearnerSettings:
 class Learner:
     """Trains `model` in place.
 
-    reference: a frozen policy for the KL term, needed only if settings.kl_beta > 0.
+    reference: a frozen policy for the KL term, needed only if settings.kl_beta > 0; not for a model with adapters,
+        which is its own reference with the adapters switched off.
     """
 
     def __init__(self, model, settings: LearnerSettings, reference=None):
-        if settings.kl_beta > 0 and reference is None:
+        if settings.kl_beta > 0 and reference is None and not has_adapters(model):
             raise ValueError("kl_beta > 0 needs a reference policy")
         self.settings = settings
         self.accelerator = Accelerator()
         optimizers = _build_optimizers(model, settings)
         self.model, *self.optimizers = self.accelerator.prepare(model, *optimizers)
-        self.reference = reference.to(self.accelerator.device) if settings.kl_beta > 0 else None
+        if settings.kl_beta > 0 and reference is not None:
+            reference = reference.to(self.accelerator.device)
+        self.reference = reference
         self.n_updates = 0
 
     def rate(self, fraction_done: float) -> float:
@@ -111,9 +115,9 @@ class Learner:
     def _accumulate(self, batch: MicroBatch, n_tokens: int, totals: dict[str, float]) -> None:
         logprobs, entropy = token_logprobs(self.model, batch, self.settings.temperature)
         reference = None
-        if self.reference is not None:
-            with torch.no_grad():
-                reference, _ = token_logprobs(self.reference, batch, self.settings.temperature)
+        if self.settings.kl_beta > 0:
+            with torch.no_grad(), self._as_reference() as policy:
+                reference, _ = token_logprobs(policy, batch, self.settings.temperature)
         terms = policy_loss(
             logprobs,
             batch.weights,
@@ -131,6 +135,20 @@ class Learner:
         totals["clip_fraction"] += terms.clipped
         totals["ratio_kl"] += terms.ratio_kl
         totals["entropy"] += float(entropy[batch.trained].sum())
+
+    @contextmanager
+    def _as_reference(self) -> Iterator[torch.nn.Module]:
+        """The base policy: the reference, or the model with its adapters switched off."""
+        if self.reference is not None:
+            yield self.reference
+        else:
+            with self.accelerator.unwrap_model(self.model).disable_adapter():
+                yield self.model
+
+
+def has_adapters(model) -> bool:
+    """Whether the model has adapters that can be switched off (peft)."""
+    return hasattr(model, "disable_adapter")
 
 
 def token_logprobs(model, batch: MicroBatch, temperature: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:

@@ -32,7 +32,7 @@ def warm_start(
     """
     learner = Learner(policy.model, settings)
     rng = np.random.default_rng([seed, 0])
-    prompts = [encode_prompt(policy.tokenizer, problem.question) for problem in problems]
+    prompts = [encode_prompt(policy.tokenizer, policy.template, problem.question) for problem in problems]
     pool: list[list[TrainingSequence]] = []
     metrics: dict[str, float] = {}
     recent: list[dict[str, float]] = []

@@ -37,3 +37,54 @@ def closed_boundaries(token_ids: Sequence[int], closing_ids: Collection[int]) ->
 def token_episodes(boundaries: np.ndarray) -> np.ndarray:
     """The episode number (0-based) of each thinking token: int64 (n_tokens,) for `boundaries` as above."""
     return np.repeat(np.arange(len(boundaries) - 1), np.diff(boundaries))
+
+
+def paragraph_boundaries(
+    pieces: Sequence[str],
+    markers: Sequence[str],
+    min_paragraphs: int = 3,
+    max_episodes: int | None = None,
+    separator: str = "\n\n",
+) -> np.ndarray:
+    r"""Episode boundaries of written thinking, by the rule of the paper's released segmentation (mrt-facts 5).
+
+    The text is split at `separator`, blank lines in the paper. A paragraph that starts with one of `markers` opens a
+    new episode if it is at least `min_paragraphs` paragraphs after the one that opened the last (for the first: after
+    the beginning of the text).
+
+    pieces: the text of each token, so that joined they are the thought. max_episodes: as in `episode_boundaries`.
+    Returns the same as `episode_boundaries`; a token that reaches over the separator belongs to the new episode if the
+    marker starts in it.
+    """
+    text = "".join(pieces)
+    ends = np.cumsum([len(piece) for piece in pieces], dtype=np.int64)
+    opened, starts, offset = 0, [], 0
+    for paragraph, part in enumerate(text.split(separator)):
+        if part.startswith(tuple(markers)) and paragraph - opened >= min_paragraphs:
+            opened = paragraph
+            starts.append(int(np.searchsorted(ends, offset, side="right")))
+        offset += len(part) + len(separator)
+    if max_episodes is not None:
+        starts = starts[: max(max_episodes - 1, 0)]
+    return np.unique([0, *starts, len(pieces)]).astype(np.int64)
+
+
+def fixed_boundaries(n_tokens: int, every: int) -> np.ndarray:
+    """Boundaries after every `every` tokens, for thinking without visible episodes; the last episode may be shorter."""
+    return np.unique([*range(0, n_tokens, every), n_tokens]).astype(np.int64)
+
+
+def low_probability_boundaries(logprobs: Sequence[float], threshold: float, cuts_per_episode: int) -> np.ndarray:
+    """Boundaries where the policy was unsure, as in SPO (arXiv 2505.23564).
+
+    A token sampled with a probability below `threshold` is a cut point; an episode ends before every
+    `cuts_per_episode`-th of them, so that each holds the same number of decisions.
+    """
+    unsure = np.flatnonzero(np.asarray(logprobs) < np.log(threshold))
+    starts = unsure[cuts_per_episode::cuts_per_episode]
+    return np.unique([0, *starts, len(logprobs)]).astype(np.int64)
+
+
+def merge_episodes(boundaries: np.ndarray, size: int) -> np.ndarray:
+    """Boundaries of the episodes that remain when each `size` neighbours are one; the last may hold fewer."""
+    return np.unique([*boundaries[::size], boundaries[-1]])

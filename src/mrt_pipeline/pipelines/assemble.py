@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import torch
+from transformers import PreTrainedTokenizerBase
 
 from mrt_pipeline.algorithms.base import Algorithm
 from mrt_pipeline.algorithms.brpo import BRPO
@@ -18,26 +19,34 @@ from mrt_pipeline.config import (
     AlgorithmParams,
     BRPOParams,
     CountdownBacktrackingTask,
+    FixedSegmentation,
     GRPOParams,
+    LanguageModelPolicy,
     LearnerParams,
     LengthPenaltyParams,
+    LowProbabilitySegmentation,
     MathTask,
     MRTOnlineParams,
     MRTParams,
     MRTStarParams,
+    PolicyParams,
     ProverParams,
+    ReasoningGymTask,
     RegretToGoParams,
     RolloutParams,
     SampledProverParams,
     STaRParams,
     TaskParams,
+    TextTemplateParams,
     TinyPolicy,
     TorchEngineParams,
 )
 from mrt_pipeline.engines.torch_engine import TorchEngine
 from mrt_pipeline.errors import InputError
 from mrt_pipeline.learner.learner import LearnerSettings
+from mrt_pipeline.policy.language_model import add_adapters, load_language_model, load_tokenizer
 from mrt_pipeline.policy.policy import Policy, build_policy, load_policy
+from mrt_pipeline.policy.text_template import FixedLength, LowProbability, Paragraphs, Segmentation, TextTemplate
 from mrt_pipeline.rollouts.prover import ExactProver, Prover, SampledProver
 from mrt_pipeline.rollouts.rollout import RolloutSettings
 from mrt_pipeline.tasks.base import ScratchTask, Task
@@ -45,6 +54,7 @@ from mrt_pipeline.tasks.countdown import Countdown
 from mrt_pipeline.tasks.countdown_backtracking import CountdownBacktracking
 from mrt_pipeline.tasks.math_problems import MathProblems
 from mrt_pipeline.tasks.problem_files import ProblemSource
+from mrt_pipeline.tasks.reasoning_gym import ReasoningGym
 
 
 def make_task(params: TaskParams) -> Task:
@@ -56,9 +66,34 @@ def make_task(params: TaskParams) -> Task:
                 name: [ProblemSource(**source) for source in given.pop(name)] for name in ("train", "evaluation")
             }
             return MathProblems(**sources, **given)
+        case ReasoningGymTask():
+            return ReasoningGym(**given)
         case CountdownBacktrackingTask():
             return CountdownBacktracking(**given)
     return Countdown(**given)
+
+
+def make_template(params: TextTemplateParams, tokenizer: PreTrainedTokenizerBase) -> TextTemplate:
+    """How a language model thinks and answers."""
+    messages = [{"role": "system", "content": params.system}] if params.system else []
+    for example in params.examples:
+        written = f"{params.opening}{example.thought}{params.close}{example.answer}"
+        messages += [
+            {"role": "user", "content": example.question + params.suffix},
+            {"role": "assistant", "content": written},
+        ]
+    given = params.model_dump(exclude={"chat_template", "system", "examples", "segmentation"})
+    return TextTemplate.from_text(tokenizer, _make_segmentation(params), messages=messages, **given)
+
+
+def _make_segmentation(params: TextTemplateParams) -> Segmentation:
+    given = params.segmentation.model_dump(exclude={"kind"})
+    match params.segmentation:
+        case FixedSegmentation():
+            return FixedLength(**given)
+        case LowProbabilitySegmentation():
+            return LowProbability(**given)
+    return Paragraphs(tuple(given.pop("markers")), **given)
 
 
 def new_policy(params: TinyPolicy, task: ScratchTask) -> Policy:
@@ -67,13 +102,31 @@ def new_policy(params: TinyPolicy, task: ScratchTask) -> Policy:
     return build_policy(task.symbols(), task.markers, task.template, seed=params.warm_start.seed, **sizes)
 
 
-def open_policy(ref: dict[str, str], task: ScratchTask) -> Policy:
-    """The policy that a `*_policy` dataset points to, with its task's template; on the GPU if there is one."""
-    if not Path(ref["path"]).is_dir():
+def open_policy(ref: dict[str, str], params: PolicyParams, task: Task, train_seed: int | None = None) -> Policy:
+    """The policy that a `*_policy` dataset points to; on the GPU if there is one.
+
+    train_seed: it is to be trained, and this is the seed of what is added for that (LoRA adapters).
+    """
+    if ref["name"] != "base" and not Path(ref["path"]).is_dir():
         raise InputError(f"the {ref['name']} policy's folder {ref['path']} is gone: run all stages")
-    policy = load_policy(ref["path"], task.template)
+    if isinstance(params.root, LanguageModelPolicy):
+        policy = _open_language_model(ref, params.root, train_seed)
+    else:
+        policy = load_policy(Path(ref["path"]), task.template)
     policy.model.to("cuda" if torch.cuda.is_available() else "cpu")
     return policy
+
+
+def _open_language_model(ref: dict[str, str], params: LanguageModelPolicy, train_seed: int | None) -> Policy:
+    base = ref["base"]
+    model = load_language_model(base, params.revision, params.dtype, None if ref["path"] == base else ref["path"])
+    if params.lora and train_seed is not None:
+        model = add_adapters(model, **params.lora.model_dump(), seed=train_seed)
+    if params.gradient_checkpointing and train_seed is not None:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+        model.enable_input_require_grads()
+    tokenizer = load_tokenizer(base, params.revision, params.template.chat_template)
+    return Policy(model, tokenizer, make_template(params.template, tokenizer))
 
 
 def make_engine(params: TorchEngineParams, policy: Policy) -> TorchEngine:

@@ -38,6 +38,8 @@ class Template(Protocol):
         forced. answer_end: what the exact prover expects after an accepted answer.
     continuation: put in place of a stop when the thought is forced on (budget forcing).
     streams_answer: the policy answers in the stream itself, so the reward of an answer is known where it tries to stop.
+    messages, suffix, opening: of a chat, what stands before the question, what is put after it, and what opens the
+        thought; see `encode_prompt`.
     """
 
     eos_id: int
@@ -48,9 +50,15 @@ class Template(Protocol):
     answer_end: tuple[int, ...]
     continuation: tuple[int, ...]
     streams_answer: bool
+    messages: tuple[dict[str, str], ...]
+    suffix: str
+    opening: str
 
-    def boundaries(self, thought: Sequence[int]) -> np.ndarray:
-        """Prefix lengths at which an episode of the thought ends, int64: first 0, last len(thought)."""
+    def boundaries(self, thought: Sequence[int], logprobs: Sequence[float]) -> np.ndarray:
+        """Prefix lengths at which an episode of the thought ends, int64: first 0, last len(thought).
+
+        logprobs: log-probability of each token when it was sampled, for segmentations that look for uncertainty.
+        """
         ...
 
     def snap(self, thought: Sequence[int], cut: int) -> int:
@@ -59,6 +67,13 @@ class Template(Protocol):
 
     def split(self, stream: Sequence[int], stop_token_id: int | None) -> Split:
         """Divide a stream that ended with this stop token, or by length (None)."""
+        ...
+
+    def answer_text(self, text: str, ended: bool, forced: bool) -> str:
+        """What to grade of an answer's decoded text; empty if it is none.
+
+        ended: a stop token ended it. forced: it follows the stop phrase, whose end may belong to the answer.
+        """
         ...
 
 
@@ -77,6 +92,9 @@ class ThinkTemplate:
     continuation: tuple[int, ...]
     marker_ids: frozenset[int]
     streams_answer: ClassVar[bool] = False
+    messages: ClassVar[tuple[dict[str, str], ...]] = ()
+    suffix: ClassVar[str] = ""
+    opening: ClassVar[str] = ""
 
     @classmethod
     def from_text(
@@ -116,7 +134,7 @@ class ThinkTemplate:
         """The end of the trace."""
         return (self.eos_id,)
 
-    def boundaries(self, thought: Sequence[int]) -> np.ndarray:
+    def boundaries(self, thought: Sequence[int], logprobs: Sequence[float] = ()) -> np.ndarray:
         """See `Template.boundaries`."""
         return episode_boundaries(thought, self.marker_ids)
 
@@ -131,6 +149,10 @@ class ThinkTemplate:
         if stop_token_id == self.close_id:
             return Split(len(stream), self.close, "stop", False)
         return Split(len(stream), (), "eos", True)
+
+    def answer_text(self, text: str, ended: bool, forced: bool) -> str:
+        """An answer that did not end is none."""
+        return text if ended else ""
 
 
 @dataclass(frozen=True)
@@ -153,6 +175,9 @@ class BacktrackTemplate:
     stop_phrase: ClassVar[tuple[int, ...]] = ()
     answer_end: ClassVar[tuple[int, ...]] = ()
     streams_answer: ClassVar[bool] = True
+    messages: ClassVar[tuple[dict[str, str], ...]] = ()
+    suffix: ClassVar[str] = ""
+    opening: ClassVar[str] = ""
 
     @classmethod
     def from_text(cls, tokenizer: PreTrainedTokenizerBase, back: Sequence[str]) -> "BacktrackTemplate":
@@ -176,7 +201,7 @@ class BacktrackTemplate:
         """Go back to the start."""
         return self.back_ids[:1]
 
-    def boundaries(self, thought: Sequence[int]) -> np.ndarray:
+    def boundaries(self, thought: Sequence[int], logprobs: Sequence[float] = ()) -> np.ndarray:
         """See `Template.boundaries`."""
         return closed_boundaries(thought, self.back_ids)
 
@@ -190,13 +215,16 @@ class BacktrackTemplate:
         stopped = stop_token_id is not None
         return Split(self.snap(stream, len(stream)), (), "stop" if stopped else "length", stopped)
 
+    def answer_text(self, text: str, ended: bool, forced: bool) -> str:
+        """An answer that did not end is none."""
+        return text if ended else ""
 
-def encode_prompt(tokenizer: PreTrainedTokenizerBase, question: str) -> list[int]:
-    """The question in the policy's chat template, up to and including the opening of the thought."""
-    text = tokenizer.apply_chat_template(
-        [{"role": "user", "content": question}], tokenize=False, add_generation_prompt=True
-    )
-    return tokenizer.encode(text, add_special_tokens=False)
+
+def encode_prompt(tokenizer: PreTrainedTokenizerBase, template: Template, question: str) -> list[int]:
+    """The question in the policy's chat template, after the template's messages, up to the opening of the thought."""
+    messages = [*template.messages, {"role": "user", "content": question + template.suffix}]
+    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    return tokenizer.encode(text + template.opening, add_special_tokens=False)
 
 
 def _encode(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[int, ...]:

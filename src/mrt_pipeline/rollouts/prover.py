@@ -127,7 +127,6 @@ class SampledProver:
         return result
 
     def _reward(self, problem: Problem, completion) -> float:
-        if completion.stop_token_id is None:
-            return 0.0
-        text = self.tokenizer.decode(completion.token_ids)
-        return self.task.grade(problem, text).reward
+        ended = completion.stop_token_id is not None
+        text = self.template.answer_text(self.tokenizer.decode(completion.token_ids), ended, forced=True)
+        return self.task.grade(problem, text).reward if text else 0.0

@@ -106,7 +106,7 @@ class Rollout:
 
     def boundaries(self, template: Template) -> np.ndarray:
         """Episode boundaries of the thought; see `Template.boundaries`."""
-        return template.boundaries(self.thought)
+        return template.boundaries(self.thought, self.thought_logprobs)
 
 
 def sample_rollouts(
@@ -131,7 +131,7 @@ def sample_rollouts(
     direct: for each problem, whether to answer right after the prefix (forced termination) instead of thinking on.
     seed: the same seed, weights and problems give the same rollouts.
     """
-    prompts = [np.asarray(encode_prompt(tokenizer, problem.question)) for problem in problems]
+    prompts = [np.asarray(encode_prompt(tokenizer, template, problem.question)) for problem in problems]
     starts = [np.empty(0, dtype=np.int64)] * len(problems) if prefixes is None else list(prefixes)
     used = np.array([len(start) for start in starts], dtype=np.int64)
     left = np.where(np.zeros(len(problems), bool) if direct is None else direct, 0, settings.thinking_budget - used)
@@ -163,8 +163,11 @@ def sample_rollouts(
             ids, logprobs, text = stream.rest(tokenizer)
             grade = task.grade(problem, text) if text else Grade.UNPARSED
         else:
-            ids, logprobs, text, ended = _sampled_answer(answers[i], tokenizer)
-            grade = task.grade(problem, text) if ended else Grade.UNPARSED
+            ids, logprobs, text = _sampled_answer(answers[i], tokenizer)
+            ended = answers[i].stop_token_id is not None
+            readable = template.answer_text(text, ended, forced=split.stop_reason == "length")
+            grade = task.grade(problem, readable) if readable else Grade.UNPARSED
+            text = readable or text
         stopped_at, stopped_text = stream.first_stop(template, tokenizer)
         rollouts.append(
             Rollout(
@@ -190,10 +193,10 @@ def sample_rollouts(
     return rollouts
 
 
-def _sampled_answer(answer: Completion, tokenizer: PreTrainedTokenizerBase) -> tuple[np.ndarray, np.ndarray, str, bool]:
-    """Token ids and log-probabilities with the token that ended it, text, and whether one did: if not, it is none."""
+def _sampled_answer(answer: Completion, tokenizer: PreTrainedTokenizerBase) -> tuple[np.ndarray, np.ndarray, str]:
+    """Token ids and log-probabilities, with the token that ended it if one did, and text."""
     text = tokenizer.decode(answer.token_ids)
     if answer.stop_token_id is None:
-        return answer.token_ids, answer.logprobs, text, False
+        return answer.token_ids, answer.logprobs, text
     ids = np.append(answer.token_ids, answer.stop_token_id)
-    return ids, np.append(answer.logprobs, np.float32(answer.stop_logprob)), text, True
+    return ids, np.append(answer.logprobs, np.float32(answer.stop_logprob)), text

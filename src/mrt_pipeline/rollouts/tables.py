@@ -37,6 +37,7 @@ ROLLOUTS = DataFrameSchema(
         "rollout_id": Column(int, _COUNT),
         "prompt_token_ids": Column(object),
         "thought_token_ids": Column(object),
+        "thought_logprobs": Column(object),
         "close_token_ids": Column(object),
         "answer_token_ids": Column(object),
         "text": Column(str),
@@ -144,6 +145,7 @@ def rollouts_table(rollouts: Sequence[Rollout], policy: str, decode, seed: int) 
                 "rollout_id": counts[problem_id],
                 "prompt_token_ids": rollout.prompt,
                 "thought_token_ids": rollout.thought,
+                "thought_logprobs": rollout.thought_logprobs,
                 "close_token_ids": rollout.close,
                 "answer_token_ids": rollout.answer,
                 "text": decode(rollout.token_ids()),
@@ -176,7 +178,7 @@ def queries_from_table(
     for row in rollouts.itertuples(index=False):
         thought = np.asarray(row.thought_token_ids)
         extra = _snap(template, thought, np.minimum(budgets, len(thought)))
-        cuts = np.union1d(_boundaries(thought, row.natural_length, template), extra)
+        cuts = np.union1d(_boundaries(row, template), extra)
         queries.append(Query(by_id[row.problem_id], np.asarray(row.prompt_token_ids), thought, cuts))
     return queries
 
@@ -191,7 +193,7 @@ def episodes_table(
     """
     parts = []
     for row, query, success in zip(rollouts.itertuples(index=False), queries, found, strict=True):
-        boundaries = _boundaries(query.thought, row.natural_length, template)
+        boundaries = _boundaries(row, template)
         at = np.searchsorted(query.cuts, boundaries)
         trace = pd.DataFrame(
             {
@@ -264,6 +266,7 @@ def _snap(template: Template, thought: np.ndarray, cuts: np.ndarray) -> np.ndarr
     return np.array([template.snap(thought, cut) for cut in cuts], dtype=np.int64)
 
 
-def _boundaries(thought: np.ndarray, natural_length: int, template: Template) -> np.ndarray:
+def _boundaries(row, template: Template) -> np.ndarray:
     """Episode boundaries; the natural end is one of them even if the continuation put there opens with no marker."""
-    return np.union1d(template.boundaries(thought), [natural_length])
+    found = template.boundaries(np.asarray(row.thought_token_ids), np.asarray(row.thought_logprobs))
+    return np.union1d(found, [row.natural_length])

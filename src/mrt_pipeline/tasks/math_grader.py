@@ -11,7 +11,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
-from mrt_pipeline.tasks.answers import as_number, normalize_answer
+from mrt_pipeline.tasks.answers import as_number, find_answer, normalize_answer
 from mrt_pipeline.tasks.base import Grade
 
 _START_DEADLINE = 60.0  # seconds until the child has imported sympy
@@ -87,3 +87,9 @@ class MathGrader:
             self._child.kill()
             self._child.communicate()
             self._child = None
+
+
+def grade_text(grader: MathGrader, golds: Sequence[str], text: str) -> Grade:
+    """The answer that a text ends with against the gold answers."""
+    found = find_answer(text)
+    return Grade.UNPARSED if found is None else grader.grade(golds, found)

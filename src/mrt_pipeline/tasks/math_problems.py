@@ -14,9 +14,8 @@ from dataclasses import replace
 import numpy as np
 
 from mrt_pipeline.errors import InputError
-from mrt_pipeline.tasks.answers import find_answer
 from mrt_pipeline.tasks.base import Grade, Problem
-from mrt_pipeline.tasks.math_grader import MathGrader
+from mrt_pipeline.tasks.math_grader import MathGrader, grade_text
 from mrt_pipeline.tasks.problem_files import ProblemSource, read_source
 
 logger = logging.getLogger(__name__)
@@ -72,8 +71,7 @@ class MathProblems:
 
     def grade(self, problem: Problem, answer: str) -> Grade:
         """The answer that the text ends with against the gold answer."""
-        found = find_answer(answer)
-        return Grade.UNPARSED if found is None else self.grader.grade(problem.answers, found)
+        return grade_text(self.grader, problem.answers, answer)
 
     def trace_metrics(self, traces: Sequence[str]) -> dict[str, float]:
         """None."""

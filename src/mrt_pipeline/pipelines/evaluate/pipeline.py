@@ -10,7 +10,15 @@ from mrt_pipeline.pipelines.rollout.nodes import sample_evaluation_rollouts, sam
 
 def create_pipeline(**kwargs) -> Pipeline:
     """trained_policy and the base's labelled traces -> regret, accuracy, report and figures."""
-    sampling = ["problems", "trained_policy", "params:task", "params:engine", "params:rollout", "params:evaluation"]
+    sampling = [
+        "problems",
+        "trained_policy",
+        "params:policy",
+        "params:task",
+        "params:engine",
+        "params:rollout",
+        "params:evaluation",
+    ]
     return Pipeline(
         [
             Node(sample_evaluation_rollouts, sampling, "trained_rollouts", name="sample_trained_held_out"),

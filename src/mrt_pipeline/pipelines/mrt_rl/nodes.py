@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from mrt_pipeline.config import (
     AlgorithmParams,
+    PolicyParams,
     ProverParams,
     RolloutParams,
     TaskParams,
@@ -17,7 +18,7 @@ from mrt_pipeline.config import (
     TrainingParams,
 )
 from mrt_pipeline.learner.checkpoint import CHECKPOINTS
-from mrt_pipeline.learner.learner import Learner
+from mrt_pipeline.learner.learner import Learner, has_adapters
 from mrt_pipeline.learner.reinforce import ReinforceSettings, reinforce
 from mrt_pipeline.learner.sampling import Setup
 from mrt_pipeline.pipelines.assemble import (
@@ -61,6 +62,7 @@ def train_policy(
     problems: pd.DataFrame,
     base_policy: dict[str, str],
     learning_signal: dict[str, float],
+    policy_params: PolicyParams,
     task: TaskParams,
     engine: TorchEngineParams,
     prover: ProverParams,
@@ -80,8 +82,10 @@ def train_policy(
         seed=seed,
     )
     game = make_task(task)
-    policy = open_policy(base_policy, game)
-    reference = open_policy(base_policy, game).model.eval() if training.learner.kl_beta > 0 else None
+    policy = open_policy(base_policy, policy_params, game, train_seed=seed)
+    reference = None
+    if training.learner.kl_beta > 0 and not has_adapters(policy.model):
+        reference = open_policy(base_policy, policy_params, game).model.eval()
     setup = Setup(
         policy,
         make_engine(engine, policy),
@@ -135,6 +139,6 @@ def train_policy(
     log_policy(folder)
     table = pd.DataFrame(history)
     return (
-        {"name": "trained", "path": str(folder), "key": key},
+        {**base_policy, "name": "trained", "path": str(folder), "key": key},
         table[["step", *(name for name in table.columns if name != "step")]].astype({"step": np.int64}),
     )

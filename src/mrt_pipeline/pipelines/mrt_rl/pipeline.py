@@ -22,6 +22,7 @@ def create_pipeline(**kwargs) -> Pipeline:
                     "problems",
                     "base_policy",
                     "learning_signal",
+                    "params:policy",
                     "params:task",
                     "params:engine",
                     "params:prover",

@@ -6,6 +6,7 @@ import pandas as pd
 
 from mrt_pipeline.config import (
     EvaluationParams,
+    PolicyParams,
     ProverParams,
     RolloutParams,
     TaskParams,
@@ -21,6 +22,7 @@ def label_progress(
     rollouts: pd.DataFrame,
     problems: pd.DataFrame,
     policy: dict[str, str],
+    policy_params: PolicyParams,
     task: TaskParams,
     engine: TorchEngineParams,
     prover: ProverParams,
@@ -31,7 +33,7 @@ def label_progress(
 
     def label() -> tuple[pd.DataFrame, pd.DataFrame]:
         game = make_task(task)
-        opened = open_policy(policy, game)
+        opened = open_policy(policy, policy_params, game)
         judge = make_prover(prover, opened, game, rollout)
         budgets = budgets_of(rollout.thinking_budget, evaluation.budget_multiples)
         queries = queries_from_table(rollouts, problems_from_table(problems), opened.template, budgets)

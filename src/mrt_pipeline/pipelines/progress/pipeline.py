@@ -4,7 +4,7 @@ from kedro.pipeline import Node, Pipeline
 
 from mrt_pipeline.pipelines.progress.nodes import label_progress
 
-LABELLING = ["params:task", "params:engine", "params:prover", "params:rollout", "params:evaluation"]
+LABELLING = ["params:policy", "params:task", "params:engine", "params:prover", "params:rollout", "params:evaluation"]
 
 
 def create_pipeline(**kwargs) -> Pipeline:

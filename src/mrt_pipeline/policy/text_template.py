@@ -1,0 +1,191 @@
+r"""How a language model thinks and answers in text: chat template, closing marker, stop phrase, episodes.
+
+Two styles, the same code. Reasoning models think between tags and go on after `</think>`; plain models are shown by
+examples to write their steps, then a closing marker such as `####`, then the answer. The marker is one token.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, Protocol
+
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from mrt_pipeline.errors import InputError
+from mrt_pipeline.mrt.episodes import (
+    fixed_boundaries,
+    low_probability_boundaries,
+    merge_episodes,
+    paragraph_boundaries,
+)
+from mrt_pipeline.policy.template import Split
+
+
+class Segmentation(Protocol):
+    """Cuts a thought into episodes."""
+
+    def boundaries(self, pieces: Sequence[str], logprobs: np.ndarray) -> np.ndarray:
+        """Episode boundaries from the text and the log-probability of each token; see mrt/episodes.py."""
+        ...
+
+
+@dataclass(frozen=True)
+class Paragraphs:
+    """The paper's rule; `merge` neighbouring episodes are one. See `paragraph_boundaries`."""
+
+    markers: tuple[str, ...]
+    min_paragraphs: int
+    max_episodes: int | None
+    merge: int
+    separator: str = "\n\n"
+
+    def boundaries(self, pieces: Sequence[str], logprobs: np.ndarray) -> np.ndarray:
+        """See `Segmentation`."""
+        found = paragraph_boundaries(pieces, self.markers, self.min_paragraphs, self.max_episodes, self.separator)
+        return merge_episodes(found, self.merge)
+
+
+@dataclass(frozen=True)
+class FixedLength:
+    """An episode every so many tokens. See `fixed_boundaries`."""
+
+    every: int
+
+    def boundaries(self, pieces: Sequence[str], logprobs: np.ndarray) -> np.ndarray:
+        """See `Segmentation`."""
+        return fixed_boundaries(len(pieces), self.every)
+
+
+@dataclass(frozen=True)
+class LowProbability:
+    """Episodes between tokens that were improbable when sampled. See `low_probability_boundaries`."""
+
+    threshold: float
+    cuts_per_episode: int
+
+    def boundaries(self, pieces: Sequence[str], logprobs: np.ndarray) -> np.ndarray:
+        """See `Segmentation`."""
+        return low_probability_boundaries(logprobs, self.threshold, self.cuts_per_episode)
+
+
+@dataclass(frozen=True)
+class TextTemplate:
+    """See `Template` and the module's docstring.
+
+    tokenizer: the policy's. segmentation: what an episode is.
+    close_ids: tokens that end a thought, the same text with and without a space before it; the first is the usual one.
+    eos_id: ends the trace. stop_phrase: ids put after a thought that is cut short; they contain the closing marker.
+    answer_opening: text at the end of the stop phrase that belongs to the answer, as `\boxed{`.
+    answer_end: ids that the exact prover expects after an accepted answer.
+    continuation: ids put in place of the closing marker when the thought is forced on.
+    messages: of the chat, before the question: a system prompt, examples. suffix: put after the question.
+    opening: text after the generation prompt.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    segmentation: Segmentation
+    close_ids: tuple[int, ...]
+    eos_id: int
+    stop_phrase: tuple[int, ...]
+    answer_opening: str
+    answer_end: tuple[int, ...]
+    continuation: tuple[int, ...]
+    messages: tuple[dict[str, str], ...] = ()
+    suffix: str = ""
+    opening: str = ""
+    _pieces: dict[int, str] = field(default_factory=dict, repr=False, compare=False)
+    streams_answer: ClassVar[bool] = False
+
+    @classmethod
+    def from_text(
+        cls,
+        tokenizer: PreTrainedTokenizerBase,
+        segmentation: Segmentation,
+        close: str,
+        stop_phrase: str,
+        answer_opening: str,
+        answer_end: str,
+        continuation: str,
+        messages: Sequence[dict[str, str]] = (),
+        suffix: str = "",
+        opening: str = "",
+    ) -> "TextTemplate":
+        """Build from strings. Raises InputError without a chat template, or if the marker is not one token."""
+        if tokenizer.chat_template is None:
+            raise InputError(
+                "the policy's tokenizer has no chat template, so it is not known how a question is put to it: "
+                "set policy.template.chat_template (Jinja), or choose an instruction-tuned model"
+            )
+        if tokenizer.eos_token_id is None:
+            raise InputError("the policy's tokenizer has no end token (eos), so an answer could never end")
+        encoded = [tokenizer.encode(text, add_special_tokens=False) for text in (close, f" {close}", f"\n{close}")]
+        close_ids = tuple(
+            dict.fromkeys(ids[-1] for ids in encoded if tokenizer.decode(ids[-1:]).strip() == close.strip())
+        )
+        if not close_ids:
+            raise InputError(
+                f"policy.template.close {close!r} must be one token of this policy's tokenizer, but is "
+                f"{len(encoded[0])}: choose a marker that is (for example '####'), or the model's own end of thinking"
+            )
+        if close.strip() not in stop_phrase:
+            raise InputError(f"policy.template.stop_phrase {stop_phrase!r} does not contain the marker {close!r}")
+        return cls(
+            tokenizer=tokenizer,
+            segmentation=segmentation,
+            close_ids=close_ids,
+            eos_id=tokenizer.eos_token_id,
+            stop_phrase=tuple(tokenizer.encode(stop_phrase + answer_opening, add_special_tokens=False)),
+            answer_opening=answer_opening,
+            answer_end=tuple(tokenizer.encode(answer_end, add_special_tokens=False)) or (tokenizer.eos_token_id,),
+            continuation=tuple(tokenizer.encode(continuation, add_special_tokens=False)),
+            messages=tuple(messages),
+            suffix=suffix,
+            opening=opening,
+        )
+
+    @property
+    def thinking_stops(self) -> tuple[int, ...]:
+        """The closing marker, and the end of the trace."""
+        return (*self.close_ids, self.eos_id)
+
+    @property
+    def answer_stops(self) -> tuple[int, ...]:
+        """The end of the trace."""
+        return (self.eos_id,)
+
+    @property
+    def close(self) -> tuple[int, ...]:
+        """The usual closing marker."""
+        return self.close_ids[:1]
+
+    def boundaries(self, thought: Sequence[int], logprobs: np.ndarray) -> np.ndarray:
+        """See `Template.boundaries`."""
+        return self.segmentation.boundaries([self._piece(int(token)) for token in thought], logprobs)
+
+    def snap(self, thought: Sequence[int], cut: int) -> int:
+        """`cut` itself: a thought can be stopped after any token."""
+        return int(cut)
+
+    def split(self, stream: Sequence[int], stop_token_id: int | None) -> Split:
+        """See `Template.split`. A trace that ends inside its thought answers with nothing."""
+        if stop_token_id is None:
+            return Split(len(stream), self.stop_phrase, "length", False)
+        if stop_token_id in self.close_ids:
+            return Split(len(stream), (stop_token_id,), "stop", False)
+        return Split(len(stream), (), "eos", True)
+
+    def answer_text(self, text: str, ended: bool, forced: bool) -> str:
+        """See `Template.answer_text`. An answer that was cut loses its last word, which may not be whole."""
+        text = f"{self.answer_opening}{text}" if forced else text
+        return text if ended else text.rstrip(_WORD)
+
+    def _piece(self, token: int) -> str:
+        """The text of a token inside a text: decoded alone, it might lose a space."""
+        if token not in self._pieces:
+            before = self.close_ids[:1]
+            whole, start = self.tokenizer.decode([*before, token]), self.tokenizer.decode([*before])
+            self._pieces[token] = whole[len(start) :]
+        return self._pieces[token]
+
+
+_WORD = "0123456789.,/abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"

@@ -1,0 +1,80 @@
+"""Problems from reasoning-gym's generators, as many as wanted.
+
+Only the generators are used: its scorers evaluate what a model wrote. Answers are compared as those of
+`math_problems.py`, so this is for generators whose answer is a number, an expression or a word.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from mrt_pipeline.errors import InputError
+from mrt_pipeline.tasks.base import Grade, Problem
+from mrt_pipeline.tasks.math_grader import MathGrader, grade_text
+from mrt_pipeline.tasks.math_problems import normalize_question
+
+_MOST_DRAWN = 4  # times the wanted number, since generators repeat themselves
+
+
+class ReasoningGym:
+    """The task.
+
+    generator: name of a reasoning-gym dataset. config: its settings. seed: of the generator.
+    n_train, n_validation, n_test: problems of each split; no question is in two of them.
+    """
+
+    name = "reasoning_gym"
+
+    def __init__(
+        self,
+        generator: str,
+        config: dict[str, Any],
+        n_train: int,
+        n_validation: int,
+        n_test: int,
+        grading_seconds: float = 5.0,
+        seed: int = 0,
+    ):
+        self.generator, self.config, self.seed = generator, config, seed
+        self.sizes = {"train": n_train, "validation": n_validation, "test": n_test}
+        self.grader = MathGrader(grading_seconds)
+
+    def problems(self) -> list[Problem]:
+        """All problems: train, validation, test. Raises InputError for a generator that cannot make them."""
+        wanted = sum(self.sizes.values())
+        try:
+            from reasoning_gym import create_dataset
+
+            drawn = create_dataset(self.generator, size=_MOST_DRAWN * wanted, seed=self.seed, **self.config)
+        except ImportError as error:
+            raise InputError("task=reasoning_gym needs reasoning-gym: pip install reasoning-gym") from error
+        except (ValueError, TypeError, AssertionError) as error:
+            raise InputError(f"reasoning-gym cannot make '{self.generator}' with {self.config}: {error}") from error
+        splits = [split for split, n in self.sizes.items() for _ in range(n)]
+        found: dict[str, Problem] = {}
+        for entry in drawn:
+            key = normalize_question(entry["question"])
+            if key not in found:
+                n = len(found)
+                known = entry["metadata"].get("difficulty", {})
+                found[key] = Problem(
+                    problem_id=f"{self.generator}-{n}",
+                    source=self.generator,
+                    split=splits[n],
+                    question=entry["question"],
+                    answers=(str(entry["answer"]),),
+                    metadata={name: value for name, value in known.items() if isinstance(value, int | float | str)},
+                )
+                if len(found) == wanted:
+                    return list(found.values())
+        raise InputError(
+            f"reasoning-gym's '{self.generator}' has only {len(found)} distinct problems with {self.config}, {wanted} "
+            "were asked for: lower task.n_train, or widen task.config"
+        )
+
+    def grade(self, problem: Problem, answer: str) -> Grade:
+        """The answer that the text ends with against the generator's."""
+        return grade_text(self.grader, problem.answers, answer)
+
+    def trace_metrics(self, traces: Sequence[str]) -> dict[str, float]:
+        """None."""
+        return {}
