@@ -4,6 +4,12 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import settings
+from tokenizers import Tokenizer
+from tokenizers.decoders import ByteLevel as ByteLevelDecoder
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import ByteLevel
+from tokenizers.trainers import BpeTrainer
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from mrt_pipeline.engines.base import Completion, StopReason
 from mrt_pipeline.engines.torch_engine import TorchEngine
@@ -258,3 +264,41 @@ def make_completion():
         )
 
     return make
+
+
+_CHATML = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+@pytest.fixture(scope="session")
+def language_model(tmp_path_factory):
+    """Folder of a small language model with random weights, a byte-level tokenizer and a chat template."""
+    folder = tmp_path_factory.mktemp("language_model")
+    backend = Tokenizer(BPE())
+    backend.pre_tokenizer = ByteLevel(add_prefix_space=False)
+    backend.decoder = ByteLevelDecoder()
+    special = ["<|im_start|>", "<|im_end|>", "####"]
+    trainer = BpeTrainer(vocab_size=400, special_tokens=special, initial_alphabet=ByteLevel.alphabet())
+    backend.train_from_iterator(["12 + 7 = 19\n19 - 30 = -11\n", "State the final answer to: 45 - 8 ="] * 3, trainer)
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend, eos_token="<|im_end|>", pad_token="<|im_end|>", clean_up_tokenization_spaces=False
+    )
+    tokenizer.chat_template = _CHATML
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=512,
+        tie_word_embeddings=True,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)

@@ -19,6 +19,7 @@ def grader():
     [
         ("27", "27.0", Grade.CORRECT),
         ("27", "28", Grade.WRONG),
+        ("27", "a lot", Grade.WRONG),
         ("\\frac{1}{2}", "0.5", Grade.CORRECT),
         ("\\frac{1}{2}", "1/2", Grade.CORRECT),
         ("\\sqrt{8}", "2\\sqrt{2}", Grade.CORRECT),

@@ -1,7 +1,7 @@
 """Grading mathematical answers by math-verify, in another process with a hard deadline.
 
 math-verify's own time-out works in a main thread only, and cannot interrupt an extension module; a process can always
-be killed (`math_worker.py`). What needs no mathematics never gets there: equal spellings and plain numbers.
+be killed (`math_worker.py`). What needs no mathematics never gets there: equal spellings, plain numbers, mere words.
 """
 
 import atexit
@@ -40,8 +40,11 @@ class MathGrader:
         if spelling in {normalize_answer(gold) for gold in golds}:
             return Grade.CORRECT
         number, gold_numbers = as_number(answer), [as_number(gold) for gold in golds]
-        if number is not None and None not in gold_numbers:
-            return Grade.CORRECT if number in gold_numbers else Grade.WRONG
+        if None not in gold_numbers:
+            if number is not None:
+                return Grade.CORRECT if number in gold_numbers else Grade.WRONG
+            if not any(char.isdigit() for char in spelling):
+                return Grade.WRONG  # no number is written without a digit
         key = (tuple(golds), spelling)
         if key not in self._known:
             if len(self._known) >= _MAX_KNOWN:

@@ -1,0 +1,107 @@
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from mrt_pipeline.errors import InputError
+from mrt_pipeline.policy.language_model import load_tokenizer
+from mrt_pipeline.policy.template import encode_prompt
+from mrt_pipeline.policy.text_template import FixedLength, LowProbability, Paragraphs, TextTemplate
+
+STRINGS = {
+    "close": "####",
+    "stop_phrase": "\nTime is up.\n####",
+    "answer_opening": " \\boxed{",
+    "answer_end": "}",
+    "continuation": "Wait, ",
+}
+
+
+@pytest.fixture
+def tokenizer(language_model):
+    return load_tokenizer(language_model, None, None)
+
+
+@pytest.fixture
+def template(tokenizer):
+    return TextTemplate.from_text(tokenizer, Paragraphs(("Wait",), 1, None, 1), **STRINGS)
+
+
+def test_strings_become_tokens(tokenizer, template):
+    assert tokenizer.decode(template.close) == "####"
+    assert tokenizer.decode(template.stop_phrase) == "\nTime is up.\n#### \\boxed{"
+    assert tokenizer.decode(template.answer_end) == "}"
+    assert tokenizer.decode(template.continuation) == "Wait, "
+    assert template.thinking_stops == (*template.close_ids, tokenizer.eos_token_id)
+    no_end = TextTemplate.from_text(tokenizer, FixedLength(4), **STRINGS | {"answer_end": ""})
+    assert no_end.answer_end == (tokenizer.eos_token_id,)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        ({"close": "two tokens"}, ["policy.template.close", "two tokens", "####"]),
+        ({"stop_phrase": "\nTime is up."}, ["stop_phrase", "####"]),
+    ],
+)
+def test_strings_that_do_not_fit_are_refused_in_words(tokenizer, wrong, named):
+    with pytest.raises(InputError) as error:
+        TextTemplate.from_text(tokenizer, FixedLength(4), **STRINGS | wrong)
+    for part in named:
+        assert part in str(error.value)
+
+
+def test_a_tokenizer_without_chat_template_is_refused_and_can_be_given_one(language_model, tokenizer):
+    template, tokenizer.chat_template = tokenizer.chat_template, None
+    with pytest.raises(InputError, match=r"policy\.template\.chat_template"):
+        TextTemplate.from_text(tokenizer, FixedLength(4), **STRINGS)
+    given = load_tokenizer(language_model, None, "{{ messages[0]['content'] }}:")
+    assert given.decode(encode_prompt(given, TextTemplate.from_text(given, FixedLength(4), **STRINGS), "7?")) == "7?:"
+    assert template
+
+
+def test_the_prompt_holds_examples_suffix_and_opening(tokenizer):
+    messages = [{"role": "user", "content": "1 + 1?"}, {"role": "assistant", "content": "1 + 1 = 2\n#### 2"}]
+    template = TextTemplate.from_text(
+        tokenizer, FixedLength(4), **STRINGS, messages=messages, suffix=" Think.", opening="<think>\n"
+    )
+    assert tokenizer.decode(encode_prompt(tokenizer, template, "45 - 8?")) == (
+        "<|im_start|>user\n1 + 1?<|im_end|>\n<|im_start|>assistant\n1 + 1 = 2\n#### 2<|im_end|>\n"
+        "<|im_start|>user\n45 - 8? Think.<|im_end|>\n<|im_start|>assistant\n<think>\n"
+    )
+
+
+def test_episodes_of_a_text_are_found_at_token_boundaries(tokenizer, template):
+    text = "12 + 7 = 19\n\nWait, 19 - 30 = -11 né\n\nso 4\n\nWait again"
+    ids = tokenizer.encode(text)
+    boundaries = template.boundaries(ids, np.zeros(len(ids)))
+    parts = [tokenizer.decode(ids[a:b]) for a, b in pairwise(boundaries)]
+    assert parts == ["12 + 7 = 19\n\n", "Wait, 19 - 30 = -11 né\n\nso 4\n\n", "Wait again"]
+    fixed = TextTemplate.from_text(tokenizer, FixedLength(5), **STRINGS)
+    assert fixed.boundaries(ids, np.zeros(len(ids)))[:3].tolist() == [0, 5, 10]
+    unsure = TextTemplate.from_text(tokenizer, LowProbability(0.5, 1), **STRINGS)
+    logprobs = np.where(np.arange(len(ids)) % 4 == 3, -2.0, -0.1)
+    assert unsure.boundaries(ids, logprobs)[:3].tolist() == [0, 7, 11]
+
+
+def test_the_stream_is_split_where_the_model_closes_its_thought(template):
+    thought = [50, 51, 52]
+    assert template.split(thought, template.close_ids[0]).close == template.close
+    assert template.split(thought, template.close_ids[0]).stop_reason == "stop"
+    cut = template.split(thought, None)
+    assert (cut.close, cut.stop_reason, cut.answered) == (template.stop_phrase, "length", False)
+    assert template.split(thought, template.eos_id).answered
+
+
+@pytest.mark.parametrize(
+    ("text", "ended", "forced", "read"),
+    [
+        (" 12", True, False, " 12"),
+        ("12}", True, True, " \\boxed{12}"),
+        ("12} and th", False, True, " \\boxed{12} and "),
+        (" 123", False, False, " "),
+        ("60}", False, True, " \\boxed{60}"),
+    ],
+)
+def test_an_answer_that_was_cut_loses_its_last_word(template, text, ended, forced, read):
+    assert template.answer_text(text, ended, forced) == read
