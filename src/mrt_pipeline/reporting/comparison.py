@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
+from plotly.colors.qualitative import Dark24
+from plotly.subplots import make_subplots
 
 from mrt_pipeline.evaluation.compare import Arm, learning_curve
 
@@ -92,32 +94,32 @@ def _interval(value: float, row: pd.Series, digits: int = 3) -> str:
 
 
 def comparison_figure(comparison: pd.DataFrame, quantity: str) -> go.Figure:
-    """`quantity` by budget for every arm, with intervals: stopping where the model stops, and forced on (dashed)."""
-    figure = go.Figure()
+    """`quantity` by budget for every arm, with intervals: stopping where the model stops, and forced on beside it."""
+    figure = make_subplots(1, len(_STOPS), subplot_titles=[stop for _, stop in _STOPS], shared_yaxes=True)
     arms = list(dict.fromkeys(comparison["arm"]))
     for (arm, forced), curve in comparison[comparison["quantity"] == quantity].groupby(["arm", "forced"], sort=False):
         curve = curve.sort_values("budget")
-        figure.add_trace(
-            go.Scatter(
-                x=curve["budget"],
-                y=curve["mean"],
-                name=f"{arm}, {'forced on' if forced else 'natural stop'}",
-                mode="lines+markers",
-                line={"color": _colour(arms.index(arm)), "dash": "dash" if forced else "solid"},
-                error_y={
-                    "type": "data",
-                    "symmetric": False,
-                    "array": curve["ci_high"] - curve["mean"],
-                    "arrayminus": curve["mean"] - curve["ci_low"],
-                },
-            )
+        line = go.Scatter(
+            x=curve["budget"],
+            y=curve["mean"],
+            name=arm,
+            legendgroup=arm,
+            showlegend=not forced,
+            mode="lines+markers",
+            line={"color": _colour(arms.index(arm))},
+            error_y={
+                "type": "data",
+                "symmetric": False,
+                "array": curve["ci_high"] - curve["mean"],
+                "arrayminus": curve["mean"] - curve["ci_low"],
+                "thickness": 0.8,
+                "width": 2,
+            },
         )
-    figure.update_layout(
-        title=f"{quantity.capitalize()} by budget",
-        xaxis_title="thinking tokens (budget)",
-        yaxis_title=quantity,
-        template="plotly_white",
-    )
+        figure.add_trace(line, row=1, col=2 if forced else 1)
+    figure.update_xaxes(title="thinking tokens (budget)")
+    figure.update_yaxes(title=quantity, col=1)
+    figure.update_layout(title=f"{quantity.capitalize()} by budget", template="plotly_white")
     return figure
 
 
@@ -168,5 +170,5 @@ def majority_figure(majority: pd.DataFrame) -> go.Figure:
 
 
 def _colour(i: int) -> str:
-    palette = ["#7f7f7f", "#1f77b4", "#d62728", "#2ca02c", "#ff7f0e", "#9467bd", "#8c564b", "#e377c2", "#bcbd22"]
-    return palette[i % len(palette)]
+    """Of arm i; the base, which is the first, is grey."""
+    return "#7f7f7f" if i == 0 else Dark24[(i - 1) % len(Dark24)]

@@ -41,7 +41,7 @@ class Rollout:
         where the template has none.
     close_logprob: log-probability of the sampled close (or end) token; 0 if it was forced.
     answer: (m,) ids, with the token that ended it, if one did: eos, or a back symbol. answer_logprobs: (m,).
-    answer_text, grade: the decoded answer and its grade.
+    answer_text, grade: the answer as the task reads it, and its grade.
     beyond: tokens of the sampled stream beyond the thought (backtracking search only): the attempt that is the answer,
         or the one that the budget cut, which is dropped.
     stopped_at, stopped_reward: where the policy answers in the stream itself, its first attempt to stop: tokens of the
@@ -162,12 +162,13 @@ def sample_rollouts(
         if split.answered:  # the stream's last tokens are the answer, with the token that stopped it
             ids, logprobs, text = stream.rest(tokenizer)
             grade = task.grade(problem, text) if text else Grade.UNPARSED
+            text = task.read(text)
         else:
             ids, logprobs, text = _sampled_answer(answers[i], tokenizer)
             ended = answers[i].stop_token_id is not None
             readable = template.answer_text(text, ended, forced=split.stop_reason == "length")
             grade = task.grade(problem, readable) if readable else Grade.UNPARSED
-            text = readable or text
+            text = task.read(readable or text)
         stopped_at, stopped_text = stream.first_stop(template, tokenizer)
         rollouts.append(
             Rollout(

@@ -66,6 +66,10 @@ class Task(Protocol):
         """All problems of all splits, in a fixed order."""
         ...
 
+    def read(self, text: str) -> str:
+        """The answer in what a model wrote as its answer, as votes count it; empty if there is none."""
+        ...
+
     def grade(self, problem: Problem, answer: str) -> Grade:
         """Grade untrusted model text. Never raises and never runs it."""
         ...

@@ -14,6 +14,7 @@ from dataclasses import replace
 import numpy as np
 
 from mrt_pipeline.errors import InputError
+from mrt_pipeline.tasks.answers import find_answer, normalize_answer
 from mrt_pipeline.tasks.base import Grade, Problem
 from mrt_pipeline.tasks.math_grader import MathGrader, grade_text
 from mrt_pipeline.tasks.problem_files import ProblemSource, read_source
@@ -68,6 +69,10 @@ class MathProblems:
         self._check("n_train", self.n_train or 1, len(train))
         self._check("n_test", n_kept, len(test))
         return [*train[: self.n_train], *validation, *test]
+
+    def read(self, text: str) -> str:
+        """The answer that the text ends with, in its normalised spelling."""
+        return normalize_answer(find_answer(text) or "")
 
     def grade(self, problem: Problem, answer: str) -> Grade:
         """The answer that the text ends with against the gold answer."""

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mrt_pipeline.errors import InputError
+from mrt_pipeline.tasks.answers import find_answer, normalize_answer
 from mrt_pipeline.tasks.base import Grade, Problem
 from mrt_pipeline.tasks.math_grader import MathGrader, grade_text
 from mrt_pipeline.tasks.math_problems import normalize_question
@@ -70,6 +71,10 @@ class ReasoningGym:
             f"reasoning-gym's '{self.generator}' has only {len(found)} distinct problems with {self.config}, {wanted} "
             "were asked for: lower task.n_train, or widen task.config"
         )
+
+    def read(self, text: str) -> str:
+        """The answer that the text ends with, in its normalised spelling."""
+        return normalize_answer(find_answer(text) or "")
 
     def grade(self, problem: Problem, answer: str) -> Grade:
         """The answer that the text ends with against the generator's."""
