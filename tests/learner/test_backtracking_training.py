@@ -82,7 +82,7 @@ def run(tmp_path, monkeypatch, search_policy, copy_policy, backtracking, known_s
             Learner(policy.model, LearnerSettings(learning_rate=3e-4, minibatches=2)),
             known_searches,
             backtracking.problems()[-2:],
-            ReinforceSettings(6_000 if algorithm.likelihood else 1_500, 2, 4, 0.5, 10, 10),
+            ReinforceSettings(6_000 if algorithm.likelihood else 1_500, 2, 4, 0.5, 2.0, 10, 10),
             0,
             tmp_path / algorithm.name,
             lambda metrics, step: None,

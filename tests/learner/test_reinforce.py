@@ -21,7 +21,7 @@ from mrt_pipeline.rollouts.prover import ExactProver
 from mrt_pipeline.rollouts.rollout import RolloutSettings
 
 SETTINGS = ReinforceSettings(
-    sampled_tokens=560, groups=2, group_size=4, forced_fraction=0.5, validate_every=2, checkpoint_every=2
+    sampled_tokens=560, groups=2, group_size=4, forced_fraction=0.5, ratio_cap=2.0, validate_every=2, checkpoint_every=2
 )
 BUDGET = 12
 

@@ -56,7 +56,12 @@ class Completion:
 
 
 class Engine(Protocol):
-    """Samples and scores tokens. Sampling is repeatable: same weights, prompts, parameters and seed, same tokens."""
+    """Samples and scores tokens. Sampling is repeatable: same weights, prompts, parameters and seed, same tokens.
+
+    shares_weights: it computes with the very module that is trained, so its log-probabilities are the trainer's.
+    """
+
+    shares_weights: bool
 
     def sample(
         self,

@@ -52,6 +52,8 @@ class TorchEngine:
     score_tokens: most tokens of one scoring pass (rows times padded length).
     """
 
+    shares_weights = True
+
     def __init__(self, model, batch_size: int = 256, score_tokens: int = 4_096):
         self.model, self.batch_size, self.score_tokens = model, batch_size, score_tokens
 

@@ -50,7 +50,8 @@ class _Row:
 class VLLMEngine:
     """See the module's docstring and `Engine`.
 
-    model: the trainer's module, whose weights `update_weights` takes over. path: folder or hub id to load first.
+    path: folder or hub id of the weights to start with. Set `model` to the trainer's module, whose weights
+        `update_weights` takes over.
     max_length: most tokens of prompt and completion. dtype: of the engine's weights.
     gpu_memory_utilization: share of a GPU's memory for weights and cache, the rest being the trainer's.
     cpu_cache_gib: memory for the cache on a CPU. tensor_parallel_size: GPUs that share the weights.
@@ -58,9 +59,10 @@ class VLLMEngine:
     Raises InputError if vLLM is not installed or does not start.
     """
 
+    shares_weights = False
+
     def __init__(
         self,
-        model: torch.nn.Module,
         path: str,
         max_length: int,
         dtype: str = "bfloat16",
@@ -69,7 +71,7 @@ class VLLMEngine:
         tensor_parallel_size: int = 1,
         enforce_eager: bool = False,
     ):
-        self.model = model
+        self.model: torch.nn.Module | None = None
         for name, value in {
             "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # in this process, so that weights are handed over as they are
             "VLLM_CPU_OMP_THREADS_BIND": "nobind",
@@ -108,7 +110,6 @@ class VLLMEngine:
                 f"vLLM does not start with {path}: {str(error).splitlines()[0]}. Lower policy.max_length or "
                 "engine.gpu_memory_utilization if memory is short; the plain vllm package needs a GPU"
             ) from error
-        self.update_weights()
 
     def update_weights(self) -> None:
         """Hand the trainer's current weights over, LoRA merged in, and drop what was cached under the old ones."""

@@ -18,6 +18,7 @@ import numpy as np
 from mrt_pipeline.algorithms.base import Algorithm
 from mrt_pipeline.learner.checkpoint import load_checkpoint, save_checkpoint
 from mrt_pipeline.learner.learner import Learner
+from mrt_pipeline.learner.mismatch import correct_mismatch
 from mrt_pipeline.learner.sampling import Setup, sample_prefixes
 from mrt_pipeline.learner.step import sample_batch
 from mrt_pipeline.mrt.regret import normalized_regret
@@ -32,6 +33,7 @@ class ReinforceSettings:
     sampled_tokens: training ends after the step in which the policy has sampled this many.
     groups, group_size: problems of a step, and rollouts of each.
     forced_fraction: share of the groups whose thoughts are forced on to the budget.
+    ratio_cap: see `correct_mismatch`; for engines with weights of their own.
     validate_every, checkpoint_every: in steps. A validation and a checkpoint are also made at the end.
     """
 
@@ -39,6 +41,7 @@ class ReinforceSettings:
     groups: int
     group_size: int
     forced_fraction: float
+    ratio_cap: float
     validate_every: int
     checkpoint_every: int
 
@@ -98,6 +101,9 @@ def reinforce(
             partial(_seed, seed, step),
             clock.lap,
         )
+        if not setup.engine.shares_weights:
+            batch, mismatch = correct_mismatch(learner, batch, settings.ratio_cap)
+            metrics |= {f"train/{name}": value for name, value in mismatch.items()}
         metrics |= {
             f"train/{name}": value
             for name, value in learner.update(

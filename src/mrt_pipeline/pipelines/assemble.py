@@ -1,5 +1,6 @@
 """From typed parameters to the objects that do the work: the one place that knows which name means which class."""
 
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -19,6 +20,7 @@ from mrt_pipeline.config import (
     AlgorithmParams,
     BRPOParams,
     CountdownBacktrackingTask,
+    EngineParams,
     FixedSegmentation,
     GRPOParams,
     LanguageModelPolicy,
@@ -39,9 +41,11 @@ from mrt_pipeline.config import (
     TaskParams,
     TextTemplateParams,
     TinyPolicy,
-    TorchEngineParams,
+    VLLMEngineParams,
 )
+from mrt_pipeline.engines.base import Engine
 from mrt_pipeline.engines.torch_engine import TorchEngine
+from mrt_pipeline.engines.vllm_engine import VLLMEngine
 from mrt_pipeline.errors import InputError
 from mrt_pipeline.learner.learner import LearnerSettings
 from mrt_pipeline.policy.language_model import add_adapters, load_language_model, load_tokenizer
@@ -129,9 +133,21 @@ def _open_language_model(ref: dict[str, str], params: LanguageModelPolicy, train
     return Policy(model, tokenizer, make_template(params.template, tokenizer))
 
 
-def make_engine(params: TorchEngineParams, policy: Policy) -> TorchEngine:
-    """The engine, on the policy."""
-    return TorchEngine(policy.model, params.batch_size, params.score_tokens)
+def make_engine(params: EngineParams, policy: Policy, ref: dict[str, str], policy_params: PolicyParams) -> Engine:
+    """The engine, on the policy that `ref` points to."""
+    if isinstance(params.root, VLLMEngineParams):
+        model = policy_params.root
+        engine = _vllm_engine(ref["base"], model.max_length, model.dtype, params.root)
+        engine.model = policy.model
+        engine.update_weights()
+        return engine
+    return TorchEngine(policy.model, params.root.batch_size, params.root.score_tokens)
+
+
+@lru_cache(maxsize=1)
+def _vllm_engine(path: str, max_length: int, dtype: str, params: VLLMEngineParams) -> VLLMEngine:
+    """One engine for all nodes of a run: starting it takes longer than giving it other weights."""
+    return VLLMEngine(path, max_length, dtype, **params.model_dump(exclude={"name"}))
 
 
 def make_prover(params: ProverParams, policy: Policy, task: ScratchTask, rollout: RolloutParams) -> Prover:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
-from plotly.colors.qualitative import Dark24
+from plotly.colors import qualitative
 from plotly.subplots import make_subplots
 
 from mrt_pipeline.evaluation.compare import Arm, learning_curve
@@ -171,4 +171,4 @@ def majority_figure(majority: pd.DataFrame) -> go.Figure:
 
 def _colour(i: int) -> str:
     """Of arm i; the base, which is the first, is grey."""
-    return "#7f7f7f" if i == 0 else Dark24[(i - 1) % len(Dark24)]
+    return "#7f7f7f" if i == 0 else qualitative.Dark24[(i - 1) % len(qualitative.Dark24)]

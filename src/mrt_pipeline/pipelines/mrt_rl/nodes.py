@@ -10,11 +10,11 @@ from tqdm import tqdm
 
 from mrt_pipeline.config import (
     AlgorithmParams,
+    EngineParams,
     PolicyParams,
     ProverParams,
     RolloutParams,
     TaskParams,
-    TorchEngineParams,
     TrainingParams,
 )
 from mrt_pipeline.learner.checkpoint import CHECKPOINTS
@@ -64,7 +64,7 @@ def train_policy(
     learning_signal: dict[str, float],
     policy_params: PolicyParams,
     task: TaskParams,
-    engine: TorchEngineParams,
+    engine: EngineParams,
     prover: ProverParams,
     algorithm: AlgorithmParams,
     rollout: RolloutParams,
@@ -88,7 +88,7 @@ def train_policy(
         reference = open_policy(base_policy, policy_params, game).model.eval()
     setup = Setup(
         policy,
-        make_engine(engine, policy),
+        make_engine(engine, policy, base_policy, policy_params),
         game,
         make_prover(prover, policy, game, rollout),
         make_rollout_settings(rollout),

