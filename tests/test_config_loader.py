@@ -88,6 +88,11 @@ def test_an_override_wins_over_the_preset():
         ({"training.n_validation": "201"}, ["training.n_validation", "task.n_validation"]),
         ({"algorithm": "star", "training.answer_weight": "1"}, ["training.answer_weight"]),
         ({"a b": "x=y"}, ["a b"]),
+        ({"task": "math"}, ["task.train", "[]"]),
+        (MATH, ["policy=tiny", "task=math"]),
+        (MATH | MODEL | {"policy.lora": "null"}, ["policy.lora", "float32", "mixed_precision"]),
+        ({"engine": "vllm"}, ["engine=vllm", "engine=torch"]),
+        (MODEL | MATH | {"policy.path": "''"}, ["policy.path"]),
     ],
 )
 def test_what_does_not_fit_is_refused_naming_the_key_and_the_allowed_ones(overrides, named):

@@ -130,6 +130,7 @@ class LearnerParams(_Group):
     clip_high: Annotated[float, Field(ge=0)] = Field(description="importance ratio is clipped above at 1 + clip_high")
     kl_beta: Annotated[float, Field(ge=0)] = Field(description="weight of the KL to the base policy")
     max_grad_norm: Annotated[float, Field(gt=0)] = Field(description="gradient clipping")
+    mixed_precision: Literal["no", "bf16"] = Field(description="bf16: compute in bfloat16 on float32 weights")
 
 
 class WarmStartParams(_Group):
@@ -232,7 +233,9 @@ class LanguageModelPolicy(_Group):
     )
     gguf_file: str | None = Field(description="weights in this GGUF file of the folder; they are unpacked once")
     revision: str | None = Field(description="of a model on the hub")
-    dtype: Literal["float32", "bfloat16"] = Field(description="of the weights")
+    dtype: Literal["float32", "bfloat16"] = Field(
+        description="of the weights; float32 if all of them are trained, since bfloat16 rounds small steps away"
+    )
     lora: LoRAParams | None = Field(description="null: all weights are trained")
     gradient_checkpointing: bool = Field(description="recompute activations in the backward pass to save memory")
     max_length: PositiveInt = Field(description="most tokens of a trace, prompt and answer included")
@@ -255,6 +258,7 @@ class VLLMEngineParams(_Group):
     """vLLM, for language models; see engines/vllm_engine.py."""
 
     name: Literal["vllm"]
+    dtype: Literal["float32", "bfloat16"] = Field(description="of its copy of the weights")
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = Field(
         description="share of a GPU's memory for its weights and cache; the trainer needs the rest"
     )
@@ -462,6 +466,11 @@ class Parameters(_Group):
             raise ValueError(
                 f"policy={policy.name} does not fit task={task.name}: policy=tiny is made for Countdown's symbols, "
                 "language models take task=math or task=reasoning_gym"
+            )
+        if isinstance(policy, LanguageModelPolicy) and policy.lora is None and policy.dtype == "bfloat16":
+            raise ValueError(
+                "policy.lora=null trains all weights, and in policy.dtype=bfloat16 small steps are rounded away: set "
+                "policy.dtype=float32 and training.learner.mixed_precision=bf16"
             )
         if isinstance(policy, TinyPolicy) and self.engine.root.name == "vllm":
             raise ValueError("engine=vllm is for language models; policy=tiny takes engine=torch")

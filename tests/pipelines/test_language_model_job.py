@@ -41,7 +41,9 @@ def run(project, params):
     return subprocess.run(command, cwd=project, capture_output=True, text=True, timeout=500)
 
 
-@pytest.mark.parametrize("engine", ["torch", pytest.param("vllm,engine.enforce_eager=true", marks=without_vllm)])
+@pytest.mark.parametrize(
+    "engine", ["torch", pytest.param("vllm,engine.enforce_eager=true,engine.dtype=float32", marks=without_vllm)]
+)
 def test_the_main_job_trains_adapters_and_measures_regret(project, language_model, engine):
     result = run(project, f"{SMALL},policy.path={language_model},engine={engine}")
     assert result.returncode == 0, result.stdout + result.stderr

@@ -23,7 +23,8 @@ class LearnerSettings:
     warmup: share of training with rising rate. schedule: "constant" or "cosine" (to 0) after it.
     minibatches: optimiser steps made on one batch. micro_batch_tokens: padded tokens of one forward pass.
     clip_low, clip_high: bounds of the importance ratio. kl_beta: weight of the KL to the base policy.
-    max_grad_norm: gradient clipping. temperature: at which the sequences were sampled.
+    max_grad_norm: gradient clipping. mixed_precision: "no", or "bf16" to compute in bfloat16 on float32 weights.
+    temperature: at which the sequences were sampled.
     """
 
     learning_rate: float
@@ -40,6 +41,7 @@ class LearnerSettings:
     clip_high: float = 0.28
     kl_beta: float = 0.0
     max_grad_norm: float = 1.0
+    mixed_precision: str = "no"
     temperature: float = 1.0
 
 
@@ -54,7 +56,7 @@ class Learner:
         if settings.kl_beta > 0 and reference is None and not has_adapters(model):
             raise ValueError("kl_beta > 0 needs a reference policy")
         self.settings = settings
-        self.accelerator = Accelerator()
+        self.accelerator = Accelerator(mixed_precision=settings.mixed_precision)
         optimizers = _build_optimizers(model, settings)
         self.model, *self.optimizers = self.accelerator.prepare(model, *optimizers)
         if settings.kl_beta > 0 and reference is not None:

@@ -137,7 +137,7 @@ def make_engine(params: EngineParams, policy: Policy, ref: dict[str, str], polic
     """The engine, on the policy that `ref` points to."""
     if isinstance(params.root, VLLMEngineParams):
         model = policy_params.root
-        engine = _vllm_engine(ref["base"], model.max_length, model.dtype, params.root)
+        engine = _vllm_engine(ref["base"], model.max_length, params.root)
         engine.model = policy.model
         engine.update_weights()
         return engine
@@ -145,9 +145,9 @@ def make_engine(params: EngineParams, policy: Policy, ref: dict[str, str], polic
 
 
 @lru_cache(maxsize=1)
-def _vllm_engine(path: str, max_length: int, dtype: str, params: VLLMEngineParams) -> VLLMEngine:
+def _vllm_engine(path: str, max_length: int, params: VLLMEngineParams) -> VLLMEngine:
     """One engine for all nodes of a run: starting it takes longer than giving it other weights."""
-    return VLLMEngine(path, max_length, dtype, **params.model_dump(exclude={"name"}))
+    return VLLMEngine(path, max_length, **params.model_dump(exclude={"name"}))
 
 
 def make_prover(params: ProverParams, policy: Policy, task: ScratchTask, rollout: RolloutParams) -> Prover:

@@ -72,13 +72,16 @@ def load_language_model(path: str, revision: str | None, dtype: str, adapter: st
 
 
 def add_adapters(model: torch.nn.Module, rank: int, alpha: float, dropout: float, seed: int) -> PeftModel:
-    """Fresh LoRA adapters on all linear layers but the head; they change nothing until they are trained."""
+    """Fresh LoRA adapters on all linear layers but the head; they change nothing until they are trained.
+
+    They are kept in float32 whatever the model's precision: a small learning rate would be lost in bfloat16's rounding.
+    """
     config = LoraConfig(
         r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules="all-linear", task_type="CAUSAL_LM"
     )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return get_peft_model(model, config, autocast_adapter_dtype=False)
+        return get_peft_model(model, config)
 
 
 def _unreachable(path: str, error: Exception) -> str:
