@@ -429,6 +429,14 @@ class CompareParams(_Group):
     seed: int = Field(description="of the resampling")
 
 
+class PlanParams(_Group):
+    """What a run is planned for; see planning/estimate.py. Nothing else depends on it."""
+
+    device: Literal["h100", "a100", "l40s"] = Field(description="kind of accelerator")
+    n_devices: PositiveInt = Field(description="how many")
+    mean_thinking: PositiveInt = Field(description="thinking tokens of a rollout on average")
+
+
 class Parameters(_Group):
     """The whole tree."""
 
@@ -443,6 +451,7 @@ class Parameters(_Group):
     training: TrainingParams
     evaluation: EvaluationParams
     compare: CompareParams
+    plan: PlanParams
 
     @model_validator(mode="after")
     def _fits_task(self) -> "Parameters":

@@ -2,11 +2,11 @@
 
 from kedro.pipeline import Pipeline
 
-from mrt_pipeline.pipelines import compare, evaluate, ingest, mrt_rl, progress, rollout, warm_start
+from mrt_pipeline.pipelines import compare, evaluate, ingest, mrt_rl, plan, progress, rollout, warm_start
 
 
 def register_pipelines() -> dict[str, Pipeline]:
-    """Every stage alone; `mrt_rl` and `mrt_star`: all stages in order, for the algorithms of their kind; `compare`."""
+    """Every stage alone; `mrt_rl` and `mrt_star`: all stages in order, for the algorithms of their kind; others."""
     stages = {
         "ingest": ingest.create_pipeline(),
         "warm_start": warm_start.create_pipeline(),
@@ -16,4 +16,5 @@ def register_pipelines() -> dict[str, Pipeline]:
         "evaluate": evaluate.create_pipeline(),
     }
     whole = sum(stages.values(), Pipeline([]))
-    return {**stages, "compare": compare.create_pipeline(), "mrt_rl": whole, "mrt_star": whole, "__default__": whole}
+    others = {"compare": compare.create_pipeline(), "plan": plan.create_pipeline()}
+    return {**stages, **others, "mrt_rl": whole, "mrt_star": whole, "__default__": whole}

@@ -92,6 +92,8 @@ class TrackingHook(MlflowHook):
         if "comparison_report" in pipeline.all_outputs():
             print("\n" + catalog.load("comparison_report"))
             print("Look next: the figures in data/08_reporting/compare/, which are artifacts of this run as well.")
+        if "plan_report" in pipeline.all_outputs():
+            print("\n" + catalog.load("plan_report"))
         if "report" in pipeline.all_outputs():
             print("\n" + catalog.load("report"))
             print(

@@ -39,7 +39,7 @@ def log_policy(folder: Path) -> None:
 
 def training_key(parameters: Parameters) -> str:
     """The key of all parameters that a training run depends on."""
-    return configuration_key(parameters=Parameters.model_dump(parameters, exclude={"compare"}))
+    return configuration_key(parameters=Parameters.model_dump(parameters, exclude={"compare", "plan"}))
 
 
 def find_finished_run(pipeline: str, parameters: Parameters) -> str | None:

@@ -1,0 +1,5 @@
+"""Pipeline `plan`: what a run will need, on the real problems, without loading weights."""
+
+from mrt_pipeline.pipelines.plan.pipeline import create_pipeline
+
+__all__ = ["create_pipeline"]

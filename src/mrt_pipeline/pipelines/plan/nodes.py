@@ -1,0 +1,66 @@
+"""Nodes of `plan`."""
+
+import pandas as pd
+
+from mrt_pipeline.config import (
+    AlgorithmParams,
+    EngineParams,
+    LanguageModelPolicy,
+    PlanParams,
+    PolicyParams,
+    RolloutParams,
+    TrainingParams,
+)
+from mrt_pipeline.errors import InputError
+from mrt_pipeline.planning.estimate import estimate
+from mrt_pipeline.planning.shapes import ACCELERATORS, MODELS
+
+_CHARACTERS = 3.0  # of a mathematical question to a token, roughly
+
+
+def plan_training(
+    problems: pd.DataFrame,
+    policy: PolicyParams,
+    engine: EngineParams,
+    algorithm: AlgorithmParams,
+    rollout: RolloutParams,
+    training: TrainingParams,
+    plan: PlanParams,
+) -> str:
+    """Markdown: the problems, the memory of a device, rollouts, steps and hours. Raises InputError without a shape."""
+    if not isinstance(policy.root, LanguageModelPolicy) or policy.root.path not in MODELS:
+        name = getattr(policy.root, "path", policy.root.name)
+        raise InputError(
+            f"the sizes of '{name}' are not known to planning; known are {', '.join(MODELS)}: add it to "
+            "src/mrt_pipeline/planning/shapes.py"
+        )
+    shape, device = MODELS[policy.root.path], ACCELERATORS[plan.device]
+    found = estimate(shape, policy.root, engine, rollout, training, plan)
+    needed = sum(found.memory.values())
+    splits = problems["split"].value_counts()
+    longest = problems["question"].str.len().max() / _CHARACTERS
+    steps = found.n_rollouts / (training.groups * training.group_size)
+    passes = found.n_rollouts / training.group_size / splits.get("train", 1)
+    verdict = "fits" if needed <= device.memory_gib else "does not fit: lower policy.max_length, or train adapters"
+    lines = [
+        f"# {algorithm.root.name} on {policy.root.path}, {plan.n_devices} x {plan.device}",
+        "",
+        f"Problems: {', '.join(f'{n} {split}' for split, n in splits.items())}; the longest question takes about "
+        f"{longest:.0f} tokens. Parameters: {shape.parameters / 1e9:.2f} billion.",
+        "",
+        "| memory of each device | GiB |",
+        "| --- | ---: |",
+        *(f"| {name} | {gib:.1f} |" for name, gib in found.memory.items()),
+        f"| all, of {device.memory_gib:.0f}: {verdict} | {needed:.1f} |",
+        "",
+        "| work | |",
+        "| --- | ---: |",
+        f"| sampled tokens | {training.sampled_tokens:,} |",
+        f"| rollouts, at {plan.mean_thinking} thinking tokens | {found.n_rollouts:,.0f} |",
+        f"| steps of {training.groups} x {training.group_size} rollouts | {steps:,.0f} |",
+        f"| passes over the training problems | {passes:.2f} |",
+        *(f"| hours of {name} | {hours:.1f} |" for name, hours in found.hours.items()),
+        "",
+        "Estimated from sizes, not measured. The prover's forced answers, validation and evaluation come on top.",
+    ]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,66 @@
+"""Memory, tokens and hours of a training run, from sizes alone.
+
+Estimates, for deciding whether to start; none of it was measured. The trainer and the vLLM engine share every device
+(colocated), and the trainer's copy is not sharded (accelerate without ZeRO), so each device holds all of it.
+"""
+
+from dataclasses import dataclass
+
+from mrt_pipeline.config import EngineParams, LanguageModelPolicy, PlanParams, RolloutParams, TrainingParams
+from mrt_pipeline.planning.shapes import ACCELERATORS, ModelShape
+
+_GIB = 2**30
+_COMPUTE = 0.35  # share of the peak throughput that training reaches
+_BANDWIDTH = 0.5  # share of the memory bandwidth that sampling reaches
+_CACHE = 0.3  # share of a device's memory for the engine's cache
+_BYTES = {"float32": 4, "bfloat16": 2}
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """memory: GiB of each device, by what it is for. hours: by part of the work, on all devices. n_rollouts: in all."""
+
+    memory: dict[str, float]
+    hours: dict[str, float]
+    n_rollouts: float
+
+
+def estimate(
+    shape: ModelShape,
+    policy: LanguageModelPolicy,
+    engine: EngineParams,
+    rollout: RolloutParams,
+    training: TrainingParams,
+    plan: PlanParams,
+) -> Estimate:
+    """What training needs. The prover's forced answers, validation and evaluation come on top of the hours."""
+    weight, engine_weight = _BYTES[policy.dtype], 2 if engine.root.name == "vllm" else 0
+    computed = 2 if training.learner.mixed_precision == "bf16" else weight
+    trained = shape.lora_parameters(policy.lora.rank) if policy.lora else shape.parameters
+    trained_bytes = 4 if policy.lora else weight
+    tokens = max(training.learner.micro_batch_tokens, policy.max_length)  # a long trace may exceed a micro-batch
+    layer = 16 * shape.hidden + 3 * shape.intermediate  # values that a layer keeps for its backward pass, a token
+    kept = 2 * shape.hidden * shape.layers + layer if policy.gradient_checkpointing else layer * shape.layers
+    memory = {
+        "weights": shape.parameters * weight + (trained * 4 if policy.lora else 0),
+        "gradients": trained * trained_bytes,
+        "optimizer, two moments": 2 * trained * trained_bytes,
+        "activations of a micro-batch": tokens * kept * computed,
+        "its logits, three times in float32": 12 * tokens * shape.vocabulary,
+    }
+    device = ACCELERATORS[plan.device]
+    if engine_weight:
+        memory["engine's weights"] = shape.parameters * engine_weight
+        memory["engine's cache"] = device.memory_gib * _GIB * _CACHE
+    cache = shape.cache_bytes(2)
+    side_by_side = max(1.0, device.memory_gib * _GIB * _CACHE / (cache * (plan.mean_thinking + rollout.answer_tokens)))
+    read = shape.parameters * 2 + side_by_side * cache * plan.mean_thinking / 2
+    sampled_a_second = plan.n_devices * side_by_side * device.bandwidth * _BANDWIDTH / read
+    passes = (4 if policy.gradient_checkpointing else 3) + (1 if engine_weight else 0)  # one to correct the mismatch
+    operations = 2 * shape.parameters * training.sampled_tokens * passes
+    hours = {
+        "sampling": training.sampled_tokens / sampled_a_second / 3600,
+        "updates": operations / (plan.n_devices * device.flops * _COMPUTE) / 3600,
+    }
+    n_rollouts = training.sampled_tokens / (plan.mean_thinking + rollout.answer_tokens)
+    return Estimate({name: value / _GIB for name, value in memory.items()}, hours, n_rollouts)
