@@ -1,0 +1,72 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from mrt_pipeline.config import Parameters
+from mrt_pipeline.config_loader import compose_parameters
+from mrt_pipeline.errors import InputError
+from mrt_pipeline.pipelines.ingest.nodes import make_problems
+from mrt_pipeline.pipelines.plan.nodes import plan_training
+from mrt_pipeline.planning.estimate import estimate
+from mrt_pipeline.planning.shapes import MODELS
+
+FOLDER = Path(__file__).parents[2] / "conf" / "base" / "parameters"
+PRESETS = sorted(file.stem for file in (FOLDER / "preset").glob("*.yaml") if file.stem not in ("none", "smoke"))
+
+
+def parameters(preset, **overrides):
+    return Parameters.model_validate(compose_parameters(FOLDER, {"preset": preset, **overrides}))
+
+
+def plan(params):
+    return estimate(
+        MODELS[params.policy.root.path], params.policy.root, params.engine, params.rollout, params.training, params.plan
+    )
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("algorithm", [None, "grpo", "mrt_star", "length_penalty"])
+def test_every_preset_composes_validates_and_plans_with_every_algorithm(tmp_path, preset, algorithm):
+    files = {}
+    for name, n in (("train", 420), ("test", 120)):
+        path = tmp_path / f"{name}.json"
+        path.write_text(json.dumps([{"problem": f"What is {name} {i} + 1?", "answer": str(i + 1)} for i in range(n)]))
+        files[f"task.{'evaluation' if name == 'test' else name}"] = f"[{path}]"
+    params = parameters(preset, **files, **{"task.n_train": "200"}, **({"algorithm": algorithm} if algorithm else {}))
+    problems = make_problems(params.task, params.evaluation)
+    report = plan_training(
+        problems, params.policy, params.engine, params.algorithm, params.rollout, params.training, params.plan
+    )
+    assert f"# {params.algorithm.root.name} on {params.policy.root.path}" in report
+    assert "200 train" in report and "120 test" in report
+    assert "nan" not in report and "inf" not in report
+
+
+def test_adapters_and_shorter_traces_need_less_memory():
+    full = sum(plan(parameters("r1_distill_numina")).memory.values())
+    adapters = sum(
+        plan(parameters("r1_distill_numina", **{"policy.lora": "{rank: 16, alpha: 32, dropout: 0.0}"})).memory.values()
+    )
+    short = sum(
+        plan(
+            parameters("r1_distill_numina", **{"rollout.thinking_budget": "2048", "policy.max_length": "5000"})
+        ).memory.values()
+    )
+    assert adapters < full and short < full
+
+
+def test_more_devices_take_less_time_and_twice_the_tokens_twice_as_long():
+    hours = sum(plan(parameters("r1_distill_numina")).hours.values())
+    more = parameters("r1_distill_numina", **{"plan.n_devices": "16"})
+    assert sum(plan(more).hours.values()) == pytest.approx(hours / 2)
+    doubled = parameters("r1_distill_numina", **{"training.sampled_tokens": "160000000"})
+    assert sum(plan(doubled).hours.values()) == pytest.approx(2 * hours)
+
+
+def test_a_model_of_unknown_size_is_refused_in_words():
+    params = parameters("r1_distill_numina", **{"policy.path": "some/model"})
+    with pytest.raises(InputError, match=r"some/model.*shapes\.py"):
+        plan_training(
+            None, params.policy, params.engine, params.algorithm, params.rollout, params.training, params.plan
+        )
