@@ -1,4 +1,6 @@
 import copy
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,9 +24,24 @@ from mrt_pipeline.tasks.base import Grade, Problem, SearchTrace
 from mrt_pipeline.tasks.countdown import EPISODE_MARKER, Countdown
 from mrt_pipeline.tasks.countdown_backtracking import CountdownBacktracking
 
+ROOT = Path(__file__).parents[1]
 torch.set_num_threads(1)
 settings.register_profile("project", deadline=None, max_examples=60, derandomize=True, database=None)
 settings.load_profile("project")
+
+
+@pytest.fixture(scope="session")
+def copy_project(tmp_path_factory):
+    """Makes a copy of the project, as a user has it, in which jobs can run."""
+
+    def copied():
+        folder = tmp_path_factory.mktemp("project")
+        for name in ("conf", "src", "pyproject.toml", "README.md", ".telemetry"):
+            source = ROOT / name
+            (shutil.copytree if source.is_dir() else shutil.copy)(source, folder / name)
+        return folder
+
+    return copied
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,12 +16,8 @@ TINY = ["preset=smoke", "training.sampled_tokens=1500", "training.n_validation=4
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("sweep")
-    for name in ("conf", "src", "pyproject.toml", ".telemetry"):
-        source = ROOT / name
-        (shutil.copytree if source.is_dir() else shutil.copy)(source, folder / name)
-    return folder
+def project(copy_project):
+    return copy_project()
 
 
 def sweep(project, *arguments):

@@ -5,6 +5,7 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 import torch
+from engine_checks import check_logprobs, random_queries, same
 
 from mrt_pipeline.engines.base import SamplingParams, StopReason
 from mrt_pipeline.engines.torch_engine import TorchEngine
@@ -29,38 +30,6 @@ def engine(request, model, tmp_path_factory):
     engine = VLLMEngine(str(folder), max_length=128, dtype="float32", cpu_cache_gib=1, enforce_eager=True)
     engine.model = model
     return engine
-
-
-@pytest.fixture(scope="module")
-def prompts():
-    rng = np.random.default_rng(0)
-    return [rng.integers(0, 16, size=length).tolist() for length in (5, 2, 9, 1, 4, 7)]
-
-
-def same(left, right, atol=0.0):
-    return len(left) == len(right) and all(
-        np.array_equal(a.token_ids, b.token_ids)
-        and np.array_equal(a.sampled, b.sampled)
-        and np.allclose(a.logprobs, b.logprobs, atol=atol)
-        and a.stop_reason is b.stop_reason
-        and a.stop_token_id == b.stop_token_id
-        and a.natural_length == b.natural_length
-        for a, b in zip(left, right, strict=True)
-    )
-
-
-def check_logprobs(all_logprobs, model, prompt, completion, temperature):
-    """Against one plain forward pass over prompt and completion."""
-    expected = all_logprobs(model, [*prompt, *completion.token_ids], temperature)[len(prompt) - 1 :]
-    for i, token in enumerate(completion.token_ids):
-        if completion.sampled[i]:
-            assert completion.logprobs[i] == pytest.approx(expected[i, token], abs=1e-4)
-        else:
-            assert completion.logprobs[i] == 0
-    if completion.stop_token_id is not None:
-        assert completion.stop_logprob == pytest.approx(expected[-1, completion.stop_token_id], abs=1e-4)
-    else:
-        assert completion.stop_logprob == 0
 
 
 def greedy(all_logprobs, model, prompt, params, least=0, most=None):
@@ -244,18 +213,6 @@ def test_a_minimum_needs_a_continuation(engine, prompts):
 
 def test_no_prompts_no_completions(engine):
     assert engine.sample([], SamplingParams(max_tokens=3, stop_token_ids=()), seed=0) == []
-
-
-def random_queries(rng, n, n_answers=5, answer_length=4):
-    traces = [rng.integers(0, 16, size=rng.integers(2, 14)) for _ in range(n)]
-    cuts = [
-        np.sort(rng.choice(np.arange(1, len(t) + 1), size=rng.integers(1, min(5, len(t)) + 1), replace=False))
-        for t in traces
-    ]
-    answers = [
-        [rng.integers(0, 3, size=rng.integers(1, answer_length + 1)).tolist() for _ in range(n_answers)] for _ in traces
-    ]  # few tokens, so that prefixes are shared
-    return traces, cuts, answers
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.5])

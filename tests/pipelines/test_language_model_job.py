@@ -1,7 +1,6 @@
 """The main job with a language model, at toy size: random weights, real tokenizer, template, adapters and grader."""
 
 import json
-import shutil
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -28,12 +27,8 @@ without_vllm = pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("project")
-    for name in ("conf", "src", "pyproject.toml", "README.md", ".telemetry"):
-        source = ROOT / name
-        (shutil.copytree if source.is_dir() else shutil.copy)(source, folder / name)
-    return folder
+def project(copy_project):
+    return copy_project()
 
 
 def run(project, params):

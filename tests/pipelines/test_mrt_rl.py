@@ -1,7 +1,6 @@
 """The real main job at toy size, as a user runs it, in a copy of the project."""
 
 import json
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -51,13 +50,9 @@ def runs(project):
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory):
+def project(copy_project):
     """A copy of the project, in which the main job ran twice with the same seed and once as GRPO."""
-    folder = tmp_path_factory.mktemp("project")
-    for name in ("conf", "src", "pyproject.toml", "README.md", ".telemetry"):
-        source = ROOT / name
-        copy = shutil.copytree if source.is_dir() else shutil.copy
-        copy(source, folder / name)
+    folder = copy_project()
     results = {}
     for name, params in (("first", "seed=3"), ("again", "seed=3"), ("grpo", "seed=3,algorithm=grpo")):
         result = run(folder, params)

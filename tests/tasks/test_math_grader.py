@@ -9,7 +9,7 @@ from mrt_pipeline.tasks.math_grader import MathGrader
 
 @pytest.fixture(scope="module")
 def grader():
-    grader = MathGrader(deadline=1.0)
+    grader = MathGrader(deadline=30.0)  # so that a busy machine changes no verdict
     yield grader
     grader.close()
 
@@ -37,15 +37,18 @@ def test_any_of_the_gold_answers_will_do(grader):
     assert grader.grade(["3", "x+1"], "1+x") is Grade.CORRECT
 
 
-def test_an_answer_that_hangs_costs_the_deadline_and_is_not_a_reward(grader):
+def test_an_answer_that_hangs_costs_the_deadline_and_is_not_a_reward(grader, monkeypatch):
     grader.grade(["x"], "y")  # the child is there
-    started = time.monotonic()
-    assert grader.grade(["9"], "9^{9^{9^{9^9}}}") is Grade.FAILED
-    assert time.monotonic() - started < grader.deadline + 2.0
+    with monkeypatch.context() as short:
+        short.setattr(grader, "deadline", 1.0)
+        started = time.monotonic()
+        assert grader.grade(["9"], "9^{9^{9^{9^9}}}") is Grade.FAILED
+        assert time.monotonic() - started < grader.deadline + 2.0
     assert grader.grade(["x+1"], "1+x") is Grade.CORRECT  # and the next one is graded
 
 
-def test_a_second_time_the_same_comparison_is_remembered(grader):
+def test_a_second_time_the_same_comparison_is_remembered(grader, monkeypatch):
+    monkeypatch.setattr(grader, "deadline", 1.0)
     grader.grade(["9"], "9^{9^{9^{9^8}}}")
     started = time.monotonic()
     assert grader.grade(["9"], "9^{9^{9^{9^8}}}") is Grade.FAILED

@@ -33,6 +33,21 @@ class SamplingParams:
     n: int = 1
     continuation: tuple[int, ...] = ()
 
+    def limits(
+        self, n_prompts: int, min_tokens: int | Sequence[int], max_tokens: Sequence[int] | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Fewest and most tokens of each prompt's completions, (n_prompts,) each; see `Engine.sample`.
+
+        Raises ValueError for limits that these parameters do not allow.
+        """
+        least = np.broadcast_to(np.asarray(min_tokens), (n_prompts,))
+        most = np.full(n_prompts, self.max_tokens) if max_tokens is None else np.asarray(max_tokens)
+        if most.max() > self.max_tokens:
+            raise ValueError(f"max_tokens {most.max()} exceeds params.max_tokens {self.max_tokens}")
+        if least.max() > 0 and not self.continuation:
+            raise ValueError("min_tokens needs a continuation to put in place of a stop token")
+        return least, most
+
 
 @dataclass(frozen=True)
 class Completion:

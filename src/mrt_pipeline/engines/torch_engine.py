@@ -72,12 +72,7 @@ class TorchEngine:
         """See `Engine.sample`."""
         if not prompts:
             return []
-        least = np.broadcast_to(np.asarray(min_tokens), (len(prompts),))
-        most = np.full(len(prompts), params.max_tokens) if max_tokens is None else np.asarray(max_tokens)
-        if most.max() > params.max_tokens:
-            raise ValueError(f"max_tokens {most.max()} exceeds params.max_tokens {params.max_tokens}")
-        if least.max() > 0 and not params.continuation:
-            raise ValueError("min_tokens needs a continuation to put in place of a stop token")
+        least, most = params.limits(len(prompts), min_tokens, max_tokens)
         generator = torch.Generator(self.model.device).manual_seed(seed)
         was_training = self.model.training
         self.model.eval()

@@ -127,12 +127,7 @@ class VLLMEngine:
         """See `Engine.sample`. A completion that is forced on goes through the engine again, from its cached prefix."""
         if not prompts:
             return []
-        least = np.broadcast_to(np.asarray(min_tokens), (len(prompts),))
-        most = np.full(len(prompts), params.max_tokens) if max_tokens is None else np.asarray(max_tokens)
-        if most.max() > params.max_tokens:
-            raise ValueError(f"max_tokens {most.max()} exceeds params.max_tokens {params.max_tokens}")
-        if least.max() > 0 and not params.continuation:
-            raise ValueError("min_tokens needs a continuation to put in place of a stop token")
+        least, most = params.limits(len(prompts), min_tokens, max_tokens)
         rows = [
             _Row([int(token) for token in prompt], int(least[i]), int(most[i]))
             for i, prompt in enumerate(prompts)

@@ -54,7 +54,7 @@ def _score(learner: Learner, sequences: Sequence[TrainingSequence]) -> list[np.n
     for group in micro_batches(sequences, learner.settings.micro_batch_tokens):
         batch = collate(group, learner.accelerator.device)
         logprobs, _ = token_logprobs(learner.model, batch, learner.settings.temperature)
-        first = max(1, min(sequence.prompt_length for sequence in group))
+        first = batch.token_ids.shape[1] - batch.targets.shape[1]
         for row, sequence in zip(logprobs.cpu().numpy(), group, strict=True):
             found = row[sequence.prompt_length - first : len(sequence.token_ids) - first]
             scored[position[id(sequence)]] = np.where(sequence.trained, found, 0.0)

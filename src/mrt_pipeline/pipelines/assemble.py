@@ -111,7 +111,8 @@ def open_policy(ref: dict[str, str], params: PolicyParams, task: Task, train_see
 
     train_seed: it is to be trained, and this is the seed of what is added for that (LoRA adapters).
     """
-    if ref["name"] != "base" and not Path(ref["path"]).is_dir():
+    from_hub = ref["path"] == ref.get("base")  # a language model as it is, so perhaps no folder of ours
+    if not from_hub and not Path(ref["path"]).is_dir():
         raise InputError(f"the {ref['name']} policy's folder {ref['path']} is gone: run all stages")
     if isinstance(params.root, LanguageModelPolicy):
         policy = _open_language_model(ref, params.root, train_seed)

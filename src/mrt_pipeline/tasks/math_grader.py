@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 
 from mrt_pipeline.tasks.answers import as_number, find_answer, normalize_answer
-from mrt_pipeline.tasks.base import Grade
+from mrt_pipeline.tasks.base import Grade, Problem
 
 _START_DEADLINE = 60.0  # seconds until the child has imported sympy
 _GRACE = 2.0  # seconds that the child has to keep the deadline
@@ -92,7 +92,21 @@ class MathGrader:
             self._child = None
 
 
-def grade_text(grader: MathGrader, golds: Sequence[str], text: str) -> Grade:
-    """The answer that a text ends with against the gold answers."""
-    found = find_answer(text)
-    return Grade.UNPARSED if found is None else grader.grade(golds, found)
+class MathAnswers:
+    """The part of a `Task` that reads and grades mathematical answers. grading_seconds: deadline of one comparison."""
+
+    def __init__(self, grading_seconds: float):
+        self.grader = MathGrader(grading_seconds)
+
+    def read(self, text: str) -> str:
+        """The answer that the text ends with, in its normalised spelling."""
+        return normalize_answer(find_answer(text) or "")
+
+    def grade(self, problem: Problem, answer: str) -> Grade:
+        """The answer that the text ends with against the gold answers."""
+        found = find_answer(answer)
+        return Grade.UNPARSED if found is None else self.grader.grade(problem.answers, found)
+
+    def trace_metrics(self, traces: Sequence[str]) -> dict[str, float]:
+        """None."""
+        return {}

@@ -14,16 +14,15 @@ from dataclasses import replace
 import numpy as np
 
 from mrt_pipeline.errors import InputError
-from mrt_pipeline.tasks.answers import find_answer, normalize_answer
-from mrt_pipeline.tasks.base import Grade, Problem
-from mrt_pipeline.tasks.math_grader import MathGrader, grade_text
+from mrt_pipeline.tasks.base import Problem
+from mrt_pipeline.tasks.math_grader import MathAnswers
 from mrt_pipeline.tasks.problem_files import ProblemSource, read_source
 
 logger = logging.getLogger(__name__)
 _LATEX_SPACING = re.compile(r"\\[,;:! ]|\\(?:left|right|displaystyle|text|mathrm|q?quad)(?![a-zA-Z])|[\s$~{}]+")
 
 
-class MathProblems:
+class MathProblems(MathAnswers):
     """The task.
 
     train, evaluation: sources. Validation problems are drawn from the training ones, test problems are those of the
@@ -47,7 +46,7 @@ class MathProblems:
         self.train, self.evaluation = list(train), list(evaluation)
         self.n_train, self.n_validation, self.n_test = n_train, n_validation, n_test
         self.max_unusable, self.seed = max_unusable, seed
-        self.grader = MathGrader(grading_seconds)
+        super().__init__(grading_seconds)
 
     def problems(self) -> list[Problem]:
         """All problems, in the order train, validation, test.
@@ -69,18 +68,6 @@ class MathProblems:
         self._check("n_train", self.n_train or 1, len(train))
         self._check("n_test", n_kept, len(test))
         return [*train[: self.n_train], *validation, *test]
-
-    def read(self, text: str) -> str:
-        """The answer that the text ends with, in its normalised spelling."""
-        return normalize_answer(find_answer(text) or "")
-
-    def grade(self, problem: Problem, answer: str) -> Grade:
-        """The answer that the text ends with against the gold answer."""
-        return grade_text(self.grader, problem.answers, answer)
-
-    def trace_metrics(self, traces: Sequence[str]) -> dict[str, float]:
-        """None."""
-        return {}
 
     def _read(self, sources: Sequence[ProblemSource], split: str) -> list[Problem]:
         problems = []

@@ -4,19 +4,17 @@ Only the generators are used: its scorers evaluate what a model wrote. Answers a
 `math_problems.py`, so this is for generators whose answer is a number, an expression or a word.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 from mrt_pipeline.errors import InputError
-from mrt_pipeline.tasks.answers import find_answer, normalize_answer
-from mrt_pipeline.tasks.base import Grade, Problem
-from mrt_pipeline.tasks.math_grader import MathGrader, grade_text
+from mrt_pipeline.tasks.base import Problem
+from mrt_pipeline.tasks.math_grader import MathAnswers
 from mrt_pipeline.tasks.math_problems import normalize_question
 
 _MOST_DRAWN = 4  # times the wanted number, since generators repeat themselves
 
 
-class ReasoningGym:
+class ReasoningGym(MathAnswers):
     """The task.
 
     generator: name of a reasoning-gym dataset. config: its settings. seed: of the generator.
@@ -37,7 +35,7 @@ class ReasoningGym:
     ):
         self.generator, self.config, self.seed = generator, config, seed
         self.sizes = {"train": n_train, "validation": n_validation, "test": n_test}
-        self.grader = MathGrader(grading_seconds)
+        super().__init__(grading_seconds)
 
     def problems(self) -> list[Problem]:
         """All problems: train, validation, test. Raises InputError for a generator that cannot make them."""
@@ -71,15 +69,3 @@ class ReasoningGym:
             f"reasoning-gym's '{self.generator}' has only {len(found)} distinct problems with {self.config}, {wanted} "
             "were asked for: lower task.n_train, or widen task.config"
         )
-
-    def read(self, text: str) -> str:
-        """The answer that the text ends with, in its normalised spelling."""
-        return normalize_answer(find_answer(text) or "")
-
-    def grade(self, problem: Problem, answer: str) -> Grade:
-        """The answer that the text ends with against the generator's."""
-        return grade_text(self.grader, problem.answers, answer)
-
-    def trace_metrics(self, traces: Sequence[str]) -> dict[str, float]:
-        """None."""
-        return {}
