@@ -8,7 +8,9 @@ vLLM 0.32 is in comments where it matters.
 """
 
 import os
+import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -91,20 +93,21 @@ class VLLMEngine:
         memory = {"gpu_memory_utilization": gpu_memory_utilization} if on_gpu else {"block_size": 32}
         try:
             self._vllm = vllm
-            self._llm = vllm.LLM(
-                model=path,
-                dtype=dtype,
-                max_model_len=max_length,
-                tensor_parallel_size=tensor_parallel_size,
-                enforce_eager=enforce_eager,
-                enable_prefix_caching=True,
-                skip_tokenizer_init=True,
-                generation_config="vllm",  # not the model's own top-p and top-k, which would bias the ratio
-                logprobs_mode="processed_logprobs",  # of the distribution that is sampled from, temperature included
-                trust_remote_code=False,
-                disable_log_stats=True,
-                **memory,
-            )
+            with _proxies_hidden():
+                self._llm = vllm.LLM(
+                    model=path,
+                    dtype=dtype,
+                    max_model_len=max_length,
+                    tensor_parallel_size=tensor_parallel_size,
+                    enforce_eager=enforce_eager,
+                    enable_prefix_caching=True,
+                    skip_tokenizer_init=True,
+                    generation_config="vllm",  # not the model's own top-p and top-k, which would bias the ratio
+                    logprobs_mode="processed_logprobs",  # of what is sampled from, temperature included
+                    trust_remote_code=False,
+                    disable_log_stats=True,
+                    **memory,
+                )
         except (RuntimeError, ValueError, OSError) as error:
             raise InputError(
                 f"vLLM does not start with {path}: {str(error).splitlines()[0]}. Lower policy.max_length or "
@@ -268,6 +271,26 @@ def merged_weights(model: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]
             for adapter in layer.active_adapters:
                 value = value + layer.get_delta_weight(adapter).detach().to(value.dtype)
         yield name.removeprefix("base_model.model.").replace(".base_layer", ""), value
+
+
+@contextmanager
+def _proxies_hidden() -> Iterator[None]:
+    """Take modules that hold Flask's context proxies out of `sys.modules` for a while.
+
+    When it starts, vLLM's CPU build looks into every attribute of every loaded module, and such a proxy (MLflow's
+    server has them) raises RuntimeError outside of a request.
+    """
+    hidden = {
+        name: module
+        for name, module in list(sys.modules.items())
+        if any(type(value).__module__ == "werkzeug.local" for value in list(getattr(module, "__dict__", {}).values()))
+    }
+    for name in hidden:
+        del sys.modules[name]
+    try:
+        yield
+    finally:
+        sys.modules.update(hidden)
 
 
 def _take_weights(worker, named: list[tuple[str, torch.Tensor]]) -> None:
