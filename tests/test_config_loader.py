@@ -21,6 +21,7 @@ NEEDED = {
     ("task", "math"): MATH | MODEL,
     ("task", "reasoning_gym"): MODEL,
     ("policy", "language_model"): MATH | MODEL,
+    ("policy", "language_model_backtracking"): MATH | MODEL,
     ("engine", "vllm"): MATH | MODEL,
     ("policy", "smollm2"): {"task": "reasoning_gym"},
 }

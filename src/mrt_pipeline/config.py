@@ -130,6 +130,9 @@ class LearnerParams(_Group):
     clip_high: Annotated[float, Field(ge=0)] = Field(description="importance ratio is clipped above at 1 + clip_high")
     kl_beta: Annotated[float, Field(ge=0)] = Field(description="weight of the KL to the base policy")
     max_grad_norm: Annotated[float, Field(gt=0)] = Field(description="gradient clipping")
+    share_prompts: bool = Field(
+        description="compute the prompt that rollouts of a problem share once: pays for long prompts and short thoughts"
+    )
     mixed_precision: Literal["no", "bf16"] = Field(description="bf16: compute in bfloat16 on float32 weights")
 
 
@@ -196,16 +199,20 @@ class ExampleParams(_Group):
     answer: str
 
 
-class TextTemplateParams(_Group):
-    """How the model thinks and answers in text; see policy/text_template.py."""
-
+class _ChatParams(_Group):
     chat_template: str | None = Field(description="Jinja, in place of the tokenizer's own; null: that one")
     system: str | None = Field(description="system prompt")
     suffix: str = Field(description="put after every question, examples included")
-    examples: list[ExampleParams] = Field(description="worked examples before the question")
     opening: str = Field(
         description="text after the generation prompt that opens the thought, if the chat template has none"
     )
+
+
+class TextTemplateParams(_ChatParams):
+    """How the model thinks and answers in text; see policy/text_template.py."""
+
+    kind: Literal["think"]
+    examples: list[ExampleParams] = Field(description="worked examples before the question")
     close: str = Field(description="marker that ends a thought: one token")
     stop_phrase: str = Field(description="put after a thought that is cut short; contains the marker")
     answer_opening: str = Field(description="end of the stop phrase that is part of the answer, as \\boxed{")
@@ -214,6 +221,15 @@ class TextTemplateParams(_Group):
     segmentation: Annotated[
         ParagraphSegmentation | FixedSegmentation | LowProbabilitySegmentation, Field(discriminator="kind")
     ]
+
+
+class TextBacktrackTemplateParams(_ChatParams):
+    """Backtracking search in text; see policy/text_backtrack_template.py."""
+
+    kind: Literal["backtrack"]
+    back: list[str] = Field(
+        min_length=1, description="sentences that go back, the first one to the start; <n> stands for a number"
+    )
 
 
 class LoRAParams(_Group):
@@ -239,7 +255,7 @@ class LanguageModelPolicy(_Group):
     lora: LoRAParams | None = Field(description="null: all weights are trained")
     gradient_checkpointing: bool = Field(description="recompute activations in the backward pass to save memory")
     max_length: PositiveInt = Field(description="most tokens of a trace, prompt and answer included")
-    template: TextTemplateParams
+    template: Annotated[TextTemplateParams | TextBacktrackTemplateParams, Field(discriminator="kind")]
 
 
 class PolicyParams(RootModel[Annotated[TinyPolicy | LanguageModelPolicy, Field(discriminator="name")]]):

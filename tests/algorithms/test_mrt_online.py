@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from mrt_pipeline.algorithms.grpo import GRPO
 from mrt_pipeline.algorithms.mrt_online import MRTOnline
 from mrt_pipeline.learner.batch import TrainingSequence, collate
-from mrt_pipeline.learner.learner import token_logprobs
+from mrt_pipeline.learner.logprobs import token_logprobs
 from mrt_pipeline.learner.loss import policy_loss
 
 curves = st.lists(st.floats(0, 1), min_size=1, max_size=5)

@@ -320,3 +320,10 @@ def test_adapters_are_merged_into_the_weights_that_an_engine_takes_over(language
     assert np.allclose(all_logprobs(plain, [5, 9, 30, 31]), expected, atol=1e-4)
     with torch.no_grad():  # and the model was left as it was
         assert np.allclose(all_logprobs(adapted, [5, 9, 30, 31]), expected, atol=1e-5)
+
+
+def test_more_prompt_tokens_than_fit_at_once(engine):
+    rng = np.random.default_rng(0)
+    prompts = [rng.integers(1, 16, size=100).tolist() for _ in range(60)]  # vLLM reads 4,096 tokens at once on a CPU
+    found = engine.sample(prompts, SamplingParams(max_tokens=3, stop_token_ids=()), seed=0)
+    assert [len(completion.token_ids) for completion in found] == [3] * 60

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mrt_pipeline.learner.batch import TrainingSequence, collate, micro_batches
-from mrt_pipeline.learner.learner import token_logprobs
+from mrt_pipeline.learner.logprobs import token_logprobs
 
 
 def sequence(tokens, prompt_length, logprobs=True):

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from mrt_pipeline.engines.base import SamplingParams
 from mrt_pipeline.engines.torch_engine import TorchEngine
 from mrt_pipeline.learner.batch import TrainingSequence, collate
-from mrt_pipeline.learner.learner import Learner, LearnerSettings, token_logprobs
+from mrt_pipeline.learner.learner import Learner, LearnerSettings
+from mrt_pipeline.learner.logprobs import token_logprobs
 
 PLAIN = LearnerSettings(learning_rate=1e-3, weight_decay=0.0)
 

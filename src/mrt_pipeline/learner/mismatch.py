@@ -13,8 +13,9 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from mrt_pipeline.learner.batch import TrainingSequence, collate, micro_batches
-from mrt_pipeline.learner.learner import Learner, token_logprobs
+from mrt_pipeline.learner.batch import TrainingSequence
+from mrt_pipeline.learner.learner import Learner
+from mrt_pipeline.learner.logprobs import token_logprobs
 
 
 def correct_mismatch(
@@ -51,11 +52,10 @@ def _score(learner: Learner, sequences: Sequence[TrainingSequence]) -> list[np.n
     learner.model.eval()
     position = {id(sequence): i for i, sequence in enumerate(sequences)}
     scored: list[np.ndarray] = [np.empty(0)] * len(sequences)
-    for group in micro_batches(sequences, learner.settings.micro_batch_tokens):
-        batch = collate(group, learner.accelerator.device)
+    for batch, group in learner.batches(sequences):
         logprobs, _ = token_logprobs(learner.model, batch, learner.settings.temperature)
-        first = batch.token_ids.shape[1] - batch.targets.shape[1]
-        for row, sequence in zip(logprobs.cpu().numpy(), group, strict=True):
-            found = row[sequence.prompt_length - first : len(sequence.token_ids) - first]
+        table = logprobs.cpu().numpy()
+        for (row, start), sequence in zip(batch.places, group, strict=True):
+            found = table[row, start : start + len(sequence.trained)]
             scored[position[id(sequence)]] = np.where(sequence.trained, found, 0.0)
     return scored

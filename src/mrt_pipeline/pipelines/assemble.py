@@ -39,6 +39,7 @@ from mrt_pipeline.config import (
     SampledProverParams,
     STaRParams,
     TaskParams,
+    TextBacktrackTemplateParams,
     TextTemplateParams,
     TinyPolicy,
     VLLMEngineParams,
@@ -50,6 +51,8 @@ from mrt_pipeline.errors import InputError
 from mrt_pipeline.learner.learner import LearnerSettings
 from mrt_pipeline.policy.language_model import add_adapters, load_language_model, load_tokenizer
 from mrt_pipeline.policy.policy import Policy, build_policy, load_policy
+from mrt_pipeline.policy.template import Template
+from mrt_pipeline.policy.text_backtrack_template import TextBacktrackTemplate
 from mrt_pipeline.policy.text_template import FixedLength, LowProbability, Paragraphs, Segmentation, TextTemplate
 from mrt_pipeline.rollouts.prover import ExactProver, Prover, SampledProver
 from mrt_pipeline.rollouts.rollout import RolloutSettings
@@ -77,16 +80,20 @@ def make_task(params: TaskParams) -> Task:
     return Countdown(**given)
 
 
-def make_template(params: TextTemplateParams, tokenizer: PreTrainedTokenizerBase) -> TextTemplate:
+def make_template(
+    params: TextTemplateParams | TextBacktrackTemplateParams, tokenizer: PreTrainedTokenizerBase
+) -> Template:
     """How a language model thinks and answers."""
     messages = [{"role": "system", "content": params.system}] if params.system else []
+    if isinstance(params, TextBacktrackTemplateParams):
+        return TextBacktrackTemplate.from_text(tokenizer, params.back, messages, params.suffix, params.opening)
     for example in params.examples:
         written = f"{params.opening}{example.thought}{params.close}{example.answer}"
         messages += [
             {"role": "user", "content": example.question + params.suffix},
             {"role": "assistant", "content": written},
         ]
-    given = params.model_dump(exclude={"chat_template", "system", "examples", "segmentation"})
+    given = params.model_dump(exclude={"kind", "chat_template", "system", "examples", "segmentation"})
     return TextTemplate.from_text(tokenizer, _make_segmentation(params), messages=messages, **given)
 
 

@@ -7,6 +7,7 @@ Estimates, for deciding whether to start; none of it was measured. The trainer a
 from dataclasses import dataclass
 
 from mrt_pipeline.config import EngineParams, LanguageModelPolicy, PlanParams, RolloutParams, TrainingParams
+from mrt_pipeline.learner.logprobs import MOST_LOGITS
 from mrt_pipeline.planning.shapes import ACCELERATORS, ModelShape
 
 _GIB = 2**30
@@ -46,7 +47,7 @@ def estimate(
         "gradients": trained * trained_bytes,
         "optimizer, two moments": 2 * trained * trained_bytes,
         "activations of a micro-batch": tokens * kept * computed,
-        "its logits, three times in float32": 12 * tokens * shape.vocabulary,
+        "its logits and their gradient": 16 * min(MOST_LOGITS, tokens * shape.vocabulary),
     }
     device = ACCELERATORS[plan.device]
     if engine_weight:

@@ -47,6 +47,8 @@ def unpack_gguf(path: str, gguf_file: str, dtype: str, folder: Path) -> None:
     """Write the model and the tokenizer of a GGUF file as plain safetensors, which everything else can read."""
     if not (Path(path) / gguf_file).is_file():
         raise InputError(f"there is no {gguf_file} in {path}: correct policy.gguf_file")
+    if find_spec("gguf") is None:
+        raise InputError(f"reading {gguf_file} needs the package gguf: pip install gguf")
     model = AutoModelForCausalLM.from_pretrained(
         path, gguf_file=gguf_file, dtype=getattr(torch, dtype), quantization_config=GgufConfig(dequantize=True)
     )

@@ -2,10 +2,11 @@ r"""How a language model thinks and answers in text: chat template, closing mark
 
 Two styles, the same code. Reasoning models think between tags and go on after `</think>`; plain models are shown by
 examples to write their steps, then a closing marker such as `####`, then the answer. The marker is one token.
+Backtracking search in text: `text_backtrack_template.py`.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
 import numpy as np
@@ -93,7 +94,6 @@ class TextTemplate:
     messages: tuple[dict[str, str], ...] = ()
     suffix: str = ""
     opening: str = ""
-    _pieces: dict[int, str] = field(default_factory=dict, repr=False, compare=False)
     streams_answer: ClassVar[bool] = False
 
     @classmethod
@@ -111,13 +111,7 @@ class TextTemplate:
         opening: str = "",
     ) -> "TextTemplate":
         """Build from strings. Raises InputError without a chat template, or if the marker is not one token."""
-        if tokenizer.chat_template is None:
-            raise InputError(
-                "the policy's tokenizer has no chat template, so it is not known how a question is put to it: "
-                "set policy.template.chat_template (Jinja), or choose an instruction-tuned model"
-            )
-        if tokenizer.eos_token_id is None:
-            raise InputError("the policy's tokenizer has no end token (eos), so an answer could never end")
+        check_tokenizer(tokenizer)
         encoded = [tokenizer.encode(text, add_special_tokens=False) for text in (close, f" {close}", f"\n{close}")]
         close_ids = tuple(
             dict.fromkeys(ids[-1] for ids in encoded if tokenizer.decode(ids[-1:]).strip() == close.strip())
@@ -160,7 +154,7 @@ class TextTemplate:
 
     def boundaries(self, thought: Sequence[int], logprobs: np.ndarray) -> np.ndarray:
         """See `Template.boundaries`."""
-        return self.segmentation.boundaries([self._piece(int(token)) for token in thought], logprobs)
+        return self.segmentation.boundaries(token_texts(self.tokenizer, thought), logprobs)
 
     def snap(self, thought: Sequence[int], cut: int) -> int:
         """`cut` itself: a thought can be stopped after any token."""
@@ -179,13 +173,24 @@ class TextTemplate:
         text = f"{self.answer_opening}{text}" if forced else text
         return text if ended else text.rstrip(_WORD)
 
-    def _piece(self, token: int) -> str:
-        """The text of a token inside a text: decoded alone, it might lose a space."""
-        if token not in self._pieces:
-            before = self.close_ids[:1]
-            whole, start = self.tokenizer.decode([*before, token]), self.tokenizer.decode([*before])
-            self._pieces[token] = whole[len(start) :]
-        return self._pieces[token]
+
+def check_tokenizer(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raise InputError for a tokenizer that cannot put a question, or end an answer."""
+    if tokenizer.chat_template is None:
+        raise InputError(
+            "the policy's tokenizer has no chat template, so it is not known how a question is put to it: "
+            "set policy.template.chat_template (Jinja), or choose an instruction-tuned model"
+        )
+    if tokenizer.eos_token_id is None:
+        raise InputError("the policy's tokenizer has no end token (eos), so an answer could never end")
+
+
+def token_texts(tokenizer: PreTrainedTokenizerBase, token_ids: Sequence[int]) -> list[str]:
+    """The text of each token inside a text; decoded alone, it might lose a space."""
+    before = tokenizer.eos_token_id
+    start = len(tokenizer.decode([before]))
+    texts = {int(token): tokenizer.decode([before, int(token)])[start:] for token in set(map(int, token_ids))}
+    return [texts[int(token)] for token in token_ids]
 
 
 _WORD = "0123456789.,/abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"

@@ -4,6 +4,7 @@ Only the generators are used: its scorers evaluate what a model wrote. Answers a
 `math_problems.py`, so this is for generators whose answer is a number, an expression or a word.
 """
 
+import random
 from typing import Any
 
 from mrt_pipeline.errors import InputError
@@ -49,6 +50,7 @@ class ReasoningGym(MathAnswers):
         except (ValueError, TypeError, AssertionError) as error:
             raise InputError(f"reasoning-gym cannot make '{self.generator}' with {self.config}: {error}") from error
         splits = [split for split, n in self.sizes.items() for _ in range(n)]
+        random.Random(self.seed).shuffle(splits)  # rare kinds of problems come early, and belong to every split alike
         found: dict[str, Problem] = {}
         for entry in drawn:
             key = normalize_question(entry["question"])
@@ -64,7 +66,7 @@ class ReasoningGym(MathAnswers):
                     metadata={name: value for name, value in known.items() if isinstance(value, int | float | str)},
                 )
                 if len(found) == wanted:
-                    return list(found.values())
+                    return sorted(found.values(), key=lambda problem: list(self.sizes).index(problem.split))
         raise InputError(
             f"reasoning-gym's '{self.generator}' has only {len(found)} distinct problems with {self.config}, {wanted} "
             "were asked for: lower task.n_train, or widen task.config"

@@ -59,7 +59,7 @@ def plan_training(
         f"| rollouts, at {plan.mean_thinking} thinking tokens | {found.n_rollouts:,.0f} |",
         f"| steps of {training.groups} x {training.group_size} rollouts | {steps:,.0f} |",
         f"| passes over the training problems | {passes:.2f} |",
-        *(f"| hours of {name} | {hours:.1f} |" for name, hours in found.hours.items()),
+        *(f"| hours of {name} | {hours:.2g} |" for name, hours in found.hours.items()),
         "",
         "Estimated from sizes, not measured. The prover's forced answers, validation and evaluation come on top.",
     ]
