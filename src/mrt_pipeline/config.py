@@ -411,6 +411,10 @@ class TrainingParams(_Group):
     )
     validate_every: PositiveInt = Field(description="steps between validations")
     checkpoint_every: PositiveInt = Field(description="steps between checkpoints")
+    log_checkpoints: bool = Field(description="log the policy of every validation to MLflow, as a LoggedModel")
+    register_as: str | None = Field(
+        description="registered model in MLflow that the trained policy becomes the next version of; null: none"
+    )
     learner: LearnerParams
 
 
@@ -426,6 +430,15 @@ class EvaluationParams(_Group):
         description="traces of each problem that stop where the model stops, within the training budget: for maj@k"
     )
     n_sample_problems: PositiveInt = Field(description="most held-out problems used for these; the first of n_problems")
+    n_vote_problems: PositiveInt = Field(
+        description="held-out problems, the first of n_problems, with answers forced at every boundary of one trace"
+    )
+    n_votes: Annotated[int, Field(ge=8)] = Field(
+        description="answers forced at such a boundary: for [maj@p]_j, and stopping regret, which needs eight"
+    )
+    n_traces: Annotated[int, Field(ge=0)] = Field(
+        description="held-out rollouts of each policy shown as MLflow traces, an episode a span"
+    )
     budget_multiples: list[Annotated[float, Field(gt=0)]] = Field(
         min_length=1, description="budgets, in multiples of the training budget"
     )

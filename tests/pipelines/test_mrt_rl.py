@@ -11,8 +11,9 @@ import pytest
 
 from mrt_pipeline.config import CompareParams
 from mrt_pipeline.errors import InputError
+from mrt_pipeline.evaluation.tables import REGRET_SOURCES, STOP_AND_VOTE
 from mrt_pipeline.pipelines.compare.nodes import compare_arms, read_arms
-from mrt_pipeline.rollouts.tables import ACCURACY, ANYTIME, EPISODES, PROBLEMS, REGRET, ROLLOUTS
+from mrt_pipeline.rollouts.tables import ACCURACY, ANYTIME, EPISODES, PROBLEMS, REGRET, ROLLOUTS, VOTES
 
 ROOT = Path(__file__).parents[2]
 TABLES = {
@@ -25,7 +26,11 @@ TABLES = {
     "07_model_output/trained_rollouts": ROLLOUTS,
     "07_model_output/trained_samples": ROLLOUTS,
     "07_model_output/trained_episodes": EPISODES,
+    "03_primary/base_votes": VOTES,
+    "07_model_output/trained_votes": VOTES,
     "08_reporting/regret": REGRET,
+    "08_reporting/regret_sources": REGRET_SOURCES,
+    "08_reporting/stop_and_vote": STOP_AND_VOTE,
     "08_reporting/accuracy": ACCURACY,
 }
 
@@ -115,8 +120,35 @@ def test_mlflow_holds_parameters_metrics_by_budget_and_artifacts(project):
 
     assert {"tables", "figures", "policy", "samples", "report.md", "parameters.yaml"} <= artifacts("")
     assert {"regret.parquet", "trained_episodes.parquet"} <= artifacts("tables")
-    assert {"anytime.html", "regret.html"} <= artifacts("figures")
+    assert {"anytime.html", "regret.html", "progress.html", "regret_sources.html", "stop_and_vote.html"} <= artifacts(
+        "figures"
+    )
     assert "model.safetensors" in artifacts("policy")
+
+
+def test_thoughts_are_traces_of_the_run_with_a_span_for_each_episode(project):
+    folder, _ = project
+    client, (first, *_) = runs(folder)
+    shown = client.search_traces(locations=[first.info.experiment_id], run_id=first.info.run_id)
+    by_policy = {policy: [t for t in shown if t.info.tags["policy"] == policy] for policy in ("base", "trained")}
+    assert [len(traces) for traces in by_policy.values()] == [16, 16]
+    episodes = project[1]["first"][1]["07_model_output/trained_episodes"]
+    trace = by_policy["trained"][0]
+    spans = sorted((span for span in trace.data.spans if span.parent_id), key=lambda span: span.start_time_ns)
+    (root,) = (span for span in trace.data.spans if not span.parent_id)
+    rows = episodes[(episodes["problem_id"] == root.name.split()[-1]) & (episodes["rollout_id"] == 0)]
+    assert [span.attributes["J_after"] for span in spans[:-1]] == pytest.approx(rows["success"].tolist()[1:])
+
+
+def test_a_policy_is_evaluated_without_training(project):
+    folder, results = project
+    result = kedro(folder, "run", "--pipeline=evaluate", "--params", "preset=smoke,seed=3")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "train_policy" not in result.stdout
+    expected = results["first"][1]["08_reporting/regret"]
+    found = pd.read_parquet(folder / "data/08_reporting/regret.parquet")
+    pd.testing.assert_frame_equal(found, expected[expected["policy"] == "base"].reset_index(drop=True))
+    assert run(folder, "seed=3").returncode == 0  # the tests after this one find what the main job leaves
 
 
 def test_a_killed_training_goes_on_and_ends_as_if_nothing_had_happened(project):
@@ -165,13 +197,13 @@ def test_the_last_stages_run_alone_on_what_the_first_have_made(project):
     params = "preset=smoke,seed=5"
     assert run(folder, "seed=5").returncode == 0
     before = tables(folder)
-    for stage in ("train", "evaluate"):
+    for stage in ("train", "evaluate_trained"):
         result = kedro(folder, "run", f"--pipelines={stage}", "--params", params)
         assert result.returncode == 0, result.stdout + result.stderr
         assert "make_problems" not in result.stdout
     for name, table in tables(folder).items():
         pd.testing.assert_frame_equal(table, before[name])
-    refused = kedro(folder, "run", "--pipelines=evaluate", "--params", params + ",algorithm=grpo")
+    refused = kedro(folder, "run", "--pipelines=evaluate_trained", "--params", params + ",algorithm=grpo")
     assert refused.returncode == 1
     assert "'trained_policy' in data/ was made by another configuration" in refused.stderr
 

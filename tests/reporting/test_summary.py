@@ -1,7 +1,8 @@
 import pandas as pd
 import pytest
 
-from mrt_pipeline.reporting.summary import budget_metrics, markdown_report
+from mrt_pipeline.evaluation.regret_sources import SOURCES
+from mrt_pipeline.reporting.summary import analysis_metrics, budget_metrics, markdown_report
 
 
 def table(quantity, values):
@@ -34,11 +35,51 @@ def accuracy():
     return table("accuracy", [0.81, 0.71, 0.61, 0.51, 0.41, 0.31, 0.21, 0.11]).assign(thinking_tokens=47.6)
 
 
-def test_the_report_has_a_row_for_every_budget_and_way_of_stopping(regret, accuracy):
+@pytest.fixture
+def sources():
+    """Of `summarize_sources`, over all problems: the base never finds, the trained policy finds in half of them."""
+    row = {"difficulty": "all", "n_problems": 4, "regret": 1.0, **dict.fromkeys(SOURCES, 0.0)}
+    return pd.DataFrame(
+        [
+            {**row, "policy": "base", "never_found": 1.0, "found": 0.0, "tokens_after": float("nan")},
+            {**row, "policy": "trained", "regret": 0.5, "lost": 0.5, "found": 0.5, "tokens_after": 11.6},
+        ]
+    )
+
+
+@pytest.fixture
+def stopping():
+    columns = ["policy", "episodes", "regret", "ci_low", "ci_high", "n_traces"]
+    return pd.DataFrame([["base", 1, 0.2, 0.1, 0.3, 5], ["trained", 1, 0.1, 0.05, 0.2, 6]], columns=columns)
+
+
+def test_the_report_says_where_regret_comes_from(regret, accuracy, sources, stopping):
+    report = markdown_report(regret, accuracy, sources, stopping, "title")
+    assert "| base | all | 4 | 1.000 | 1.000 | 0.000 | 0.000 | 0.000 | 0.000 |  |" in report
+    assert "| trained | all | 4 | 0.500 | 0.000 | 0.000 | 0.500 | 0.000 | 0.500 | 12 |" in report
+    assert "| trained | 1 | 0.100 [0.050, 0.200] | 6 |" in report
+    assert "Stopping regret" not in markdown_report(regret, accuracy, sources, stopping.head(0), "title")
+
+
+def test_the_report_of_one_policy_has_its_columns_only(regret, accuracy, sources, stopping):
+    one = [part[part["policy"] == "base"] for part in (regret, accuracy, sources, stopping)]
+    lines = markdown_report(*one, "title").splitlines()
+    assert lines[2] == "| budget | stop | accuracy: base | regret: base | thinking tokens: base |"
+    assert "trained" not in "\n".join(lines)
+
+
+def test_the_analyses_are_metrics_by_budget_and_by_episodes(sources, stopping):
+    found = analysis_metrics(sources, stopping, 96)
+    assert found["regret_lost"] == [{"value": 0.5, "step": 96}]
+    assert found["regret_never_found_base"] == [{"value": 1.0, "step": 96}]
+    assert found["stopping_regret"] == [{"value": 0.1, "step": 1}]
+
+
+def test_the_report_has_a_row_for_every_budget_and_way_of_stopping(regret, accuracy, sources, stopping):
     accuracy.loc[accuracy["policy"] == "base", "thinking_tokens"] = 50.2
-    lines = markdown_report(regret, accuracy, "mrt_online, seed 0").splitlines()
+    lines = markdown_report(regret, accuracy, sources, stopping, "mrt_online, seed 0").splitlines()
     assert lines[0] == "# mrt_online, seed 0"
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2 : lines.index("", 2)]]
     assert len({len(row) for row in rows}) == 1
     body = {tuple(row[:2]): row[2:] for row in rows[2:]}
     assert list(body) == [("48", "natural"), ("96", "natural"), ("48", "forced on"), ("96", "forced on")]

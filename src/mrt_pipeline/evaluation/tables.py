@@ -1,6 +1,8 @@
-"""Schemas of the tables that `compare` writes. See docs/tables.md."""
+"""Schemas of the tables that `evaluate` and `compare` write. See docs/tables.md."""
 
 from pandera.pandas import Check, Column, DataFrameSchema
+
+from mrt_pipeline.evaluation.regret_sources import SOURCES
 
 _FRACTION = Check.in_range(0.0, 1.0)
 _POSITIVE = Check.gt(0)
@@ -12,6 +14,48 @@ _MEASURE = {
     "forced": Column(bool),
     **_INTERVAL,
 }
+
+REGRET_SOURCES = DataFrameSchema(
+    {
+        "policy": Column(str),
+        "problem_id": Column(str),
+        "rollout_id": Column(int, Check.ge(0)),
+        "difficulty": Column(str, Check.isin(["easy", "medium", "hard", "unknown"])),
+        "budget": Column(int, _POSITIVE),
+        "regret": Column(float, _FRACTION),
+        **{source: Column(float, Check.in_range(0.0, 1.0)) for source in SOURCES},
+        "found_at": Column(float, Check.ge(0), nullable=True),
+        "tokens_after": Column(float, Check.ge(0), nullable=True),
+    },
+    unique=["policy", "problem_id", "rollout_id"],
+    strict=True,
+)
+
+STOP_AND_VOTE = DataFrameSchema(
+    {
+        "policy": Column(str),
+        "method": Column(str, Check.isin(["vote", "direct"])),
+        "episode": Column(int, Check.ge(0)),
+        "p": Column(int, _POSITIVE),
+        "accuracy": Column(float, _FRACTION),
+        "n_tokens": Column(float, Check.ge(0)),
+    },
+    unique=["policy", "method", "episode", "p"],
+    strict=True,
+)
+
+STOPPING_REGRET = DataFrameSchema(
+    {
+        "policy": Column(str),
+        "episodes": Column(int, _POSITIVE),
+        "regret": Column(float, _FRACTION),
+        "ci_low": Column(float),
+        "ci_high": Column(float),
+        "n_traces": Column(int, _POSITIVE),
+    },
+    unique=["policy", "episodes"],
+    strict=True,
+)
 
 COMPARISON = DataFrameSchema(
     {

@@ -80,7 +80,7 @@ def reinforce(
         history.append({"step": 0, **metrics})
         log(metrics, 0)
     while sampled_tokens < settings.sampled_tokens:
-        clock = _Clock()
+        clock, before = _Clock(), sampled_tokens
         start = step * settings.groups
         chosen = [problems[i] for i in _problem_order(len(problems), start, settings.groups, seed)]
         age = step % algorithm.refresh_every if algorithm.refresh_every else 0
@@ -119,6 +119,7 @@ def reinforce(
         if step % settings.validate_every == 0 or done:
             metrics |= validate(setup, validation, seed, show, step)
         metrics |= {"train/sampled_tokens": sampled_tokens, "train/prover_tokens": prover_tokens, **clock.seconds}
+        metrics["time/tokens_per_second"] = (sampled_tokens - before) / sum(clock.seconds.values())
         history.append({"step": step, **metrics})
         log(metrics, step)
         if step % settings.checkpoint_every == 0 or done:

@@ -4,7 +4,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import torch
-from transformers import PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from mrt_pipeline.algorithms.base import Algorithm
 from mrt_pipeline.algorithms.brpo import BRPO
@@ -127,6 +127,13 @@ def open_policy(ref: dict[str, str], params: PolicyParams, task: Task, train_see
         policy = load_policy(Path(ref["path"]), task.template)
     policy.model.to("cuda" if torch.cuda.is_available() else "cpu")
     return policy
+
+
+def open_tokenizer(ref: dict[str, str], params: PolicyParams) -> PreTrainedTokenizerBase:
+    """The tokenizer of the policy that a `*_policy` dataset points to, without its weights."""
+    if isinstance(params.root, LanguageModelPolicy):
+        return load_tokenizer(ref["base"], params.root.revision, params.root.template.chat_template)
+    return AutoTokenizer.from_pretrained(ref["path"])
 
 
 def _open_language_model(ref: dict[str, str], params: LanguageModelPolicy, train_seed: int | None) -> Policy:

@@ -3,7 +3,10 @@
 import pandas as pd
 import plotly.graph_objects as go
 
+from mrt_pipeline.evaluation.regret_sources import SOURCES
+
 _COLOURS = {"base": "#7f7f7f", "trained": "#d62728"}
+_SOURCE_COLOURS = ("#b2182b", "#ef8a62", "#fddbc7", "#d9d9d9")
 _TITLES = {"accuracy": "Accuracy when stopped at a budget (the anytime curve)", "regret": "Normalised regret by budget"}
 
 
@@ -35,5 +38,91 @@ def budget_figure(table: pd.DataFrame, quantity: str, thinking_budget: int) -> g
     figure.add_vline(x=thinking_budget, line_dash="dot", annotation_text="training budget")
     figure.update_layout(
         title=_TITLES[quantity], xaxis_title="thinking tokens (budget)", yaxis_title=quantity, template="plotly_white"
+    )
+    return figure
+
+
+def progress_figure(episodes: pd.DataFrame) -> go.Figure:
+    """How much episodes add to J, by policy, up to the natural end (as figure 16 of arXiv 2503.07572)."""
+    figure = go.Figure()
+    own = episodes[~episodes["forced"] & ~episodes["stopped"]].dropna(subset="progress")
+    for policy, table in own.groupby("policy", sort=False):
+        mean = table["progress"].mean()
+        figure.add_trace(
+            go.Histogram(
+                x=table["progress"],
+                name=f"{policy}, mean {mean:+.3f}",
+                histnorm="probability",
+                xbins={"start": -1.025, "end": 1.025, "size": 0.05},
+                opacity=0.6,
+                marker_color=_COLOURS.get(str(policy)),
+            )
+        )
+    figure.update_layout(
+        barmode="overlay",
+        title="Progress of episodes",
+        xaxis_title="progress: J after the episode minus J before",
+        yaxis_title="share of episodes",
+        yaxis_type="log",
+        template="plotly_white",
+    )
+    return figure
+
+
+def sources_figure(sources: pd.DataFrame, thinking_budget: int) -> go.Figure:
+    """Normalised regret at the training budget, stacked by where it comes from; a bar a policy and difficulty.
+
+    sources: of `summarize_sources`.
+    """
+    names = [f"{row.policy}, {row.difficulty} ({row.n_problems})" for row in sources.itertuples()]
+    figure = go.Figure(
+        [
+            go.Bar(x=names, y=sources[source], name=source.replace("_", " "), marker_color=colour)
+            for source, colour in zip(SOURCES, _SOURCE_COLOURS, strict=True)
+        ]
+    )
+    figure.update_layout(
+        barmode="stack",
+        title=f"Where regret comes from, at {thinking_budget} thinking tokens",
+        xaxis_title="policy, difficulty for the base (problems)",
+        yaxis_title="normalised regret",
+        template="plotly_white",
+    )
+    return figure
+
+
+def vote_figure(stop_and_vote: pd.DataFrame) -> go.Figure:
+    """Stop after j episodes and vote over p answers (lines from p = 1 on), against direct answers' pass@k (dashed)."""
+    figure = go.Figure()
+    for policy, table in stop_and_vote.groupby("policy", sort=False):
+        colour = _COLOURS.get(str(policy))
+        votes = table[table["method"] == "vote"]
+        for j, curve in votes.groupby("episode"):
+            curve = curve[curve["p"].isin([1, 2, 4, 8])]
+            figure.add_trace(
+                go.Scatter(
+                    x=curve["n_tokens"],
+                    y=curve["accuracy"],
+                    name=f"{policy}, {j} episodes",
+                    legendgroup=str(policy),
+                    mode="lines+markers",
+                    line={"color": colour, "width": 1},
+                )
+            )
+        direct = table[table["method"] == "direct"]
+        figure.add_trace(
+            go.Scatter(
+                x=direct["n_tokens"],
+                y=direct["accuracy"],
+                name=f"{policy}, direct pass@k",
+                mode="lines",
+                line={"color": colour, "dash": "dash"},
+            )
+        )
+    figure.update_layout(
+        title="Stop after j episodes and vote over 1, 2, 4, 8 answers: [maj@p]_j",
+        xaxis_title="tokens, of the thought and of all answers",
+        yaxis_title="accuracy",
+        template="plotly_white",
     )
     return figure

@@ -18,7 +18,7 @@ from typing import Protocol
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from mrt_pipeline.engines.base import Engine, SamplingParams
+from mrt_pipeline.engines.base import Completion, Engine, SamplingParams
 from mrt_pipeline.policy.template import Template
 from mrt_pipeline.tasks.base import Problem, Task
 
@@ -108,25 +108,36 @@ class SampledProver:
 
     def success(self, engine: Engine, queries: Sequence[Query], seed: int = 0) -> list[Success]:
         """See `Prover.success`."""
-        prompts = [
-            [*query.prompt, *query.thought[:cut], *self.template.stop_phrase] for query in queries for cut in query.cuts
-        ]
-        completions = iter(engine.sample(prompts, self.params, seed))
         result = []
-        for query in queries:
-            rewards = np.empty((len(query.cuts), self.n_answers))
-            n_tokens = 0
-            for cut in range(len(query.cuts)):
-                for k in range(self.n_answers):
-                    completion = next(completions)
-                    n_tokens += len(completion.token_ids) + (completion.stop_token_id is not None)
-                    rewards[cut, k] = self._reward(query.problem, completion)
-            mean = rewards.mean(axis=1)
+        for query, answers in zip(
+            queries, force_answers(engine, self.template, queries, self.params, seed), strict=True
+        ):
+            rewards = np.array([[self._reward(query.problem, answer) for answer in at_cut] for at_cut in answers])
+            mean = rewards.reshape(len(query.cuts), self.n_answers).mean(axis=1)
             sem = np.sqrt(mean * (1 - mean) / self.n_answers)
-            result.append(Success(mean, sem, n_tokens))
+            result.append(Success(mean, sem, sum(n_tokens(answer) for at_cut in answers for answer in at_cut)))
         return result
 
-    def _reward(self, problem: Problem, completion) -> float:
-        ended = completion.stop_token_id is not None
-        text = self.template.answer_text(self.tokenizer.decode(completion.token_ids), ended, forced=True)
+    def _reward(self, problem: Problem, answer: Completion) -> float:
+        text = forced_text(self.tokenizer, self.template, answer)
         return self.task.grade(problem, text).reward if text else 0.0
+
+
+def force_answers(
+    engine: Engine, template: Template, queries: Sequence[Query], params: SamplingParams, seed: int
+) -> list[list[list[Completion]]]:
+    """`params.n` sampled answers at each cut of each query."""
+    prompts = [[*query.prompt, *query.thought[:cut], *template.stop_phrase] for query in queries for cut in query.cuts]
+    completions = iter(engine.sample(prompts, params, seed))
+    return [[[next(completions) for _ in range(params.n)] for _ in query.cuts] for query in queries]
+
+
+def forced_text(tokenizer: PreTrainedTokenizerBase, template: Template, answer: Completion) -> str:
+    """What to grade of a forced answer; empty if it is none."""
+    ended = answer.stop_token_id is not None
+    return template.answer_text(tokenizer.decode(answer.token_ids), ended, forced=True)
+
+
+def n_tokens(answer: Completion) -> int:
+    """Tokens of an answer, the one that ended it included."""
+    return len(answer.token_ids) + (answer.stop_token_id is not None)

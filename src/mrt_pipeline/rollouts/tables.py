@@ -86,6 +86,21 @@ ANYTIME = DataFrameSchema(
     strict=True,
 )
 
+VOTES = DataFrameSchema(
+    {
+        "policy": Column(str),
+        "problem_id": Column(str),
+        "rollout_id": Column(int, _COUNT),
+        "episode": Column(int, Check.ge(-1)),
+        "n_tokens": Column(int, _COUNT),
+        "answers": Column(object),
+        "rewards": Column(object),
+        "answer_tokens": Column(object),
+    },
+    unique=[*_TRACE, "episode"],
+    strict=True,
+)
+
 _INTERVAL = {
     "policy": Column(str),
     "budget": Column(int, Check.gt(0)),
@@ -179,6 +194,18 @@ def queries_from_table(
         thought = np.asarray(row.thought_token_ids)
         extra = _snap(template, thought, np.minimum(budgets, len(thought)))
         cuts = np.union1d(_boundaries(row, template), extra)
+        queries.append(Query(by_id[row.problem_id], np.asarray(row.prompt_token_ids), thought, cuts))
+    return queries
+
+
+def natural_queries(rollouts: pd.DataFrame, problems: Sequence[Problem], template: Template) -> list[Query]:
+    """What to ask of the episode boundaries up to where the model stops by itself."""
+    by_id = {problem.problem_id: problem for problem in problems}
+    queries = []
+    for row in rollouts.itertuples(index=False):
+        boundaries = _boundaries(row, template)
+        cuts = boundaries[boundaries <= row.natural_length]
+        thought = np.asarray(row.thought_token_ids)
         queries.append(Query(by_id[row.problem_id], np.asarray(row.prompt_token_ids), thought, cuts))
     return queries
 

@@ -1,5 +1,6 @@
 """One `kedro run` is one MLflow run: kedro-mlflow's hook, with typed parameters, git state and a closing word."""
 
+import logging
 import os
 import subprocess
 import warnings
@@ -16,11 +17,13 @@ from mrt_pipeline.config_loader import flatten
 from mrt_pipeline.errors import InputError
 from mrt_pipeline.learner.checkpoint import remove_checkpoint
 from mrt_pipeline.tracking.freshness import check_inputs, note_saved
+from mrt_pipeline.tracking.outbox import outbox
 from mrt_pipeline.tracking.runs import CONFIGURATION_TAG, training_key
 
 with warnings.catch_warnings(record=True):  # mlflow warns of the model that kedro-mlflow defines here, not of ours
     from kedro_mlflow.framework.hooks.mlflow_hook import MlflowHook
 
+logger = logging.getLogger(__name__)
 PARENT_VARIABLE = "MRT_PIPELINE_PARENT_RUN"  # set by a sweep: the MLflow run that its jobs belong under
 _NAMED = ("task", "policy", "engine", "prover", "algorithm")
 
@@ -48,9 +51,11 @@ class TrackingHook(MlflowHook):
         _check_kind(run_params["pipeline_names"] or [], self._parameters["algorithm"]["name"])
         check_inputs(self._project_path, pipeline, self._typed)
         quiet = {name: value for name, value in run_params.items() if name not in ("runtime_params", "project_path")}
+        mlflow.enable_system_metrics_logging()
         super().before_pipeline_run(quiet, pipeline, catalog)
         if not self._is_mlflow_enabled:
             return
+        mlflow.set_experiment_tag("mlflow.experimentKind", "custom_model_development")  # the UI opens with the runs
         mlflow.log_params(flatten(self._parameters))
         mlflow.log_dict(self._parameters, "parameters.yaml")
         given = flatten(run_params["runtime_params"] or {})
@@ -70,8 +75,8 @@ class TrackingHook(MlflowHook):
             mlflow.set_tag("mlflow.parentRunId", os.environ[PARENT_VARIABLE])
         others = [f"{name}={value}" for name, value in given.items() if name not in ("algorithm", "seed")]
         what = [names["algorithm"], f"seed={self._parameters['seed']}"]
-        if run_params["pipeline_names"] == ["compare"]:
-            what = ["compare"]
+        if run_params["pipeline_names"] in (["compare"], ["plan"], ["evaluate"]):  # nothing is trained
+            what = run_params["pipeline_names"]
         mlflow.set_tag("mlflow.runName", " ".join([*what, *others]))
 
     @hook_impl
@@ -85,6 +90,11 @@ class TrackingHook(MlflowHook):
     @hook_impl
     def after_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog) -> None:
         """End the run; print the report, if one was made, and where to look next."""
+        if outbox.flush():
+            logger.error(
+                "%d records of this run never reached MLflow; its metrics are in data/08_reporting/ as well",
+                len(outbox),
+            )
         run = mlflow.active_run() and mlflow.get_run(mlflow.active_run().info.run_id)
         super().after_pipeline_run(run_params, pipeline, catalog)
         if "trained_policy" in pipeline.all_outputs():  # only now is nothing lost if the checkpoint goes

@@ -1,5 +1,5 @@
-"""Pipeline `evaluate`: budget extrapolation of base and trained policy."""
+"""Pipelines `evaluate` and `evaluate_trained`: budget extrapolation, and where regret comes from."""
 
-from mrt_pipeline.pipelines.evaluate.pipeline import create_pipeline
+from mrt_pipeline.pipelines.evaluate.pipeline import create_pipeline, create_trained_pipeline, held_out
 
-__all__ = ["create_pipeline"]
+__all__ = ["create_pipeline", "create_trained_pipeline", "held_out"]

@@ -1,60 +1,170 @@
-"""Nodes of `evaluate`; the trained policy is sampled and labelled by the nodes of `rollout` and `progress`."""
+"""Nodes of `evaluate` and `evaluate_trained`; traces are sampled and labelled by the nodes of `rollout` and `progress`.
+
+Functions of one or two policies: the tables of the trained one come last, and may be left out.
+"""
+
+import hashlib
 
 import pandas as pd
 import plotly.graph_objects as go
 
-from mrt_pipeline.config import AlgorithmParams, EvaluationParams, RolloutParams, TaskParams
+from mrt_pipeline.config import (
+    AlgorithmParams,
+    EngineParams,
+    EvaluationParams,
+    PolicyParams,
+    RolloutParams,
+    TaskParams,
+)
+from mrt_pipeline.engines.base import SamplingParams
 from mrt_pipeline.evaluation.evaluate import accuracy_by_budget, budgets_of, regret_by_budget
 from mrt_pipeline.evaluation.majority import majority_by_problem
-from mrt_pipeline.pipelines.assemble import make_task
-from mrt_pipeline.reporting.figures import budget_figure
-from mrt_pipeline.reporting.summary import budget_metrics, markdown_report
+from mrt_pipeline.evaluation.regret_sources import regret_sources, summarize_sources
+from mrt_pipeline.evaluation.stop_and_vote import stopping_regret, vote_accuracy
+from mrt_pipeline.pipelines.assemble import make_engine, make_task, open_policy, open_tokenizer
+from mrt_pipeline.pipelines.reuse import once_for_base
+from mrt_pipeline.reporting.figures import budget_figure, progress_figure, sources_figure, vote_figure
+from mrt_pipeline.reporting.summary import analysis_metrics, budget_metrics, markdown_report
+from mrt_pipeline.rollouts.prover import force_answers
+from mrt_pipeline.rollouts.tables import natural_queries, problems_from_table
+from mrt_pipeline.rollouts.votes import votes_table
 from mrt_pipeline.tracking.runs import log_metrics
+from mrt_pipeline.tracking.traces import log_traces, thoughts
+
+_MOST_EPISODES = 10  # shown of [maj@p]_j and of stopping regret
+
+
+def sample_forced_votes(
+    rollouts: pd.DataFrame,
+    problems: pd.DataFrame,
+    policy: dict[str, str],
+    policy_params: PolicyParams,
+    task: TaskParams,
+    engine: EngineParams,
+    rollout: RolloutParams,
+    evaluation: EvaluationParams,
+) -> pd.DataFrame:
+    """Several answers forced at every episode boundary of one trace of each problem, up to its natural end."""
+    chosen = rollouts.drop_duplicates("problem_id").head(evaluation.n_vote_problems)
+    seed = int(rollouts["seed"].iloc[0]) + 1
+
+    def sample() -> tuple[pd.DataFrame]:
+        game = make_task(task)
+        opened = open_policy(policy, policy_params, game)
+        queries = natural_queries(chosen, problems_from_table(problems), opened.template)
+        params = SamplingParams(
+            max_tokens=rollout.answer_tokens,
+            stop_token_ids=opened.template.answer_stops,
+            temperature=rollout.temperature,
+            n=evaluation.n_votes,
+        )
+        sampler = make_engine(engine, opened, policy, policy_params)
+        found = force_answers(sampler, opened.template, queries, params, seed)
+        return (votes_table(chosen, queries, found, game, opened.tokenizer, opened.template),)
+
+    traces = hashlib.sha256("\n".join(chosen["text"]).encode()).hexdigest()
+    (table,) = once_for_base(
+        policy, sample, votes=traces, engine=engine, rollout=rollout, n=evaluation.n_votes, seed=seed
+    )
+    return table
 
 
 def measure_budgets(
+    rollout: RolloutParams,
+    evaluation: EvaluationParams,
     base_rollouts: pd.DataFrame,
     base_episodes: pd.DataFrame,
     base_anytime: pd.DataFrame,
-    trained_rollouts: pd.DataFrame,
-    trained_episodes: pd.DataFrame,
-    trained_anytime: pd.DataFrame,
-    rollout: RolloutParams,
-    evaluation: EvaluationParams,
+    trained_rollouts: pd.DataFrame | None = None,
+    trained_episodes: pd.DataFrame | None = None,
+    trained_anytime: pd.DataFrame | None = None,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Normalised regret and accuracy of base and trained policy at every budget, with bootstrap intervals."""
+    """Normalised regret and accuracy of each policy at every budget, with bootstrap intervals."""
     budgets = budgets_of(rollout.thinking_budget, evaluation.budget_multiples)
     bootstrap = (evaluation.confidence, evaluation.n_resamples, evaluation.seed)
-    regret = regret_by_budget(pd.concat([base_episodes, trained_episodes]), budgets, *bootstrap)
+    regret = regret_by_budget(_both(base_episodes, trained_episodes), budgets, *bootstrap)
     accuracy = accuracy_by_budget(
-        pd.concat([base_anytime, trained_anytime]), pd.concat([base_rollouts, trained_rollouts]), budgets, *bootstrap
+        _both(base_anytime, trained_anytime), _both(base_rollouts, trained_rollouts), budgets, *bootstrap
     )
     return regret, accuracy
+
+
+def analyse_thinking(
+    rollout: RolloutParams,
+    evaluation: EvaluationParams,
+    base_samples: pd.DataFrame,
+    base_episodes: pd.DataFrame,
+    base_votes: pd.DataFrame,
+    trained_episodes: pd.DataFrame | None = None,
+    trained_votes: pd.DataFrame | None = None,
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Where regret comes from, trace by trace; [maj@p]_j against direct answers; stopping regret."""
+    votes = _both(base_votes, trained_votes)
+    shown = range(1, min(_MOST_EPISODES, int(votes["episode"].max()) + 1) + 1)
+    bootstrap = (evaluation.confidence, evaluation.n_resamples, evaluation.seed)
+    return (
+        regret_sources(_both(base_episodes, trained_episodes), base_samples, rollout.thinking_budget),
+        vote_accuracy(votes, [0, *shown]),
+        stopping_regret(votes, shown, *bootstrap),
+    )
+
+
+def draw_progress(base_episodes: pd.DataFrame, trained_episodes: pd.DataFrame | None = None) -> go.Figure:
+    """Histogram of the progress of episodes."""
+    return progress_figure(_both(base_episodes, trained_episodes))
+
+
+def show_thoughts(
+    problems: pd.DataFrame,
+    rollouts: pd.DataFrame,
+    episodes: pd.DataFrame,
+    policy: dict[str, str],
+    policy_params: PolicyParams,
+    evaluation: EvaluationParams,
+) -> None:
+    """Log a few held-out rollouts as MLflow traces with a span for each episode."""
+    log_traces(
+        thoughts(rollouts, episodes, problems, evaluation.n_traces), open_tokenizer(policy, policy_params).decode
+    )
 
 
 def report(
     regret: pd.DataFrame,
     accuracy: pd.DataFrame,
-    base_samples: pd.DataFrame,
-    trained_samples: pd.DataFrame,
+    sources: pd.DataFrame,
+    stop_and_vote: pd.DataFrame,
+    stopping: pd.DataFrame,
     task: TaskParams,
     algorithm: AlgorithmParams,
     rollout: RolloutParams,
     seed: int,
-) -> tuple[str, go.Figure, go.Figure]:
+    base_samples: pd.DataFrame,
+    trained_samples: pd.DataFrame | None = None,
+) -> tuple[str, go.Figure, go.Figure, go.Figure, go.Figure]:
     """The closing table and the figures; the numbers go to MLflow, with the budget as the step, or k of maj@k."""
     measured = make_task(task).trace_metrics
-    for name, points in budget_metrics(regret, accuracy).items():
-        for point in points:
-            log_metrics({f"evaluation/{name}": point["value"]}, int(point["step"]))
+    summary = summarize_sources(sources)
+    for points in (budget_metrics(regret, accuracy), analysis_metrics(summary, stopping, rollout.thinking_budget)):
+        for name, history in points.items():
+            for point in history:
+                log_metrics({f"evaluation/{name}": point["value"]}, int(point["step"]))
     for suffix, samples in (("", trained_samples), ("_base", base_samples)):
+        if samples is None:
+            continue
         for k, value in majority_by_problem(samples).groupby("k")["accuracy"].mean().items():
             log_metrics({f"evaluation/majority{suffix}": value}, int(k))
         found = measured(samples["text"].tolist())
         log_metrics({f"evaluation/{name}{suffix}": value for name, value in found.items()}, rollout.thinking_budget)
-    title = f"{algorithm.root.name}, seed {seed}, training budget {rollout.thinking_budget} thinking tokens"
+    what = f"{algorithm.root.name}, seed {seed}" if trained_samples is not None else "base policy"
+    title = f"{what}, training budget {rollout.thinking_budget} thinking tokens"
     return (
-        markdown_report(regret, accuracy, title),
+        markdown_report(regret, accuracy, summary, stopping, title),
         budget_figure(accuracy, "accuracy", rollout.thinking_budget),
         budget_figure(regret, "regret", rollout.thinking_budget),
+        sources_figure(summary, rollout.thinking_budget),
+        vote_figure(stop_and_vote),
     )
+
+
+def _both(base: pd.DataFrame, trained: pd.DataFrame | None) -> pd.DataFrame:
+    return base if trained is None else pd.concat([base, trained], ignore_index=True)

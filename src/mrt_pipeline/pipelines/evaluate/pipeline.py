@@ -1,64 +1,119 @@
-"""Wiring of `evaluate`."""
+"""Wiring of `evaluate`, which measures the base policy, and `evaluate_trained`, which adds the trained one."""
 
 from kedro.pipeline import Node, Pipeline
 
-from mrt_pipeline.pipelines.evaluate.nodes import measure_budgets, report
+from mrt_pipeline.pipelines.evaluate.nodes import (
+    analyse_thinking,
+    draw_progress,
+    measure_budgets,
+    report,
+    sample_forced_votes,
+    show_thoughts,
+)
 from mrt_pipeline.pipelines.progress.nodes import label_progress
 from mrt_pipeline.pipelines.progress.pipeline import LABELLING
 from mrt_pipeline.pipelines.rollout.nodes import sample_evaluation_rollouts, sample_evaluation_votes
 
+_SAMPLING = ["params:policy", "params:task", "params:engine", "params:rollout", "params:evaluation"]
+_MEASURED = ["params:rollout", "params:evaluation"]
+_REPORTED = [
+    "regret",
+    "accuracy",
+    "regret_sources",
+    "stop_and_vote",
+    "stopping_regret",
+    "params:task",
+    "params:algorithm",
+    "params:rollout",
+    "params:seed",
+]
 
-def create_pipeline(**kwargs) -> Pipeline:
-    """trained_policy and the base's labelled traces -> regret, accuracy, report and figures."""
-    sampling = [
-        "problems",
-        "trained_policy",
-        "params:policy",
-        "params:task",
-        "params:engine",
-        "params:rollout",
-        "params:evaluation",
-    ]
+
+def held_out(policy: str) -> Pipeline:
+    """problems, `<policy>_policy` -> its traces on held-out problems, labelled, with votes and MLflow traces.
+
+    policy: base or trained.
+    """
+    ref = f"{policy}_policy"
     return Pipeline(
         [
-            Node(sample_evaluation_rollouts, sampling, "trained_rollouts", name="sample_trained_held_out"),
-            Node(sample_evaluation_votes, sampling, "trained_samples", name="sample_trained_votes"),
             Node(
-                label_progress,
-                ["trained_rollouts", "problems", "trained_policy", *LABELLING],
-                ["trained_episodes", "trained_anytime"],
-                name="label_trained_held_out",
+                sample_evaluation_rollouts,
+                ["problems", ref, *_SAMPLING],
+                f"{policy}_rollouts",
+                name=f"sample_{policy}_held_out",
             ),
             Node(
-                measure_budgets,
+                sample_evaluation_votes,
+                ["problems", ref, *_SAMPLING],
+                f"{policy}_samples",
+                name=f"sample_{policy}_votes",
+            ),
+            Node(
+                label_progress,
+                [f"{policy}_rollouts", "problems", ref, *LABELLING],
+                [f"{policy}_episodes", f"{policy}_anytime"],
+                name=f"label_{policy}_held_out",
+            ),
+            Node(
+                sample_forced_votes,
+                [f"{policy}_rollouts", "problems", ref, *_SAMPLING],
+                f"{policy}_votes",
+                name=f"force_{policy}_answers",
+            ),
+            Node(
+                show_thoughts,
                 [
-                    "base_rollouts",
-                    "base_episodes",
-                    "base_anytime",
-                    "trained_rollouts",
-                    "trained_episodes",
-                    "trained_anytime",
-                    "params:rollout",
+                    "problems",
+                    f"{policy}_rollouts",
+                    f"{policy}_episodes",
+                    ref,
+                    "params:policy",
                     "params:evaluation",
                 ],
-                ["regret", "accuracy"],
-                name="measure_budgets",
+                None,
+                name=f"show_{policy}_thoughts",
+            ),
+        ],
+        tags="evaluate",
+    )
+
+
+def measures(*policies: str) -> Pipeline:
+    """The tables of `held_out`, of one policy or two -> regret, accuracy, analyses, report and figures."""
+    tables = [f"{policy}_{name}" for policy in policies for name in ("rollouts", "episodes", "anytime")]
+    votes = [f"{policy}_{name}" for policy in policies for name in ("episodes", "votes")]
+    return Pipeline(
+        [
+            Node(measure_budgets, [*_MEASURED, *tables], ["regret", "accuracy"], name="measure_budgets"),
+            Node(
+                analyse_thinking,
+                [*_MEASURED, "base_samples", *votes],
+                ["regret_sources", "stop_and_vote", "stopping_regret"],
+                name="analyse_thinking",
+            ),
+            Node(
+                draw_progress,
+                [f"{policy}_episodes" for policy in policies],
+                "progress_figure",
+                name="draw_progress",
             ),
             Node(
                 report,
-                [
-                    "regret",
-                    "accuracy",
-                    "base_samples",
-                    "trained_samples",
-                    "params:task",
-                    "params:algorithm",
-                    "params:rollout",
-                    "params:seed",
-                ],
-                ["report", "anytime_figure", "regret_figure"],
+                [*_REPORTED, *(f"{policy}_samples" for policy in policies)],
+                ["report", "anytime_figure", "regret_figure", "sources_figure", "vote_figure"],
                 name="report",
             ),
         ],
         tags="evaluate",
     )
+
+
+def create_pipeline(**kwargs) -> Pipeline:
+    """problems, base_policy -> all there is to know about the base policy, without training."""
+    return held_out("base") + measures("base")
+
+
+def create_trained_pipeline(**kwargs) -> Pipeline:
+    """trained_policy and the base's tables -> both side by side."""
+    return held_out("trained") + measures("base", "trained")

@@ -8,6 +8,7 @@ from mrt_pipeline.config import EvaluationParams, TaskParams
 from mrt_pipeline.errors import InputError
 from mrt_pipeline.pipelines.assemble import make_task
 from mrt_pipeline.rollouts.tables import problems_table
+from mrt_pipeline.tracking.runs import log_problems
 
 logger = logging.getLogger(__name__)
 
@@ -24,5 +25,6 @@ def make_problems(task: TaskParams, evaluation: EvaluationParams) -> pd.DataFram
             f"evaluation.n_problems is {evaluation.n_problems}, but there are {there} {evaluation.split} problems: "
             "lower it"
         )
+    log_problems(table, make_task(task).name)
     logger.info("Problems: %s", ", ".join(f"{n} {split}" for split, n in table["split"].value_counts().items()))
     return table

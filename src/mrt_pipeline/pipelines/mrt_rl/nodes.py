@@ -3,6 +3,7 @@
 import logging
 import shutil
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pandas as pd
@@ -34,7 +35,7 @@ from mrt_pipeline.pipelines.keys import configuration_key
 from mrt_pipeline.reporting.samples import render_traces
 from mrt_pipeline.rollouts.label import LabelledRollout
 from mrt_pipeline.rollouts.tables import problems_from_table
-from mrt_pipeline.tracking.runs import log_metrics, log_policy, log_text
+from mrt_pipeline.tracking.runs import log_metrics, log_model, log_policy, log_text
 
 logger = logging.getLogger(__name__)
 _POLICIES = Path("data/06_models/trained")
@@ -93,7 +94,9 @@ def train_policy(
         make_prover(prover, policy, game, rollout),
         make_rollout_settings(rollout),
     )
-    settings = ReinforceSettings(**training.model_dump(exclude={"n_validation", "learner", "answer_weight"}))
+    settings = ReinforceSettings(
+        **training.model_dump(exclude={"n_validation", "learner", "answer_weight", "log_checkpoints", "register_as"})
+    )
     checkpoint = CHECKPOINTS / key
     if checkpoint.exists():
         logger.info("Training goes on from the checkpoint in %s", checkpoint)
@@ -115,8 +118,15 @@ def train_policy(
                     metrics["validation/regret"],
                     metrics["validation/thinking_tokens"],
                 )
+            if step in live and training.log_checkpoints:
+                with TemporaryDirectory() as folder:
+                    policy.save(Path(folder))
+                    log_model(Path(folder), f"step_{step}", step, _validated(metrics))
+
+        live = set()  # steps made now, not replayed from a checkpoint
 
         def show(traces: list[LabelledRollout], step: int) -> None:
+            live.add(step)
             text = render_traces(traces[:8], policy.tokenizer.decode)
             log_text(text, f"samples/step_{step:05d}.txt")
 
@@ -137,8 +147,13 @@ def train_policy(
     shutil.rmtree(folder, ignore_errors=True)
     policy.save(folder)
     log_policy(folder)
+    log_model(folder, "trained", int(history[-1]["step"]), _validated(history[-1]), training.register_as)
     table = pd.DataFrame(history)
     return (
         {**base_policy, "name": "trained", "path": str(folder), "key": key},
         table[["step", *(name for name in table.columns if name != "step")]].astype({"step": np.int64}),
     )
+
+
+def _validated(metrics: dict[str, float]) -> dict[str, float]:
+    return {name: value for name, value in metrics.items() if name.startswith("validation/")}

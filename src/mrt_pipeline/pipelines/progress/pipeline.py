@@ -8,7 +8,7 @@ LABELLING = ["params:policy", "params:task", "params:engine", "params:prover", "
 
 
 def create_pipeline(**kwargs) -> Pipeline:
-    """rollouts -> episodes and anytime curves, on training and on held-out problems."""
+    """rollouts -> episodes and anytime curves."""
     return Pipeline(
         [
             Node(
@@ -16,13 +16,6 @@ def create_pipeline(**kwargs) -> Pipeline:
                 ["rollouts", "problems", "base_policy", *LABELLING],
                 ["episodes", "anytime"],
                 name="label_training_progress",
-                tags="progress",
-            ),
-            Node(
-                label_progress,
-                ["base_rollouts", "problems", "base_policy", *LABELLING],
-                ["base_episodes", "base_anytime"],
-                name="label_base_held_out",
                 tags="progress",
             ),
         ]

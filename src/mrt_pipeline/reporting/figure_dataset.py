@@ -1,0 +1,25 @@
+"""Figures as pages: HTML for the browser and for MLflow, with Plotly's JSON beside it for Kedro-Viz's preview."""
+
+import json
+from pathlib import Path
+
+import plotly.graph_objects as go
+from kedro_datasets._typing import PlotlyPreview
+from kedro_datasets.plotly import HTMLDataset
+
+
+class FigureDataset(HTMLDataset):
+    """`plotly.HTMLDataset` that can be previewed. Local files only."""
+
+    def save(self, data: go.Figure) -> None:
+        """Write the page, and the JSON."""
+        super().save(data)
+        self._json.write_text(data.to_json())
+
+    def preview(self) -> PlotlyPreview:
+        """What Kedro-Viz draws."""
+        return json.loads(self._json.read_text())
+
+    @property
+    def _json(self) -> Path:
+        return Path(self._get_load_path()).with_suffix(".json")

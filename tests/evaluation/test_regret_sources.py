@@ -1,0 +1,111 @@
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mrt_pipeline.evaluation.regret_sources import (
+    SOURCES,
+    difficulty_of,
+    regret_sources,
+    summarize_sources,
+    trace_sources,
+)
+from mrt_pipeline.evaluation.tables import REGRET_SOURCES
+from mrt_pipeline.mrt.regret import normalized_regret
+
+
+@st.composite
+def traces(draw):
+    lengths = draw(st.lists(st.integers(1, 12), min_size=0, max_size=7))
+    n_tokens = np.cumsum([0, *lengths])
+    values = st.one_of(st.sampled_from([0.0, 0.5, 1.0]), st.floats(0, 1))
+    success = np.array(draw(st.lists(values, min_size=len(n_tokens), max_size=len(n_tokens))))
+    return n_tokens, success, draw(st.integers(1, 60))
+
+
+def on_a_grid(n_tokens, success, budget, threshold, steps=200_000):
+    """The same by walking along the curve in small steps."""
+    t = (np.arange(steps) + 0.5) * budget / steps
+    height = 1 - np.interp(t, n_tokens, success)
+    ends, values = list(n_tokens), list(success)
+    if budget not in ends:  # the cut episode ends at the budget, the held value as well
+        values = [value for end, value in zip(ends, values) if end < budget] + [np.interp(budget, ends, values)]
+        ends = [end for end in ends if end < budget] + [budget]
+    first = next((end for end, value in zip(ends, values) if end <= budget and value >= threshold), None)
+    parts = dict.fromkeys(SOURCES, 0.0)
+    for i in range(1, len(ends)):
+        area = height[(t > ends[i - 1]) & (t < min(ends[i], budget))].sum() / steps
+        if first is None:
+            parts["never_found"] += area
+        elif ends[i] <= first:
+            parts["found_late"] += area
+        else:
+            parts["unsure" if values[i] >= threshold else "lost"] += area
+    return parts
+
+
+@given(traces())
+def test_the_parts_sum_to_the_regret(trace):
+    parts = trace_sources(*trace, threshold=0.5)
+    assert sum(parts.values()) == pytest.approx(normalized_regret(*trace), abs=1e-12)
+    assert min(parts.values()) >= 0
+    assert parts["never_found"] == 0 or parts["never_found"] == sum(parts.values())
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_parts_equal_a_walk_along_the_curve(seed):
+    rng = np.random.default_rng(seed)
+    n_tokens = np.cumsum([0, *rng.integers(1, 12, size=6)])
+    success = rng.random(7) * (seed % 4 > 0) * 1.2 % 1
+    for budget in (5, 17, 80):
+        expected = on_a_grid(n_tokens, success, budget, 0.5)
+        assert trace_sources(n_tokens, success, budget, 0.5) == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_trace_that_is_right_from_the_start_has_no_regret_and_one_that_never_is_has_all():
+    right = trace_sources(np.array([0, 10]), np.array([1.0, 1.0]), 20, 0.5)
+    assert right == dict.fromkeys(SOURCES, 0.0)
+    wrong = trace_sources(np.array([0, 10]), np.array([0.0, 0.0]), 20, 0.5)
+    assert wrong == {**dict.fromkeys(SOURCES, 0.0), "never_found": 1.0}
+
+
+def table(policy, problem, n_tokens, success, rollout_id=0):
+    return pd.DataFrame(
+        {
+            "policy": policy,
+            "problem_id": problem,
+            "rollout_id": rollout_id,
+            "n_tokens": n_tokens,
+            "success": success,
+            "forced": False,
+            "stopped": False,
+        }
+    )
+
+
+def test_the_table_by_hand():
+    episodes = pd.concat(
+        [
+            table("base", "a", [0, 10, 20], [0.0, 1.0, 0.0]),  # found at 10, lost at 20
+            table("base", "b", [0, 10], [0.0, 0.0]),  # never found
+        ]
+    )
+    samples = pd.DataFrame({"problem_id": ["a", "a", "b", "b"], "reward": [1.0, 1.0, 0.0, 0.0]})
+    found = regret_sources(episodes, samples, budget=40)
+    REGRET_SOURCES.validate(found)
+    a, b = found.to_dict("records")
+    assert (a["difficulty"], b["difficulty"]) == ("easy", "hard")
+    assert (a["found_at"], a["tokens_after"]) == (10, 10)
+    assert np.isnan(b["found_at"]) and np.isnan(b["tokens_after"])
+    assert a["found_late"] == pytest.approx(5 / 40)
+    assert a["lost"] == pytest.approx((5 + 20) / 40)
+    assert (b["never_found"], b["regret"]) == (1.0, 1.0)
+    whole = summarize_sources(found).set_index("difficulty").loc["all"]
+    assert whole["n_problems"] == 2 and whole["found"] == 0.5
+    assert whole["regret"] == pytest.approx((a["regret"] + b["regret"]) / 2)
+
+
+def test_difficulty_is_the_rate_of_right_samples():
+    samples = pd.DataFrame({"problem_id": list("aaabbbccc"), "reward": [1, 1, 0, 1, 0, 0, 0, 1, 1]})
+    assert difficulty_of(samples) == {"a": "easy", "b": "hard", "c": "easy"}

@@ -1,0 +1,39 @@
+import pandas as pd
+import pytest
+
+from mrt_pipeline.evaluation.regret_sources import SOURCES
+from mrt_pipeline.reporting.figures import progress_figure, sources_figure, vote_figure
+
+
+def test_progress_counts_the_episodes_before_the_natural_end():
+    episodes = pd.DataFrame(
+        {
+            "policy": "base",
+            "progress": [float("nan"), 0.5, -0.5, 0.25, 0.9],
+            "forced": [False, False, False, False, True],
+            "stopped": [False, False, False, True, False],
+        }
+    )
+    (bars,) = progress_figure(episodes).data
+    assert sorted(bars.x) == [-0.5, 0.5]
+    assert bars.name == "base, mean +0.000"
+
+
+def test_the_sources_are_stacked_to_the_regret():
+    row = dict(zip(SOURCES, [0.1, 0.2, 0.3, 0.05], strict=True))
+    table = pd.DataFrame([{"policy": "base", "difficulty": "all", "n_problems": 7, **row}])
+    figure = sources_figure(table, 96)
+    assert figure.layout.barmode == "stack"
+    assert [bar.y[0] for bar in figure.data] == pytest.approx(list(row.values()))
+    assert figure.data[0].x[0] == "base, all (7)"
+
+
+def test_votes_are_drawn_for_powers_of_two_and_direct_answers_beside_them():
+    rows = [
+        {"policy": "base", "method": method, "episode": j, "p": p, "accuracy": p / 10, "n_tokens": 10.0 * j + p}
+        for method, j in (("vote", 0), ("vote", 3), ("direct", 0))
+        for p in range(1, 9)
+    ]
+    first, second, direct = vote_figure(pd.DataFrame(rows)).data
+    assert list(second.x) == [31, 32, 34, 38] and list(first.y) == [0.1, 0.2, 0.4, 0.8]
+    assert len(direct.x) == 8
