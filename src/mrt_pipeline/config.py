@@ -217,7 +217,9 @@ class TextTemplateParams(_ChatParams):
     stop_phrase: str = Field(description="put after a thought that is cut short; contains the marker")
     answer_opening: str = Field(description="end of the stop phrase that is part of the answer, as \\boxed{")
     answer_end: str = Field(description="what the exact prover expects after an answer; empty: the end token")
-    continuation: str = Field(description="put in place of the marker when the thought is forced on")
+    extensions: list[Annotated[str, Field(min_length=1)]] = Field(
+        min_length=1, description="put in place of the marker when the thought is forced on, in turn"
+    )
     segmentation: Annotated[
         ParagraphSegmentation | FixedSegmentation | LowProbabilitySegmentation, Field(discriminator="kind")
     ]

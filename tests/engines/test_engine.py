@@ -35,7 +35,7 @@ def engine(request, model, tmp_path_factory):
 def greedy(all_logprobs, model, prompt, params, least=0, most=None):
     """Greedy decoding with budget forcing by one full forward pass a token: the specification, spelled out."""
     most = params.max_tokens if most is None else most
-    tokens, sampled, natural, pending = [], [], None, []
+    tokens, sampled, natural, pending, turn = [], [], None, [], 0
 
     def end(stop):
         return tokens, sampled, stop, len(tokens) if natural is None else natural
@@ -49,10 +49,11 @@ def greedy(all_logprobs, model, prompt, params, least=0, most=None):
             continue
         token = int(all_logprobs(model, [*prompt, *tokens])[-1].argmax())
         if token in params.stop_token_ids:
-            if len(tokens) >= least or not params.continuation:
+            if len(tokens) >= least or not params.extensions:
                 return end(token)
             natural = len(tokens) if natural is None else natural
-            pending = list(params.continuation)
+            pending = list(params.extensions[turn % len(params.extensions)])
+            turn += 1
         elif len(tokens) == most:
             return end(None)
         else:
@@ -136,9 +137,9 @@ def test_completions_of_one_prompt_differ(engine):
     assert len({tuple(c.token_ids) for c in found}) == 6
 
 
-@pytest.mark.parametrize("continuation", [(7,), (7, 10), (7, 10, 7)])
-def test_budget_forcing_does_what_it_says(engine, model, prompts, all_logprobs, continuation):
-    params = SamplingParams(max_tokens=14, stop_token_ids=STOPS, temperature=0, continuation=continuation)
+@pytest.mark.parametrize("extensions", [((7,),), ((7, 10),), ((7, 10, 7), (4,)), ((4,), (7,), (10, 4))])
+def test_budget_forcing_does_what_it_says(engine, model, prompts, all_logprobs, extensions):
+    params = SamplingParams(max_tokens=14, stop_token_ids=STOPS, temperature=0, extensions=extensions)
     n_forced = 0
     for least in ([0, 4, 14, 9, 2, 14], [3, 14, 14, 1, 14, 8]):
         found = engine.sample(prompts, params, seed=0, min_tokens=least)
@@ -146,21 +147,21 @@ def test_budget_forcing_does_what_it_says(engine, model, prompts, all_logprobs, 
     assert n_forced >= 2
 
 
-@pytest.mark.parametrize("continuation", [(), (7,), (7, 10)])
-def test_each_prompt_may_have_its_own_maximum(engine, model, prompts, all_logprobs, continuation):
-    params = SamplingParams(max_tokens=14, stop_token_ids=STOPS, temperature=0, continuation=continuation)
+@pytest.mark.parametrize("extensions", [(), ((7,),), ((7, 10), (4,))])
+def test_each_prompt_may_have_its_own_maximum(engine, model, prompts, all_logprobs, extensions):
+    params = SamplingParams(max_tokens=14, stop_token_ids=STOPS, temperature=0, extensions=extensions)
     n_forced, lengths = 0, set()
     for least, most in (
         ([0] * 6, [14, 0, 3, 1, 9, 5]),
         ([14] * 6, [14, 6, 0, 11, 2, 14]),
         ([2] * 6, [1, 2, 3, 4, 5, 6]),
     ):
-        least = least if continuation else [0] * 6
+        least = least if extensions else [0] * 6
         found = engine.sample(prompts, params, seed=0, min_tokens=least, max_tokens=most)
         n_forced += check_greedy(all_logprobs, model, prompts, params, found, least, most)
         lengths |= {len(completion.token_ids) for completion in found}
     assert len(lengths) > 4
-    assert n_forced >= 2 or not continuation
+    assert n_forced >= 2 or not extensions
 
 
 def test_a_maximum_of_zero_samples_nothing(engine, prompts):
@@ -185,10 +186,10 @@ def test_a_maximum_above_that_of_the_parameters_is_refused(engine, prompts):
         engine.sample(prompts, SamplingParams(max_tokens=4, stop_token_ids=()), seed=0, max_tokens=[1, 2, 3, 4, 5, 1])
 
 
-@pytest.mark.parametrize("continuation", [(7,), (7, 10), (5, 7)])  # the last one holds a stop token itself
-def test_forced_samples_never_stop_early_and_mark_what_was_put_in(engine, model, prompts, all_logprobs, continuation):
-    least, length = [0, 2, 12, 5, 12, 7], len(continuation)
-    params = SamplingParams(max_tokens=12, stop_token_ids=STOPS, n=6, continuation=continuation)
+@pytest.mark.parametrize("extensions", [((7,),), ((7, 10),), ((5, 7),)])  # the last one holds a stop token itself
+def test_forced_samples_never_stop_early_and_mark_what_was_put_in(engine, model, prompts, all_logprobs, extensions):
+    least, (extension,) = [0, 2, 12, 5, 12, 7], extensions
+    params = SamplingParams(max_tokens=12, stop_token_ids=STOPS, n=6, extensions=extensions)
     found = engine.sample(prompts, params, seed=6, min_tokens=least)
     for i, completion in enumerate(found):
         n = len(completion.token_ids)
@@ -196,18 +197,18 @@ def test_forced_samples_never_stop_early_and_mark_what_was_put_in(engine, model,
         check_logprobs(all_logprobs, model, prompts[i // 6], completion, 1.0)
         assert not set(completion.token_ids[completion.sampled].tolist()) & set(STOPS)
         put_in = np.flatnonzero(~completion.sampled)
-        expected = [continuation[k % length] for k in range(len(put_in))]
+        expected = [extension[k % len(extension)] for k in range(len(put_in))]
         assert completion.token_ids[put_in].tolist() == expected
-        assert len(put_in) % length == 0 or put_in[-1] == 11
-        starts = put_in[::length]
+        assert len(put_in) % len(extension) == 0 or put_in[-1] == 11
+        starts = put_in[:: len(extension)]
         assert np.all(starts < least[i // 6])
         assert completion.natural_length == (starts[0] if len(starts) else n)
     assert sum(not c.sampled.all() for c in found) > 10
     assert sum(c.natural_length < len(c.token_ids) for c in found) == sum(not c.sampled.all() for c in found)
 
 
-def test_a_minimum_needs_a_continuation(engine, prompts):
-    with pytest.raises(ValueError, match="continuation"):
+def test_a_minimum_needs_extensions(engine, prompts):
+    with pytest.raises(ValueError, match="extensions"):
         engine.sample(prompts, SamplingParams(max_tokens=5, stop_token_ids=STOPS), seed=0, min_tokens=5)
 
 

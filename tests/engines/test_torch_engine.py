@@ -40,11 +40,11 @@ def test_batches_of_one_call_do_not_repeat_their_noise(model):
     assert len({tuple(c.token_ids) for c in found}) > 1
 
 
-@pytest.mark.parametrize("continuation", [(), (7,), (7, 10)])
-def test_dropping_finished_rows_changes_nothing(monkeypatch, engine, prompts, continuation):
-    params = SamplingParams(max_tokens=14, stop_token_ids=STOPS, temperature=0, n=2, continuation=continuation)
+@pytest.mark.parametrize("extensions", [(), ((7,),), ((7, 10), (4,))])
+def test_dropping_finished_rows_changes_nothing(monkeypatch, engine, prompts, extensions):
+    params = SamplingParams(max_tokens=14, stop_token_ids=STOPS, temperature=0, n=2, extensions=extensions)
     monkeypatch.setattr(torch_engine, "_COMPACT_BELOW", 0)
-    least = [0, 3, 14, 0, 5, 1] if continuation else 0
+    least = [0, 3, 14, 0, 5, 1] if extensions else 0
     expected = engine.sample(prompts, params, seed=0, min_tokens=least)
     assert len({len(c.token_ids) for c in expected}) > 2
     for share in (0.75, 2):  # 2: after every token
@@ -55,7 +55,7 @@ def test_dropping_finished_rows_changes_nothing(monkeypatch, engine, prompts, co
 @pytest.mark.parametrize("share", [0, 2])
 def test_sampled_logprobs_are_right_however_rows_are_dropped(monkeypatch, engine, model, prompts, all_logprobs, share):
     monkeypatch.setattr(torch_engine, "_COMPACT_BELOW", share)
-    params = SamplingParams(max_tokens=10, stop_token_ids=STOPS, n=3, continuation=(7, 10))
+    params = SamplingParams(max_tokens=10, stop_token_ids=STOPS, n=3, extensions=((7, 10),))
     for i, completion in enumerate(engine.sample(prompts, params, seed=0, min_tokens=4)):
         check_logprobs(all_logprobs, model, prompts[i // 3], completion, 1.0)
 

@@ -17,12 +17,14 @@ def ids(tokenizer, text):
 
 
 def test_from_text(tokenizer):
-    template = ThinkTemplate.from_text(tokenizer, THINK_CLOSE, f"time is up {THINK_CLOSE}", "but wait", ["wait", "but"])
+    template = ThinkTemplate.from_text(
+        tokenizer, THINK_CLOSE, f"time is up {THINK_CLOSE}", ["but wait"], ["wait", "but"]
+    )
     assert [template.close_id] == ids(tokenizer, THINK_CLOSE)
     assert template.eos_id == tokenizer.eos_token_id
     assert list(template.stop_phrase) == ids(tokenizer, f"time is up {THINK_CLOSE}")
     assert template.stop_phrase[-1] == template.close_id
-    assert list(template.continuation) == ids(tokenizer, "but wait")
+    assert list(map(list, template.extensions)) == [ids(tokenizer, "but wait")]
     assert template.marker_ids == set(ids(tokenizer, "wait but"))
 
 
@@ -32,7 +34,7 @@ def test_from_text(tokenizer):
         {"think_close": "time up"},
         {"episode_markers": ["wait", "but wait"]},
         {"stop_phrase": "hurry"},
-        {"continuation": ""},
+        {"extensions": [""]},
         {"episode_markers": ["elephant"]},
     ],
 )
@@ -40,7 +42,7 @@ def test_strings_that_the_tokenizer_cannot_write_are_refused(tokenizer, wrong):
     right = {
         "think_close": THINK_CLOSE,
         "stop_phrase": THINK_CLOSE,
-        "continuation": "wait",
+        "extensions": ["wait"],
         "episode_markers": ["wait"],
     }
     ThinkTemplate.from_text(tokenizer, **right)
@@ -49,7 +51,7 @@ def test_strings_that_the_tokenizer_cannot_write_are_refused(tokenizer, wrong):
 
 
 def test_encode_prompt_is_bos_question_and_the_opening_of_the_thought(tokenizer):
-    template = ThinkTemplate.from_text(tokenizer, THINK_CLOSE, THINK_CLOSE, "wait", ["wait"])
+    template = ThinkTemplate.from_text(tokenizer, THINK_CLOSE, THINK_CLOSE, ["wait"], ["wait"])
     assert encode_prompt(tokenizer, template, "7 is up") == ids(tokenizer, "<bos> 7 is up <think>")
     assert encode_prompt(tokenizer, template, "7")[0] == tokenizer.bos_token_id
 
@@ -68,7 +70,7 @@ def test_back_symbols_must_be_tokens():
     tokenizer = build_symbol_tokenizer(["back0", "back1"], [":"])
     template = BacktrackTemplate.from_text(tokenizer, ["back0", "back1"])
     assert list(template.back_ids) == ids(tokenizer, "back0 back1")
-    assert template.continuation == template.back_ids[:1]
+    assert template.extensions == (template.back_ids[:1],)
     assert template.thinking_stops == (tokenizer.eos_token_id,)
     assert set(template.answer_stops) == {tokenizer.eos_token_id, *template.back_ids}
     for wrong in ([], ["back2"], ["back0 back1"]):
@@ -103,7 +105,7 @@ def test_boundaries_are_the_places_where_an_answer_can_be_forced(stream):
 
 
 def test_a_thought_can_be_stopped_anywhere_between_think_tags(tokenizer):
-    template = ThinkTemplate.from_text(tokenizer, THINK_CLOSE, f"time {THINK_CLOSE}", "wait", ["wait"])
+    template = ThinkTemplate.from_text(tokenizer, THINK_CLOSE, f"time {THINK_CLOSE}", ["wait"], ["wait"])
     assert [template.snap([7, 8, 9], cut) for cut in range(4)] == [0, 1, 2, 3]
     for stop, close, reason, answered in (
         (None, template.stop_phrase, "length", False),

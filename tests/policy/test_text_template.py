@@ -13,7 +13,7 @@ STRINGS = {
     "stop_phrase": "\nTime is up.\n####",
     "answer_opening": " \\boxed{",
     "answer_end": "}",
-    "continuation": "Wait, ",
+    "extensions": ["Wait, ", "Hold on, "],
 }
 
 
@@ -31,7 +31,7 @@ def test_strings_become_tokens(tokenizer, template):
     assert tokenizer.decode(template.close) == "####"
     assert tokenizer.decode(template.stop_phrase) == "\nTime is up.\n#### \\boxed{"
     assert tokenizer.decode(template.answer_end) == "}"
-    assert tokenizer.decode(template.continuation) == "Wait, "
+    assert [tokenizer.decode(ids) for ids in template.extensions] == ["Wait, ", "Hold on, "]
     assert template.thinking_stops == (*template.close_ids, tokenizer.eos_token_id)
     no_end = TextTemplate.from_text(tokenizer, FixedLength(4), **STRINGS | {"answer_end": ""})
     assert no_end.answer_end == (tokenizer.eos_token_id,)

@@ -109,7 +109,7 @@ def test_forcing_holds_the_thought_to_its_minimum_and_marks_what_was_put_in(forc
             assert len(put_in) == 0
             continue
         assert len(rollout.thought) == 24
-        assert set(rollout.thought[put_in].tolist()) <= set(template.continuation)
+        assert set(rollout.thought[put_in].tolist()) <= set(template.extensions[0])
         assert rollout.natural_length == (put_in[0] if len(put_in) else 24)
         assert not rollout.sampled()[put_in].any()
     assert any(rollout.natural_length < 24 for rollout in forced)
@@ -227,9 +227,9 @@ def test_settings_reach_the_engine(scripted_engine, make_completion, task, warm_
     thinking, answering = (call["params"] for call in engine.calls)
     assert (thinking.max_tokens, thinking.temperature, thinking.n) == (11, 0.7, 1)
     assert set(thinking.stop_token_ids) == {template.close_id, template.eos_id}
-    assert thinking.continuation == template.continuation
+    assert thinking.extensions == template.extensions
     assert (engine.calls[0]["seed"], list(engine.calls[0]["min"])) == (3, [4])
-    assert (answering.max_tokens, answering.temperature, answering.continuation) == (3, 0.7, ())
+    assert (answering.max_tokens, answering.temperature, answering.extensions) == (3, 0.7, ())
 
 
 @pytest.fixture(scope="module")

@@ -201,7 +201,7 @@ def natural_regret(rollout, template, problem):
     ],
 )
 def test_forcing_a_trace_on_does_not_change_its_natural_regret(make_rollout, warm_policy, continuation):
-    template = dataclasses.replace(warm_policy.template, marker_ids=frozenset({1}), continuation=continuation)
+    template = dataclasses.replace(warm_policy.template, marker_ids=frozenset({1}), extensions=(continuation,))
     start, more = [1, 8, 9, 1, 8], [9, 9]
     free = make_rollout(thought=start)
     forced = make_rollout(thought=[*start, *continuation, *more], natural_length=5)

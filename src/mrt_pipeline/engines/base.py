@@ -23,15 +23,16 @@ class SamplingParams:
     stop_token_ids: sampling ends at any of these; the stop token is not part of the completion.
     temperature: 1 samples from the model's distribution; 0 is greedy.
     n: completions of each prompt.
-    continuation: budget forcing. A stop token sampled before `min_tokens` is dropped and these tokens are put in
-        its place, as 'Wait' in s1 (arXiv 2501.19393) and in MRT's extrapolation.
+    extensions: budget forcing. A stop token sampled before `min_tokens` is dropped and the first of these token lists
+        is put in its place, as 'Wait' in s1 (arXiv 2501.19393); the next time the second, and so on in turn, as in
+        MRT's extrapolation.
     """
 
     max_tokens: int
     stop_token_ids: tuple[int, ...]
     temperature: float = 1.0
     n: int = 1
-    continuation: tuple[int, ...] = ()
+    extensions: tuple[tuple[int, ...], ...] = ()
 
     def limits(
         self, n_prompts: int, min_tokens: int | Sequence[int], max_tokens: Sequence[int] | None
@@ -44,8 +45,10 @@ class SamplingParams:
         most = np.full(n_prompts, self.max_tokens) if max_tokens is None else np.asarray(max_tokens)
         if most.max() > self.max_tokens:
             raise ValueError(f"max_tokens {most.max()} exceeds params.max_tokens {self.max_tokens}")
-        if least.max() > 0 and not self.continuation:
-            raise ValueError("min_tokens needs a continuation to put in place of a stop token")
+        if not all(self.extensions):
+            raise ValueError("an extension must have at least one token")
+        if least.max() > 0 and not self.extensions:
+            raise ValueError("min_tokens needs extensions to put in place of a stop token")
         return least, most
 
 

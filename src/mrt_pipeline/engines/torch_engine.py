@@ -216,8 +216,12 @@ class _SamplingState:
         self.stop_token = torch.full((rows,), -1, device=device)
         self.stop_logprob = torch.zeros(rows, device=device)
         self.stop_ids = torch.tensor(params.stop_token_ids, dtype=torch.long, device=device)
-        self.continuation = torch.tensor(params.continuation, dtype=torch.long, device=device)
-        self.forced = torch.zeros(rows, dtype=torch.long, device=device)  # continuation tokens put in so far
+        lengths = [len(extension) for extension in params.extensions]
+        padded = [[*extension, *[0] * (max(lengths) - len(extension))] for extension in params.extensions]
+        self.extensions = torch.tensor(padded, dtype=torch.long, device=device)
+        self.extension_lengths = torch.tensor(lengths, dtype=torch.long, device=device)
+        self.forced = torch.zeros(rows, dtype=torch.long, device=device)  # tokens of an extension put in so far
+        self.turn = torch.zeros(rows, dtype=torch.long, device=device)  # which extension is next
 
     def advance(self, step: int, active: torch.Tensor, logits: torch.Tensor, generator) -> torch.Tensor:
         """Sample one token for each active row and record it. Returns the tokens to feed next.
@@ -238,18 +242,20 @@ class _SamplingState:
         running = ~self.done[active]
         full = running & (step >= self.max_tokens[active])
         stopping = running & torch.isin(tokens, self.stop_ids) & (self.max_tokens[active] > 0)
-        if len(self.continuation):
-            forced = self.forced[active]
-            in_continuation = running & (forced > 0)
-            stopping &= ~in_continuation
+        if len(self.extensions):
+            forced, turn = self.forced[active], self.turn[active]
+            in_extension = running & (forced > 0)
+            stopping &= ~in_extension
             held = stopping & (step < self.min_tokens[active])
             first = held & (self.natural_length[active] < 0)
             self.natural_length[active[first]] = step
-            injected = in_continuation | held
-            tokens = torch.where(injected, self.continuation[forced], tokens)
+            injected = in_extension | held
+            tokens = torch.where(injected, self.extensions[turn, forced], tokens)
             chosen = torch.where(injected, 0.0, chosen)
             forced = torch.where(injected, forced + 1, 0)
-            self.forced[active] = torch.where(forced == len(self.continuation), 0, forced)
+            whole = forced == self.extension_lengths[turn]
+            self.forced[active] = torch.where(whole, 0, forced)
+            self.turn[active] = torch.where(whole, (turn + 1) % len(self.extensions), turn)
             stopping &= ~held
             if step < self.params.max_tokens:
                 self.sampled[active, step] = ~injected

@@ -34,6 +34,7 @@ class _Row:
     logprobs: list[float] = field(default_factory=list)
     sampled: list[bool] = field(default_factory=list)
     natural_length: int | None = None
+    turn: int = 0
     stop_token: int | None = None
     stop_logprob: float = 0.0
 
@@ -246,17 +247,19 @@ def _continue(row: _Row, output, params: SamplingParams) -> bool:
     row.sampled += [True] * min(left, len(tokens))
     if stop is None:
         return False
-    if len(row.tokens) >= row.least or not params.continuation:
+    if len(row.tokens) >= row.least or not params.extensions:
         row.stop_token, row.stop_logprob = stop, stop_logprob
         return False
     if row.natural_length is None:
         row.natural_length = len(row.tokens)
-    put_in = params.continuation[: row.most - len(row.tokens)]
+    extension = params.extensions[row.turn % len(params.extensions)]
+    put_in = extension[: row.most - len(row.tokens)]
+    row.turn += 1
     row.tokens += put_in
     row.logprobs += [0.0] * len(put_in)
     row.sampled += [False] * len(put_in)
-    # A continuation that the maximum cut short ends the row; a whole one leaves room for a stop token, at least.
-    return len(put_in) == len(params.continuation)
+    # An extension that the maximum cut short ends the row; a whole one leaves room for a stop token, at least.
+    return len(put_in) == len(extension)
 
 
 def _steps(

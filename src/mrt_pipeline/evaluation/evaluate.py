@@ -1,7 +1,7 @@
 """Budget extrapolation: how good a policy is at every budget, from its labelled traces.
 
 Two readings of the same traces. `forced` False: the model stops where it wants to, and its value is held from there
-on. `forced` True: an attempt to stop is turned into a continuation (budget forcing), and the thought is cut exactly at
+on. `forced` True: an attempt to stop is turned into an extension (budget forcing), and the thought is cut exactly at
 the budget. Up to the natural end the two agree. Where a policy answers in the stream of its thinking (backtracking
 search), stopping by itself gives the reward of the answer it stopped with, which J before that answer does not know.
 """

@@ -36,7 +36,7 @@ class Template(Protocol):
     eos_id: ends the trace. thinking_stops, answer_stops: tokens that end a sampled stream, and a sampled answer.
     close: between thought and answer where the policy itself ends its thought. stop_phrase: the same where an answer is
         forced. answer_end: what the exact prover expects after an accepted answer.
-    continuation: put in place of a stop when the thought is forced on (budget forcing).
+    extensions: put in place of a stop when the thought is forced on (budget forcing), in turn.
     streams_answer: the policy answers in the stream itself, so the reward of an answer is known where it tries to stop.
     messages, suffix, opening: of a chat, what stands before the question, what is put after it, and what opens the
         thought; see `encode_prompt`.
@@ -48,7 +48,7 @@ class Template(Protocol):
     close: tuple[int, ...]
     stop_phrase: tuple[int, ...]
     answer_end: tuple[int, ...]
-    continuation: tuple[int, ...]
+    extensions: tuple[tuple[int, ...], ...]
     streams_answer: bool
     messages: tuple[dict[str, str], ...]
     suffix: str
@@ -89,7 +89,7 @@ class ThinkTemplate:
     close_id: int
     eos_id: int
     stop_phrase: tuple[int, ...]
-    continuation: tuple[int, ...]
+    extensions: tuple[tuple[int, ...], ...]
     marker_ids: frozenset[int]
     streams_answer: ClassVar[bool] = False
     messages: ClassVar[tuple[dict[str, str], ...]] = ()
@@ -102,7 +102,7 @@ class ThinkTemplate:
         tokenizer: PreTrainedTokenizerBase,
         think_close: str,
         stop_phrase: str,
-        continuation: str,
+        extensions: Sequence[str],
         episode_markers: Sequence[str],
     ) -> "ThinkTemplate":
         """Build from strings. Raises ValueError where a string that must be one token is none."""
@@ -110,7 +110,7 @@ class ThinkTemplate:
             close_id=_single(tokenizer, think_close),
             eos_id=tokenizer.eos_token_id,
             stop_phrase=_encode(tokenizer, stop_phrase),
-            continuation=_encode(tokenizer, continuation),
+            extensions=tuple(_encode(tokenizer, extension) for extension in extensions),
             marker_ids=frozenset(_single(tokenizer, marker) for marker in episode_markers),
         )
 
@@ -197,9 +197,9 @@ class BacktrackTemplate:
         return (self.eos_id, *self.back_ids)
 
     @property
-    def continuation(self) -> tuple[int, ...]:
+    def extensions(self) -> tuple[tuple[int, ...], ...]:
         """Go back to the start."""
-        return self.back_ids[:1]
+        return (self.back_ids[:1],)
 
     def boundaries(self, thought: Sequence[int], logprobs: Sequence[float] = ()) -> np.ndarray:
         """See `Template.boundaries`."""

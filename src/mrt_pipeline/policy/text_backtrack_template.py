@@ -72,9 +72,9 @@ class TextBacktrackTemplate:
         return (self.eos_id,)
 
     @property
-    def continuation(self) -> tuple[int, ...]:
+    def extensions(self) -> tuple[tuple[int, ...], ...]:
         """Go back to the start."""
-        return tuple(self.tokenizer.encode(self.back[0], add_special_tokens=False))
+        return (tuple(self.tokenizer.encode(self.back[0], add_special_tokens=False)),)
 
     def boundaries(self, thought: Sequence[int], logprobs: Sequence[float] = ()) -> np.ndarray:
         """See `Template.boundaries`."""

@@ -78,7 +78,7 @@ class TextTemplate:
     eos_id: ends the trace. stop_phrase: ids put after a thought that is cut short; they contain the closing marker.
     answer_opening: text at the end of the stop phrase that belongs to the answer, as `\boxed{`.
     answer_end: ids that the exact prover expects after an accepted answer.
-    continuation: ids put in place of the closing marker when the thought is forced on.
+    extensions: ids put in place of the closing marker when the thought is forced on, in turn.
     messages: of the chat, before the question: a system prompt, examples. suffix: put after the question.
     opening: text after the generation prompt.
     """
@@ -90,7 +90,7 @@ class TextTemplate:
     stop_phrase: tuple[int, ...]
     answer_opening: str
     answer_end: tuple[int, ...]
-    continuation: tuple[int, ...]
+    extensions: tuple[tuple[int, ...], ...]
     messages: tuple[dict[str, str], ...] = ()
     suffix: str = ""
     opening: str = ""
@@ -105,7 +105,7 @@ class TextTemplate:
         stop_phrase: str,
         answer_opening: str,
         answer_end: str,
-        continuation: str,
+        extensions: Sequence[str],
         messages: Sequence[dict[str, str]] = (),
         suffix: str = "",
         opening: str = "",
@@ -131,7 +131,7 @@ class TextTemplate:
             stop_phrase=tuple(tokenizer.encode(stop_phrase + answer_opening, add_special_tokens=False)),
             answer_opening=answer_opening,
             answer_end=tuple(tokenizer.encode(answer_end, add_special_tokens=False)) or (tokenizer.eos_token_id,),
-            continuation=tuple(tokenizer.encode(continuation, add_special_tokens=False)),
+            extensions=tuple(tuple(tokenizer.encode(extension, add_special_tokens=False)) for extension in extensions),
             messages=tuple(messages),
             suffix=suffix,
             opening=opening,

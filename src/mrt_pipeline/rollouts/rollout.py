@@ -124,7 +124,7 @@ def sample_rollouts(
 ) -> list[Rollout]:
     """`n` graded rollouts of each problem, those of one problem side by side: len(problems) * n.
 
-    min_thinking: thinking tokens below which an attempt to stop is turned into a continuation (budget forcing), for
+    min_thinking: thinking tokens below which an attempt to stop is turned into an extension (budget forcing), for
         all problems or for each.
     prefixes: thinking tokens that each problem's rollouts start with. They count against the budget and as not
         sampled, so they are never trained. An answer must be possible after them (`Template.snap`).
@@ -144,7 +144,7 @@ def sample_rollouts(
         stop_token_ids=template.thinking_stops,
         temperature=settings.temperature,
         n=n,
-        continuation=template.continuation,
+        extensions=template.extensions,
     )
     contexts = [np.concatenate(pair) for pair in zip(prompts, starts, strict=True)]
     sampled = engine.sample(contexts, thinking, seed, np.maximum(np.asarray(min_thinking) - used, 0), left)

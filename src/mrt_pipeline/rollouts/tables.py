@@ -294,6 +294,6 @@ def _snap(template: Template, thought: np.ndarray, cuts: np.ndarray) -> np.ndarr
 
 
 def _boundaries(row, template: Template) -> np.ndarray:
-    """Episode boundaries; the natural end is one of them even if the continuation put there opens with no marker."""
+    """Episode boundaries; the natural end is one of them even if the extension put there opens with no marker."""
     found = template.boundaries(np.asarray(row.thought_token_ids), np.asarray(row.thought_logprobs))
     return np.union1d(found, [row.natural_length])

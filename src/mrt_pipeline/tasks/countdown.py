@@ -218,7 +218,7 @@ class Countdown:
             tokenizer,
             think_close=THINK_CLOSE,
             stop_phrase=THINK_CLOSE,
-            continuation=EPISODE_MARKER,
+            extensions=(EPISODE_MARKER,),
             episode_markers=[EPISODE_MARKER],
         )
 
