@@ -1,6 +1,6 @@
-"""What a user sees: MLflow's pages and Kedro-Viz in a headless browser, of two toy runs. Needs chromium.
+"""What a user sees: MLflow's pages and Kedro-Viz in a headless browser, of two toy runs.
 
-With MRT_SCREENSHOTS=<folder> the pages are kept as pictures.
+Needs chromium, and takes minutes: `pytest -m browser`. With MRT_SCREENSHOTS=<folder> the pages are kept as pictures.
 """
 
 import json
@@ -20,7 +20,7 @@ import pytest
 from playwright.sync_api import sync_playwright
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(BROWSER is None, reason="there is no chromium")
+pytestmark = [pytest.mark.browser, pytest.mark.skipif(BROWSER is None, reason="there is no chromium")]
 SECOND = 1000
 BIN = Path(sys.executable).parent
 

@@ -44,6 +44,14 @@ def test_a_group_is_chosen_and_its_value_overridden_in_either_form():
     assert nested["task"]["n_train"] is None
 
 
+def test_lists_of_sources_may_be_given_as_python_values():
+    source = {"path": "a folder/b.csv", "answer": "gold"}
+    given = MODEL | {"task": "math", "task.train": ["a.json"], "task.evaluation": [source, "c.json"]}
+    found = Parameters.model_validate(compose_parameters(FOLDER, given)).task.root
+    assert [source.path for source in found.evaluation] == ["a folder/b.csv", "c.json"]
+    assert found.evaluation[0].answer == "gold" and found.train[0].path == "a.json"
+
+
 def test_backtracking_is_chosen_by_one_override_and_brings_what_it_needs():
     tree = compose_parameters(FOLDER, {"preset": "smoke", "task": "countdown_backtracking"})
     assert (tree["task"]["name"], tree["task"]["backtrack"], tree["task"]["n_train"]) == (

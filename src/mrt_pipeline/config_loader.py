@@ -76,8 +76,13 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _hydra_value(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+def _hydra_value(value: Any, inside: bool = False) -> str:
+    """In Hydra's grammar. A string is already in it, unless it stands inside a list or a dictionary."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {_hydra_value(part, True)}" for key, part in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(_hydra_value(part, True) for part in value) + "]"
+    return value if isinstance(value, str) and not inside else json.dumps(value)
 
 
 def _explain_composition(error: Exception, folder: Path, arguments: list[str]) -> str:

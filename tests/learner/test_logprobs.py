@@ -84,3 +84,17 @@ def test_a_model_that_changes_its_logits_after_the_head_is_asked_for_them_itself
     policy.model.forward = types.MethodType(scaled, policy.model)
     whole, pieces = (gradients(policy.model, batch, **how) for how in ({}, {"most_logits": 100}))
     torch.testing.assert_close(pieces[0], whole[0])
+
+
+def test_a_wrapped_model_is_only_called(policy, batch):
+    class Wrapper(torch.nn.Module):
+        def __init__(self, module):
+            super().__init__()
+            self.module = module
+
+        def forward(self, **inputs):
+            return self.module(**inputs)
+
+    whole = gradients(policy.model, batch)
+    wrapped = gradients(Wrapper(policy.model), batch, most_logits=100)
+    torch.testing.assert_close(wrapped[0], whole[0])

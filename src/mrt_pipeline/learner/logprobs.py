@@ -20,10 +20,13 @@ def token_logprobs(
     """Log-probability of every target token, and the entropy it was drawn with (nats, no gradient): (rows, kept).
 
     model: a transformers causal language model, with or without peft's adapters and accelerate's mixed precision.
+        Inside another wrapper, as for several devices, all logits are computed at once.
     most_logits: when the micro-batch has more logits than this, they are computed in pieces of that size.
     """
     targets = batch.targets
     rows, kept = targets.shape
+    if not hasattr(model, "get_decoder"):  # a wrapper for several devices: only its own forward may be called
+        return _at_once(model, batch, temperature)
     head = model.get_output_embeddings()
     if rows * kept * len(head.weight) <= most_logits:
         return _at_once(model, batch, temperature)
