@@ -21,7 +21,7 @@ NEEDED = {
     ("task", "math"): MATH | MODEL,
     ("task", "reasoning_gym"): MODEL,
     ("policy", "language_model"): MATH | MODEL,
-    ("policy", "language_model_backtracking"): MATH | MODEL,
+    ("policy", "language_model_backtracking"): MATH | MODEL | {"prover": "sampled"},
     ("engine", "vllm"): MATH | MODEL,
     ("policy", "smollm2"): {"task": "reasoning_gym"},
 }
@@ -42,6 +42,14 @@ def test_a_group_is_chosen_and_its_value_overridden_in_either_form():
     nested = compose_parameters(FOLDER, {"algorithm": {"alpha": 0.125}, "task": {"n_train": None}})
     assert nested["algorithm"]["alpha"] == 0.125
     assert nested["task"]["n_train"] is None
+
+
+@pytest.mark.parametrize(
+    "text", ["\nWait", "é", "\\boxed{", 'say "so"', 'a\\"b', "ends with \\", "it's, [really] {so}", ""]
+)
+def test_strings_inside_lists_arrive_as_they_are(text):
+    given = {"compare.runs": [text, "second"]}
+    assert compose_parameters(FOLDER, given)["compare"]["runs"] == [text, "second"]
 
 
 def test_lists_of_sources_may_be_given_as_python_values():

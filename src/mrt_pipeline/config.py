@@ -229,7 +229,7 @@ class TextBacktrackTemplateParams(_ChatParams):
     """Backtracking search in text; see policy/text_backtrack_template.py."""
 
     kind: Literal["backtrack"]
-    back: list[str] = Field(
+    back: list[Annotated[str, Field(min_length=1)]] = Field(
         min_length=1, description="sentences that go back, the first one to the start; <n> stands for a number"
     )
 
@@ -506,6 +506,12 @@ class Parameters(_Group):
             raise ValueError(
                 f"policy={policy.name} does not fit task={task.name}: policy=tiny is made for Countdown's symbols, "
                 "language models take task=math or task=reasoning_gym"
+            )
+        backtracks = isinstance(policy, LanguageModelPolicy) and policy.template.kind == "backtrack"
+        if backtracks and self.prover.root.name == "exact":
+            raise ValueError(
+                "policy.template.kind=backtrack needs prover=sampled: an attempt is a text with its answer somewhere "
+                "in it, so the probability of the answer alone says nothing"
             )
         if isinstance(policy, LanguageModelPolicy) and policy.lora is None and policy.dtype == "bfloat16":
             raise ValueError(

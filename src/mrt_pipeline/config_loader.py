@@ -82,7 +82,15 @@ def _hydra_value(value: Any, inside: bool = False) -> str:
         return "{" + ", ".join(f"{key}: {_hydra_value(part, True)}" for key, part in value.items()) + "}"
     if isinstance(value, list | tuple):
         return "[" + ", ".join(_hydra_value(part, True) for part in value) + "]"
-    return value if isinstance(value, str) and not inside else json.dumps(value)
+    if isinstance(value, str):
+        return _quoted(value) if inside else value
+    return json.dumps(value)
+
+
+def _quoted(text: str) -> str:
+    """As a quoted string of Hydra: only quotes, and backslashes right before one, are escaped."""
+    escaped = re.sub(r'(\\*)"', lambda found: found.group(1) * 2 + '\\"', text)
+    return '"' + re.sub(r"(\\+)$", lambda found: found.group(1) * 2, escaped) + '"'
 
 
 def _explain_composition(error: Exception, folder: Path, arguments: list[str]) -> str:
@@ -110,6 +118,12 @@ def _explain_validation(error: ValidationError, tree: dict[str, Any]) -> str:
         group, *rest = item["loc"] or ("parameters",)
         if rest and isinstance(tree.get(group), dict) and rest[0] == tree[group].get("name"):
             del rest[0]  # pydantic names the member of a union there, which is no key
+        node = tree.get(group)
+        for part in tuple(rest):
+            if isinstance(node, dict) and part not in node and part == node.get("kind"):
+                rest.remove(part)
+            else:
+                node = node.get(part) if isinstance(node, dict) else None
         key = ".".join(str(part) for part in (group, *rest))
         if item["type"] == "extra_forbidden":
             lines.append(f"  {key}: unknown parameter")

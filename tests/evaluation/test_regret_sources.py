@@ -70,6 +70,11 @@ def test_a_trace_that_is_right_from_the_start_has_no_regret_and_one_that_never_i
     assert wrong == {**dict.fromkeys(SOURCES, 0.0), "never_found": 1.0}
 
 
+def test_parts_are_fractions_in_spite_of_rounding():
+    parts = trace_sources(np.array([0, 43, 70, 95, 145, 192]), np.zeros(6), 192, 0.5)
+    assert parts["never_found"] == 1.0
+
+
 def table(policy, problem, n_tokens, success, rollout_id=0):
     return pd.DataFrame(
         {

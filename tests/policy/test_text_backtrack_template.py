@@ -60,3 +60,10 @@ def test_forcing_on_goes_back_to_the_start(tokenizer, template):
 def test_a_first_sentence_that_names_a_line_is_refused(tokenizer):
     with pytest.raises(InputError, match=r"policy\.template\.back"):
         TextBacktrackTemplate.from_text(tokenizer, BACK[::-1])
+
+
+def test_what_follows_an_attempt_that_goes_back_is_dropped(tokenizer, template):
+    ids, ends = encode(tokenizer, "so 7\n", BACK[0], "1: e\n", BACK[0])
+    assert template.answer_length(ids) == ends[0] + 1
+    assert template.answer_length(ids[: ends[0]]) == ends[0]
+    assert template.answer_length(ids[:0]) == 0

@@ -33,6 +33,11 @@ def project(tmp_path):
         ({"seed": 1}, {"rollouts", "trained_policy"}, {"base_policy", "base_rollouts", "base_episodes"}),
         ({"algorithm": "grpo"}, {"trained_policy", "accuracy"}, {"base_policy", "episodes"}),
         ({"prover": "sampled"}, {"base_episodes", "trained_policy"}, {"base_rollouts"}),
+        (
+            {"evaluation": {"n_traces": 3}, "training": {"register_as": "best", "log_checkpoints": False}},
+            set(),
+            {"trained_policy", "base_episodes", "regret"},
+        ),
         ({"evaluation": {"n_problems": 7}}, {"base_rollouts", "regret"}, {"trained_policy", "rollouts"}),
     ],
 )

@@ -1,5 +1,6 @@
 import pytest
 from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
 
 from mrt_pipeline.tracking.outbox import Outbox
 
@@ -49,6 +50,16 @@ def test_a_failing_server_is_left_alone_for_a_while(outbox, clock):
         outbox.send(server.takes(record))
     assert server.tries == 1 and len(outbox) == 10
     assert outbox.flush() == 10 and server.tries == 2
+
+
+def test_a_record_that_is_refused_does_not_hold_up_the_others(outbox):
+    server = Server(MlflowException("no such run", error_code=RESOURCE_DOES_NOT_EXIST))
+    server.up = False
+    outbox.send(server.takes(1))
+    assert not outbox
+    server.up = True
+    outbox.send(server.takes(2))
+    assert server.received == [2]
 
 
 def test_other_errors_are_not_hidden(outbox):

@@ -64,7 +64,7 @@ def trace_sources(n_tokens: np.ndarray, success: np.ndarray, budget: float, thre
         else:
             source = "unsure" if state[i] else "lost"
         parts[source] += float(area)
-    return parts
+    return {source: min(1.0, part) for source, part in parts.items()}  # a sum of many may round above 1
 
 
 def _up_to(n_tokens: np.ndarray, success: np.ndarray, budget: float) -> tuple[np.ndarray, np.ndarray]:

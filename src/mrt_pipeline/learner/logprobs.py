@@ -33,6 +33,7 @@ def token_logprobs(
     hidden, last_logits, precision = _hidden_states(model, batch)
     with precision:
         if not torch.allclose(head(hidden[:, -1:]).float(), last_logits.float(), rtol=1e-2, atol=1e-3):
+            del hidden, last_logits  # or their graph would stay in memory beside the next
             return _at_once(model, batch, temperature)  # this model scales or caps what its head gives
         step = max(1, most_logits // (rows * len(head.weight)))
         pieces = [

@@ -7,10 +7,18 @@ from pydantic import BaseModel
 
 # Raise when a change of the code changes what the same configuration produces.
 CODE_VERSION = 1
+_ONLY_SHOWN = frozenset({"log_checkpoints", "register_as", "n_traces"})  # parameters that change nothing in a table
 
 
 def configuration_key(**parts: BaseModel | dict | int | str) -> str:
-    """Twelve hexadecimal digits that change with any value of any part."""
+    """Twelve hexadecimal digits that change with any value of any part, but for those that only show what was made."""
     plain = {name: part.model_dump() if isinstance(part, BaseModel) else part for name, part in parts.items()}
+    plain = _without(plain, _ONLY_SHOWN)
     text = json.dumps({"code_version": CODE_VERSION, **plain}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _without(tree, names: frozenset[str]):
+    if not isinstance(tree, dict):
+        return tree
+    return {name: _without(part, names) for name, part in tree.items() if name not in names}

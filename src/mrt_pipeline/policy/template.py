@@ -69,6 +69,10 @@ class Template(Protocol):
         """Divide a stream that ended with this stop token, or by length (None)."""
         ...
 
+    def answer_length(self, answer: Sequence[int]) -> int:
+        """How many tokens of a sampled answer are one, with the token that ends it; the rest is dropped."""
+        ...
+
     def answer_text(self, text: str, ended: bool, forced: bool) -> str:
         """What to grade of an answer's decoded text; empty if it is none.
 
@@ -150,6 +154,10 @@ class ThinkTemplate:
             return Split(len(stream), self.close, "stop", False)
         return Split(len(stream), (), "eos", True)
 
+    def answer_length(self, answer: Sequence[int]) -> int:
+        """All: a token ends it."""
+        return len(answer)
+
     def answer_text(self, text: str, ended: bool, forced: bool) -> str:
         """An answer that did not end is none."""
         return text if ended else ""
@@ -214,6 +222,10 @@ class BacktrackTemplate:
         """See `Template.split`."""
         stopped = stop_token_id is not None
         return Split(self.snap(stream, len(stream)), (), "stop" if stopped else "length", stopped)
+
+    def answer_length(self, answer: Sequence[int]) -> int:
+        """All: a token ends it."""
+        return len(answer)
 
     def answer_text(self, text: str, ended: bool, forced: bool) -> str:
         """An answer that did not end is none."""

@@ -24,8 +24,8 @@ _NUMBER = "<n>"
 class TextBacktrackTemplate:
     """`prompt + attempt + back + attempt + back + ... + attempt + eos`; see `Template` and `BacktrackTemplate`.
 
-    An attempt that is forced after a cut is sampled as far as the answer's limit of tokens, and read up to where it
-    goes back again.
+    An attempt that is forced after a cut is sampled as far as the answer's limit of tokens; what follows the place
+    where it goes back again is dropped.
 
     back: sentences that end an episode, the first one 'from the start', which budget forcing puts in place of eos;
         `<n>` stands for a number.
@@ -88,6 +88,15 @@ class TextBacktrackTemplate:
         """See `Template.split`."""
         stopped = stop_token_id is not None
         return Split(self.snap(stream, len(stream)), (), "stop" if stopped else "length", stopped)
+
+    def answer_length(self, answer: Sequence[int]) -> int:
+        """The attempt, and the first token of the sentence that goes back, which stands for its end."""
+        pieces = token_texts(self.tokenizer, answer)
+        found = self._pattern.search("".join(pieces))
+        if not found:
+            return len(answer)
+        ends = np.cumsum([len(piece) for piece in pieces], dtype=np.int64)
+        return int(np.searchsorted(ends, found.start(), side="right")) + 1
 
     def answer_text(self, text: str, ended: bool, forced: bool) -> str:
         """The attempt up to where it goes back; one that neither did so nor ended is none."""

@@ -168,6 +168,10 @@ class TextTemplate:
             return Split(len(stream), (stop_token_id,), "stop", False)
         return Split(len(stream), (), "eos", True)
 
+    def answer_length(self, answer: Sequence[int]) -> int:
+        """All: a token ends it."""
+        return len(answer)
+
     def answer_text(self, text: str, ended: bool, forced: bool) -> str:
         """See `Template.answer_text`. An answer that was cut loses its last word, which may not be whole."""
         text = f"{self.answer_opening}{text}" if forced else text

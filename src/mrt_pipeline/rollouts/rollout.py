@@ -165,6 +165,8 @@ def sample_rollouts(
             text = task.read(text)
         else:
             ids, logprobs, text = _sampled_answer(answers[i], tokenizer)
+            length = template.answer_length(ids)
+            ids, logprobs = ids[:length], logprobs[:length]
             ended = answers[i].stop_token_id is not None
             readable = template.answer_text(text, ended, forced=split.stop_reason == "length")
             grade = task.grade(problem, readable) if readable else Grade.UNPARSED

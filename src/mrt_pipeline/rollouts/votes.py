@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerBase
 from mrt_pipeline.engines.base import Completion
 from mrt_pipeline.policy.template import Template
 from mrt_pipeline.rollouts.prover import Query, forced_text, n_tokens
-from mrt_pipeline.tasks.base import Task
+from mrt_pipeline.tasks.base import Grade, Task
 
 
 def votes_table(
@@ -25,6 +25,7 @@ def votes_table(
     for row, query, answers in zip(rollouts.itertuples(index=False), queries, found, strict=True):
         for episode, (cut, sampled) in enumerate(zip(query.cuts, answers, strict=True), start=-1):
             texts = [forced_text(tokenizer, template, answer) for answer in sampled]
+            grades = [task.grade(query.problem, text) if text else Grade.UNPARSED for text in texts]
             rows.append(
                 {
                     "policy": row.policy,
@@ -32,10 +33,11 @@ def votes_table(
                     "rollout_id": row.rollout_id,
                     "episode": episode,
                     "n_tokens": int(cut),
-                    "answers": [task.read(text).strip() if text else "" for text in texts],
-                    "rewards": np.array(
-                        [task.grade(query.problem, text).reward if text else 0.0 for text in texts], dtype=np.float64
-                    ),
+                    "answers": [
+                        "" if grade is Grade.UNPARSED else task.read(text).strip()
+                        for text, grade in zip(texts, grades, strict=True)
+                    ],
+                    "rewards": np.array([grade.reward for grade in grades], dtype=np.float64),
                     "answer_tokens": np.array([n_tokens(answer) for answer in sampled], dtype=np.int64),
                 }
             )

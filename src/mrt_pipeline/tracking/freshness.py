@@ -41,6 +41,9 @@ _MADE_BY = {
     "trained_votes": ("evaluate_trained", _EVALUATED),
     "regret": ("evaluate_trained", _EVALUATED),
     "accuracy": ("evaluate_trained", _EVALUATED),
+    "regret_sources": ("evaluate_trained", _EVALUATED),
+    "stop_and_vote": ("evaluate_trained", _EVALUATED),
+    "stopping_regret": ("evaluate_trained", _EVALUATED),
 }
 _RECORD = "keys.json"
 

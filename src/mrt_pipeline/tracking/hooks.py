@@ -11,6 +11,7 @@ import mlflow
 from kedro.framework.hooks import hook_impl
 from kedro.io import DataCatalog
 from kedro.pipeline import Pipeline
+from mlflow.exceptions import MlflowException
 
 from mrt_pipeline.config import LIKELIHOOD_ALGORITHMS, Parameters
 from mrt_pipeline.config_loader import flatten
@@ -25,6 +26,7 @@ with warnings.catch_warnings(record=True):  # mlflow warns of the model that ked
 
 logger = logging.getLogger(__name__)
 PARENT_VARIABLE = "MRT_PIPELINE_PARENT_RUN"  # set by a sweep: the MLflow run that its jobs belong under
+_PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}  # else minutes a record
 _NAMED = ("task", "policy", "engine", "prover", "algorithm")
 
 
@@ -36,6 +38,7 @@ class TrackingHook(MlflowHook):
         self._parameters: dict[str, Any] = {}  # the tree as composed, for MLflow
         self._typed: Parameters | None = None  # the same, for keys
         self._project_path = Path.cwd()
+        self._run_name = ""
 
     @hook_impl
     def after_context_created(self, context) -> None:
@@ -51,6 +54,8 @@ class TrackingHook(MlflowHook):
         _check_kind(run_params["pipeline_names"] or [], self._parameters["algorithm"]["name"])
         check_inputs(self._project_path, pipeline, self._typed)
         quiet = {name: value for name, value in run_params.items() if name not in ("runtime_params", "project_path")}
+        for name, value in _PATIENCE.items():
+            os.environ.setdefault(name, value)
         mlflow.enable_system_metrics_logging()
         super().before_pipeline_run(quiet, pipeline, catalog)
         if not self._is_mlflow_enabled:
@@ -77,12 +82,21 @@ class TrackingHook(MlflowHook):
         what = [names["algorithm"], f"seed={self._parameters['seed']}"]
         if run_params["pipeline_names"] in (["compare"], ["plan"], ["evaluate"]):  # nothing is trained
             what = run_params["pipeline_names"]
-        mlflow.set_tag("mlflow.runName", " ".join([*what, *others]))
+        self._run_name = " ".join([*what, *others])
+        mlflow.set_tag("mlflow.runName", self._run_name)
 
     @hook_impl
     def after_dataset_saved(self, dataset_name: str, data: Any, node: Any) -> None:
         """Note which configuration made it; see `freshness`."""
         note_saved(self._project_path, dataset_name, self._typed)
+
+    @hook_impl
+    def on_pipeline_error(
+        self, error: Exception, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog
+    ) -> None:
+        """Send what waits, and mark the run as failed."""
+        _send_the_rest()
+        super().on_pipeline_error(error=error, run_params=run_params, pipeline=pipeline, catalog=catalog)
 
     def _log_param(self, name: str, value: Any) -> None:
         """kedro-mlflow would log each typed parameter model as one string; all are logged flattened at the start."""
@@ -90,13 +104,12 @@ class TrackingHook(MlflowHook):
     @hook_impl
     def after_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog) -> None:
         """End the run; print the report, if one was made, and where to look next."""
-        if outbox.flush():
-            logger.error(
-                "%d records of this run never reached MLflow; its metrics are in data/08_reporting/ as well",
-                len(outbox),
-            )
-        run = mlflow.active_run() and mlflow.get_run(mlflow.active_run().info.run_id)
-        super().after_pipeline_run(run_params, pipeline, catalog)
+        _send_the_rest()
+        run = mlflow.active_run() and mlflow.active_run().info.run_id
+        try:
+            super().after_pipeline_run(run_params, pipeline, catalog)
+        except (MlflowException, OSError) as error:
+            logger.error("MLflow could not be told that the run has ended: %s", str(error).splitlines()[0])
         if "trained_policy" in pipeline.all_outputs():  # only now is nothing lost if the checkpoint goes
             remove_checkpoint(catalog.load("trained_policy")["key"])
         if "comparison_report" in pipeline.all_outputs():
@@ -111,7 +124,12 @@ class TrackingHook(MlflowHook):
                 "`kedro viz run`, and the tables and figures in data/."
             )
             if run:
-                print(f"This run: {run.info.run_name} ({run.info.run_id})")
+                print(f"This run: {self._run_name} ({run})")
+
+
+def _send_the_rest() -> None:
+    if outbox.flush():
+        logger.error("%d records of this run never reached MLflow", len(outbox))
 
 
 def _check_kind(pipelines: list[str], algorithm: str) -> None:

@@ -13,6 +13,7 @@ from mlflow.exceptions import MlflowException
 
 logger = logging.getLogger(__name__)
 _UNREACHABLE = (MlflowException, OSError)  # the latter are the network's
+_REFUSALS = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_DOES_NOT_EXIST", "PERMISSION_DENIED", "INVALID_STATE"}
 
 
 class Outbox:
@@ -38,13 +39,12 @@ class Outbox:
             try:
                 self._waiting[0]()
             except _UNREACHABLE as error:
-                logger.warning(
-                    "MLflow cannot be reached (%s): %d records wait and are sent later",
-                    (str(error) or type(error).__name__).splitlines()[0],
-                    len(self._waiting),
-                )
-                self._not_before = self._clock() + self._retry_after
-                break
+                reason = (str(error) or type(error).__name__).splitlines()[0]
+                if getattr(error, "error_code", None) not in _REFUSALS:
+                    logger.warning("MLflow cannot be reached (%s): %d records wait for it", reason, len(self._waiting))
+                    self._not_before = self._clock() + self._retry_after
+                    break
+                logger.error("MLflow refuses a record, which is left out: %s", reason)
             self._waiting.popleft()
         return len(self._waiting)
 
