@@ -66,7 +66,7 @@ def test_the_main_job_trains_adapters_and_measures_regret(project, language_mode
         ("rollout.thinking_budget=180", ["policy.max_length", "prompt of"]),
         ("policy.template.close=two words", ["policy.template.close", "one token"]),
         ("task.generator=no_such_puzzle", ["no_such_puzzle"]),
-        ("task.config={min_terms: 9}", ["chain_sum", "min_terms"]),
+        ("+task.config.min_terms=9", ["chain_sum", "min_terms"]),
     ],
 )
 def test_what_does_not_fit_is_refused_before_anything_is_sampled(language_model, change, named):
