@@ -1,10 +1,13 @@
 """What the learner trains on: token sequences with one weight for each token."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
+
+Row = TypeVar("Row")
 
 
 @dataclass(frozen=True)
@@ -84,10 +87,15 @@ def collate(sequences: Sequence[TrainingSequence], device: torch.device | str = 
 
 def micro_batches(sequences: Sequence[TrainingSequence], max_tokens: int) -> list[list[TrainingSequence]]:
     """Sort by length and cut into groups of at most `max_tokens` padded tokens (one sequence may exceed it alone)."""
-    groups: list[list[TrainingSequence]] = []
-    for sequence in sorted(sequences, key=lambda s: len(s.token_ids), reverse=True):
-        if groups and (len(groups[-1]) + 1) * len(groups[-1][0].token_ids) <= max_tokens:
-            groups[-1].append(sequence)
+    return padded_groups(sequences, lambda sequence: len(sequence.token_ids), max_tokens)
+
+
+def padded_groups(rows: Sequence[Row], length: Callable[[Row], int], max_tokens: int) -> list[list[Row]]:
+    """Sort rows by length and cut into groups of at most `max_tokens` padded tokens (one row may exceed it alone)."""
+    groups: list[list[Row]] = []
+    for row in sorted(rows, key=length, reverse=True):
+        if groups and (len(groups[-1]) + 1) * length(groups[-1][0]) <= max_tokens:
+            groups[-1].append(row)
         else:
-            groups.append([sequence])
+            groups.append([row])
     return groups

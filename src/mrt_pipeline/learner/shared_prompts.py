@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from mrt_pipeline.learner.batch import MicroBatch, TrainingSequence
+from mrt_pipeline.learner.batch import MicroBatch, TrainingSequence, padded_groups
 
 
 def shared_micro_batches(sequences: Sequence[TrainingSequence], max_tokens: int) -> list[list[TrainingSequence]]:
@@ -19,13 +19,7 @@ def shared_micro_batches(sequences: Sequence[TrainingSequence], max_tokens: int)
 
     Sequences of one prompt stay together; one row may exceed the limit alone.
     """
-    rows = sorted(_rows(sequences), key=_length, reverse=True)
-    groups: list[list[list[TrainingSequence]]] = []
-    for row in rows:
-        if groups and (len(groups[-1]) + 1) * _length(groups[-1][0]) <= max_tokens:
-            groups[-1].append(row)
-        else:
-            groups.append([row])
+    groups = padded_groups(_rows(sequences), _length, max_tokens)
     return [[sequence for row in group for sequence in row] for group in groups]
 
 

@@ -25,6 +25,6 @@ def make_problems(task: TaskParams, evaluation: EvaluationParams) -> pd.DataFram
             f"evaluation.n_problems is {evaluation.n_problems}, but there are {there} {evaluation.split} problems: "
             "lower it"
         )
-    log_problems(table, make_task(task).name)
+    log_problems(table, task.root.name)
     logger.info("Problems: %s", ", ".join(f"{n} {split}" for split, n in table["split"].value_counts().items()))
     return table
