@@ -23,6 +23,7 @@ NEEDED = {
     ("policy", "language_model"): MATH | MODEL,
     ("policy", "language_model_backtracking"): MATH | MODEL | {"prover": "sampled"},
     ("engine", "vllm"): MATH | MODEL,
+    ("engine", "vllm_server"): MATH | MODEL,
     ("policy", "smollm2"): {"task": "reasoning_gym"},
 }
 
@@ -109,6 +110,7 @@ def test_an_override_wins_over_the_preset():
         (MATH, ["policy=tiny", "task=math"]),
         (MATH | MODEL | {"policy.lora": "null"}, ["policy.lora", "float32", "mixed_precision"]),
         ({"engine": "vllm"}, ["engine=vllm", "engine=torch"]),
+        ({"engine": "vllm_server"}, ["engine=vllm_server", "engine=torch"]),
         (MODEL | MATH | {"policy.path": "''"}, ["policy.path"]),
     ],
 )

@@ -285,7 +285,31 @@ class VLLMEngineParams(_Group):
     enforce_eager: bool = Field(description="do not compile: starts sooner, samples slower")
 
 
-class EngineParams(RootModel[Annotated[TorchEngineParams | VLLMEngineParams, Field(discriminator="name")]]):
+class VLLMServerEngineParams(_Group):
+    """vLLM in processes of its own, started by `python -m mrt_pipeline.serve`; see engines/vllm_server.py."""
+
+    name: Literal["vllm_server"]
+    url: str = Field(
+        pattern=r"^https?://[^/:]+:\d+/?$", description="where the trainer reaches it, with the port it listens at"
+    )
+    host: str = Field(description="address that it listens at; keep strangers away from any but the default")
+    dtype: Literal["float32", "bfloat16"] = Field(description="of its copy of the weights")
+    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = Field(
+        description="share of each of its GPUs' memory for weights and cache"
+    )
+    cpu_cache_gib: PositiveInt = Field(description="memory for the cache on a CPU")
+    tensor_parallel_size: PositiveInt = Field(description="GPUs that share a copy of the weights")
+    data_parallel_size: PositiveInt = Field(description="copies that share the requests, each on GPUs of its own")
+    enforce_eager: bool = Field(description="do not compile: starts sooner, samples slower")
+    weights_folder: str | None = Field(
+        description="folder through which weights are handed over, by the same name for trainer and server; null: one "
+        "for temporary files, if both are on one machine"
+    )
+
+
+class EngineParams(
+    RootModel[Annotated[TorchEngineParams | VLLMEngineParams | VLLMServerEngineParams, Field(discriminator="name")]]
+):
     """Samples and scores."""
 
 
@@ -518,8 +542,8 @@ class Parameters(_Group):
                 "policy.lora=null trains all weights, and in policy.dtype=bfloat16 small steps are rounded away: set "
                 "policy.dtype=float32 and training.learner.mixed_precision=bf16"
             )
-        if isinstance(policy, TinyPolicy) and self.engine.root.name == "vllm":
-            raise ValueError("engine=vllm is for language models; policy=tiny takes engine=torch")
+        if isinstance(policy, TinyPolicy) and self.engine.root.name != "torch":
+            raise ValueError(f"engine={self.engine.root.name} is for language models; policy=tiny takes engine=torch")
         if isinstance(policy, TinyPolicy) and policy.warm_start.learner.kl_beta > 0:
             raise ValueError(
                 "policy.warm_start.learner.kl_beta must be 0: there is no base policy before the warm start"
