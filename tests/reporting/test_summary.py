@@ -53,6 +53,17 @@ def stopping():
     return pd.DataFrame([["base", 1, 0.2, 0.1, 0.3, 5], ["trained", 1, 0.1, 0.05, 0.2, 6]], columns=columns)
 
 
+def test_other_definitions_of_regret_stand_in_a_table_and_are_metrics_of_their_own(regret, accuracy, sources, stopping):
+    both = pd.concat([regret, regret.assign(definition="step", regret=regret["regret"] + 0.05)], ignore_index=True)
+    report = markdown_report(both, accuracy, sources, stopping, "title")
+    assert "| budget | step: base | step: trained |" in report
+    step = both[(both["definition"] == "step") & (both["budget"] == 48) & ~both["forced"]].set_index("policy")["regret"]
+    assert f"| 48 | {step['base']:.3f} [" in report and f"] | {step['trained']:.3f} [" in report
+    metrics = budget_metrics(both, accuracy)
+    assert {point["step"]: point["value"] for point in metrics["regret_step"]}[48] == pytest.approx(step["trained"])
+    assert metrics["regret"] == budget_metrics(regret, accuracy)["regret"]
+
+
 def test_the_report_says_where_regret_comes_from(regret, accuracy, sources, stopping):
     report = markdown_report(regret, accuracy, sources, stopping, "title")
     assert "| base | all | 4 | 1.000 | 1.000 | 0.000 | 0.000 | 0.000 | 0.000 |  |" in report

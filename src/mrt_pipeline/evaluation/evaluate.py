@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from mrt_pipeline.evaluation.intervals import mean_interval, problem_means
-from mrt_pipeline.mrt.regret import normalized_regret
+from mrt_pipeline.mrt.regret import AREAS, normalized_regret
 
 
 def budgets_of(thinking_budget: int, multiples: Sequence[float]) -> list[int]:
@@ -23,31 +23,58 @@ def budgets_of(thinking_budget: int, multiples: Sequence[float]) -> list[int]:
 def regret_by_budget(
     episodes: pd.DataFrame, budgets: Sequence[int], confidence: float, n_resamples: int, seed: int
 ) -> pd.DataFrame:
-    """Normalised regret (definition `paper`) of every policy in an `episodes` table: a `regret` table.
+    """Normalised regret of every policy in an `episodes` table, definitions `paper` and `step`: a `regret` table.
 
     Mean over the traces of a problem, then over problems, with bootstrap intervals over problems.
     """
     rows = []
-    for (policy,), table in episodes.groupby(["policy"], sort=False):
+    for policy, table in episodes.groupby("policy", sort=False):
         for forced in (False, True):
             curves = trace_curves(reading(table, forced))
-            for budget in budgets:
-                means = problem_means(
-                    [normalized_regret(x, y, budget) for _, x, y in curves], [problem for problem, _, _ in curves]
-                )
-                regret, low, high = mean_interval(means, confidence, n_resamples, seed)
-                rows.append(
-                    {
-                        "policy": policy,
-                        "budget": budget,
-                        "forced": forced,
-                        "regret": regret,
-                        "ci_low": low,
-                        "ci_high": high,
-                        "definition": "paper",
-                    }
-                )
+            for definition in AREAS:
+                where = {"policy": policy, "forced": forced, "definition": definition}
+                rows += _regret_rows(curves, budgets, where, confidence, n_resamples, seed)
     return pd.DataFrame(rows)
+
+
+def regret_by_all_tokens(
+    votes: pd.DataFrame, rollouts: pd.DataFrame, budgets: Sequence[int], confidence: float, n_resamples: int, seed: int
+) -> pd.DataFrame:
+    """The same by the released notebook's count of tokens, definition `paper_all_tokens`, natural stop.
+
+    x counts the prompt, the thought and the mean of the answers forced after it, y is their mean reward; both are of
+    the forced answers in a `votes` table. `budgets` are of all these tokens. Where shorter answers make a later point
+    come earlier, points are taken in the order of x.
+    """
+    prompts = rollouts.set_index(["policy", "problem_id", "rollout_id"])["prompt_token_ids"].map(len)
+    rows = []
+    for policy, table in votes.groupby("policy", sort=False):
+        curves = []
+        for (problem, rollout), trace in table.groupby(["problem_id", "rollout_id"], sort=False):
+            spent = prompts[policy, problem, rollout] + trace["n_tokens"] + trace["answer_tokens"].map(np.mean)
+            order = np.argsort(spent, kind="stable")
+            curves.append((problem, spent.to_numpy()[order], trace["rewards"].map(np.mean).to_numpy()[order]))
+        where = {"policy": policy, "forced": False, "definition": "paper_all_tokens"}
+        rows += _regret_rows(curves, budgets, where, confidence, n_resamples, seed)
+    return pd.DataFrame(rows)
+
+
+def _regret_rows(
+    curves: Sequence[tuple[str, np.ndarray, np.ndarray]],
+    budgets: Sequence[int],
+    where: dict[str, str | bool],
+    confidence: float,
+    n_resamples: int,
+    seed: int,
+) -> list[dict[str, str | bool | float]]:
+    definition = "step" if where["definition"] == "step" else "paper"
+    rows = []
+    for budget in budgets:
+        regrets = [normalized_regret(x, y, budget, definition) for _, x, y in curves]
+        means = problem_means(regrets, [problem for problem, _, _ in curves])
+        regret, low, high = mean_interval(means, confidence, n_resamples, seed)
+        rows.append({**where, "budget": budget, "regret": regret, "ci_low": low, "ci_high": high})
+    return rows
 
 
 def accuracy_by_budget(

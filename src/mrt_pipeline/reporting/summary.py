@@ -5,16 +5,20 @@ import pandas as pd
 from mrt_pipeline.evaluation.regret_sources import SOURCES
 from mrt_pipeline.tracking.runs import check_finite
 
+_DEFINITION_SUFFIX = {"paper": "", "step": "_step", "paper_all_tokens": "_all_tokens"}
+
 
 def markdown_report(
     regret: pd.DataFrame, accuracy: pd.DataFrame, sources: pd.DataFrame, stopping: pd.DataFrame, title: str
 ) -> str:
     """Markdown tables with the policies side by side, intervals in brackets.
 
-    A row a budget and way of stopping; then, of the natural way at the training budget, where regret comes from.
-    sources: of `summarize_sources`.
+    A row a budget and way of stopping; then regret by its other definitions, natural stop; then, of the natural way at
+    the training budget, where regret comes from. sources: of `summarize_sources`.
     """
-    table = accuracy.merge(regret, on=["policy", "budget", "forced"], suffixes=("_accuracy", "_regret"))
+    table = accuracy.merge(
+        regret[regret["definition"] == "paper"], on=["policy", "budget", "forced"], suffixes=("_accuracy", "_regret")
+    )
     policies = sorted(set(table["policy"]))  # base, trained
     heads = [f"{what}: {policy}" for what in ("accuracy", "regret", "thinking tokens") for policy in policies]
     lines = [
@@ -33,6 +37,7 @@ def markdown_report(
             *(f"{row['thinking_tokens']:.0f}" for row in side_by_side),
         ]
         lines.append(f"| {' | '.join(cells)} |")
+    lines += _definitions(regret, policies)
     names = [source.replace("_", " ") for source in SOURCES]
     lines += [
         "",
@@ -49,21 +54,37 @@ def markdown_report(
         lines += ["", "Stopping regret (stop and vote against thinking on, appendix E), first episodes:", ""]
         lines += ["| policy | episodes | regret | traces |", "| --- | ---: | --- | ---: |"]
         for row in stopping[stopping["episodes"].isin([1, 3, stopping["episodes"].max()])].itertuples():
-            interval = f"{row.regret:.3f} [{row.ci_low:.3f}, {row.ci_high:.3f}]"
-            lines.append(f"| {row.policy} | {row.episodes} | {interval} | {row.n_traces} |")
+            lines.append(f"| {row.policy} | {row.episodes} | {_with_interval(row)} | {row.n_traces} |")
     return "\n".join(lines) + "\n"
+
+
+def _definitions(regret: pd.DataFrame, policies: list[str]) -> list[str]:
+    natural = regret[~regret["forced"] & (regret["definition"] != "paper")]
+    heads = [f"{name}: {policy}" for name in natural["definition"].unique() for policy in policies]
+    lines = ["", "Regret by other definitions (docs/tables.md), natural stop:", "", f"| budget | {' | '.join(heads)} |"]
+    lines.append(f"| ---: |{' --- |' * len(heads)}")
+    for budget, rows in natural.groupby("budget"):
+        by_head = {f"{row.definition}: {row.policy}": row for row in rows.itertuples()}
+        cells = [by_head[head] for head in heads]
+        lines.append(f"| {' | '.join([str(budget), *(_with_interval(cell) for cell in cells)])} |")
+    return lines
+
+
+def _with_interval(row) -> str:
+    return f"{row.regret:.3f} [{row.ci_low:.3f}, {row.ci_high:.3f}]"
 
 
 def budget_metrics(regret: pd.DataFrame, accuracy: pd.DataFrame) -> dict[str, list[dict[str, float]]]:
     """Metric histories whose step is the budget: `regret` and `accuracy` of the trained policy, `..._base` of the base.
 
-    Budget-forced values carry `_forced`, ends of the interval `_low` and `_high`. Raises ValueError if one is not
-    finite.
+    Budget-forced values carry `_forced`, other definitions of regret than the paper's `_step` and `_all_tokens`, ends
+    of the interval `_low` and `_high`. Raises ValueError if one is not finite.
     """
     histories: dict[str, list[dict[str, float]]] = {}
     for quantity, table in (("regret", regret), ("accuracy", accuracy)):
         for row in table.itertuples(index=False):
-            name = quantity + ("_forced" if row.forced else "") + ("" if row.policy == "trained" else f"_{row.policy}")
+            name = quantity + _DEFINITION_SUFFIX[getattr(row, "definition", "paper")]
+            name += ("_forced" if row.forced else "") + ("" if row.policy == "trained" else f"_{row.policy}")
             for suffix, value in (("", getattr(row, quantity)), ("_low", row.ci_low), ("_high", row.ci_high)):
                 histories.setdefault(name + suffix, []).append({"value": float(value), "step": int(row.budget)})
     check_finite(

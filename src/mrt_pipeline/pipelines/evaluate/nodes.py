@@ -17,7 +17,12 @@ from mrt_pipeline.config import (
     TaskParams,
 )
 from mrt_pipeline.engines.base import SamplingParams
-from mrt_pipeline.evaluation.evaluate import accuracy_by_budget, budgets_of, regret_by_budget
+from mrt_pipeline.evaluation.evaluate import (
+    accuracy_by_budget,
+    budgets_of,
+    regret_by_all_tokens,
+    regret_by_budget,
+)
 from mrt_pipeline.evaluation.majority import majority_by_problem
 from mrt_pipeline.evaluation.regret_sources import regret_sources, summarize_sources
 from mrt_pipeline.evaluation.stop_and_vote import stopping_regret, vote_accuracy
@@ -75,18 +80,24 @@ def measure_budgets(
     base_rollouts: pd.DataFrame,
     base_episodes: pd.DataFrame,
     base_anytime: pd.DataFrame,
+    base_votes: pd.DataFrame,
     trained_rollouts: pd.DataFrame | None = None,
     trained_episodes: pd.DataFrame | None = None,
     trained_anytime: pd.DataFrame | None = None,
+    trained_votes: pd.DataFrame | None = None,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Normalised regret and accuracy of each policy at every budget, with bootstrap intervals."""
     budgets = budgets_of(rollout.thinking_budget, evaluation.budget_multiples)
     bootstrap = (evaluation.confidence, evaluation.n_resamples, evaluation.seed)
-    regret = regret_by_budget(_both(base_episodes, trained_episodes), budgets, *bootstrap)
-    accuracy = accuracy_by_budget(
-        _both(base_anytime, trained_anytime), _both(base_rollouts, trained_rollouts), budgets, *bootstrap
+    rollouts = _both(base_rollouts, trained_rollouts)
+    regret = pd.concat(
+        [
+            regret_by_budget(_both(base_episodes, trained_episodes), budgets, *bootstrap),
+            regret_by_all_tokens(_both(base_votes, trained_votes), rollouts, budgets, *bootstrap),
+        ],
+        ignore_index=True,
     )
-    return regret, accuracy
+    return regret, accuracy_by_budget(_both(base_anytime, trained_anytime), rollouts, budgets, *bootstrap)
 
 
 def analyse_thinking(
@@ -160,7 +171,7 @@ def report(
     return (
         markdown_report(regret, accuracy, summary, stopping, title),
         budget_figure(accuracy, "accuracy", rollout.thinking_budget),
-        budget_figure(regret, "regret", rollout.thinking_budget),
+        budget_figure(regret[regret["definition"] == "paper"], "regret", rollout.thinking_budget),
         sources_figure(summary, rollout.thinking_budget),
         vote_figure(stop_and_vote),
     )

@@ -81,7 +81,7 @@ def held_out(policy: str) -> Pipeline:
 
 def measures(*policies: str) -> Pipeline:
     """The tables of `held_out`, of one policy or two -> regret, accuracy, analyses, report and figures."""
-    tables = [f"{policy}_{name}" for policy in policies for name in ("rollouts", "episodes", "anytime")]
+    tables = [f"{policy}_{name}" for policy in policies for name in ("rollouts", "episodes", "anytime", "votes")]
     votes = [f"{policy}_{name}" for policy in policies for name in ("episodes", "votes")]
     return Pipeline(
         [
