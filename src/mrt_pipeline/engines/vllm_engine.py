@@ -22,10 +22,9 @@ _CPU_BATCH_TOKENS = 4096  # read at once on a CPU
 
 
 class VLLMEngine(VLLMSampling):
-    """See the module's docstring and `Engine`.
+    """See the module's docstring, `Engine` and `VLLMSampling`.
 
-    path: folder or hub id of the weights to start with. Set `model` to the trainer's module, whose weights
-        `update_weights` takes over.
+    path: folder or hub id of the weights to start with.
     max_length: most tokens of prompt and completion. dtype: of the engine's weights.
     gpu_memory_utilization: share of a GPU's memory for weights and cache, the rest being the trainer's.
     cpu_cache_gib: memory for the cache on a CPU. tensor_parallel_size: GPUs that share the weights.
@@ -43,7 +42,6 @@ class VLLMEngine(VLLMSampling):
         tensor_parallel_size: int = 1,
         enforce_eager: bool = False,
     ):
-        self.model: torch.nn.Module | None = None
         for name, value in {
             "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # in this process, so that weights are handed over as they are
             "VLLM_CPU_OMP_THREADS_BIND": "nobind",

@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 
 from mrt_pipeline.engines.base import Completion, SamplingParams, StopReason
 
-MAX_LOGPROB_IDS = 64  # next tokens asked for in one request; vLLM allows 128
+_LOGPROB_IDS = 64  # next tokens asked for in one request; vLLM allows 128
 
 
 @dataclass(frozen=True)
@@ -58,9 +59,13 @@ class _Row:
 
 
 class VLLMSampling(ABC):
-    """`Engine.sample` and `Engine.score`, from `_generate`."""
+    """`Engine.sample` and `Engine.score`, from `_generate`.
+
+    model: the trainer's module, whose weights `update_weights` takes over; to be set before anything is sampled.
+    """
 
     shares_weights = False
+    model: torch.nn.Module | None = None
 
     @abstractmethod
     def _generate(self, prompts: list[list[int]], params: list[dict[str, Any]]) -> list[Generated]:
@@ -141,10 +146,11 @@ class VLLMSampling(ABC):
         self, wanted: dict[tuple[int, ...], set[int]], temperature: float
     ) -> dict[tuple[tuple[int, ...], int], float]:
         """log p(token | prefix) for each prefix and each of its tokens."""
+        at_once = min(_LOGPROB_IDS, self.model.config.vocab_size - 1)  # a server is asked for one more than that
         asked = [
-            (prefix, sorted(tokens)[start : start + MAX_LOGPROB_IDS])
+            (prefix, sorted(tokens)[start : start + at_once])
             for prefix, tokens in wanted.items()
-            for start in range(0, len(tokens), MAX_LOGPROB_IDS)
+            for start in range(0, len(tokens), at_once)
         ]
         params = [
             {

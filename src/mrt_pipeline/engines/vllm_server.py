@@ -28,18 +28,16 @@ _MAX_LOGPROBS = 128
 
 
 class VLLMServerEngine(VLLMSampling):
-    """See the module's docstring and `Engine`.
+    """See the module's docstring, `Engine` and `VLLMSampling`.
 
     url: where the server listens. max_length: most tokens of prompt and completion that it must take.
-    dtype: that weights are handed over in. Set `model` to the trainer's module, whose weights `update_weights` hands
-        over.
+    dtype: that weights are handed over in.
     weights_folder: a folder that trainer and server see under the same name; None: one for temporary files of this
         machine.
     Raises InputError if no such server answers.
     """
 
     def __init__(self, url: str, max_length: int, dtype: str = "bfloat16", weights_folder: str | None = None):
-        self.model: torch.nn.Module | None = None
         self._url, self._dtype = url.rstrip("/"), getattr(torch, dtype)
         self._session = requests.Session()
         for scheme in ("http://", "https://"):
