@@ -11,8 +11,11 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from mrt_pipeline.evaluation.intervals import mean_interval, problem_means
+from mrt_pipeline.evaluation.intervals import measured, problem_means
 from mrt_pipeline.mrt.regret import normalized_regret
+
+BASE = "base"
+"""The policy, and arm, that the others are compared with."""
 
 
 def budgets_of(thinking_budget: int, multiples: Sequence[float]) -> list[int]:
@@ -25,9 +28,10 @@ def regret_by_budget(
 ) -> pd.DataFrame:
     """Normalised regret (definition `paper`) of every policy in an `episodes` table: a `regret` table.
 
-    Mean over the traces of a problem, then over problems, with bootstrap intervals over problems.
+    Mean over the traces of a problem, then over problems, with bootstrap intervals over problems; beside it the
+    difference to the policy `base`, which comes first, paired by problem.
     """
-    rows = []
+    rows, base = [], {}
     for (policy,), table in episodes.groupby(["policy"], sort=False):
         for forced in (False, True):
             curves = trace_curves(reading(table, forced))
@@ -35,18 +39,11 @@ def regret_by_budget(
                 means = problem_means(
                     [normalized_regret(x, y, budget) for _, x, y in curves], [problem for problem, _, _ in curves]
                 )
-                regret, low, high = mean_interval(means, confidence, n_resamples, seed)
-                rows.append(
-                    {
-                        "policy": policy,
-                        "budget": budget,
-                        "forced": forced,
-                        "regret": regret,
-                        "ci_low": low,
-                        "ci_high": high,
-                        "definition": "paper",
-                    }
-                )
+                columns = measured("regret", means, base.get((budget, forced)), confidence, n_resamples, seed)
+                where = {"policy": policy, "budget": budget, "forced": forced}
+                rows.append({**where, **columns, "definition": "paper"})
+                if policy == BASE:
+                    base[budget, forced] = means
     return pd.DataFrame(rows)
 
 
@@ -58,29 +55,25 @@ def accuracy_by_budget(
     n_resamples: int,
     seed: int,
 ) -> pd.DataFrame:
-    """Mean success and thinking tokens of every policy at every budget: an `accuracy` table."""
+    """Mean success and thinking tokens of every policy at every budget: an `accuracy` table.
+
+    Intervals and differences as in `regret_by_budget`.
+    """
     length = rollouts.set_index(["policy", "problem_id", "rollout_id"])["natural_length"]
-    rows = []
+    rows, base = [], {}
     for (policy, forced), table in anytime.groupby(["policy", "forced"], sort=False):
         for budget in budgets:
             points = table[table["n_tokens"] == budget]
             if points.empty:
                 continue
             means = problem_means(points["success"], points["problem_id"])
-            accuracy, low, high = mean_interval(means, confidence, n_resamples, seed)
+            columns = measured("accuracy", means, base.get((budget, forced)), confidence, n_resamples, seed)
             natural = length.loc[pd.MultiIndex.from_frame(points[["policy", "problem_id", "rollout_id"]])]
             spent = float(budget) if forced else float(np.minimum(natural, budget).mean())
-            rows.append(
-                {
-                    "policy": policy,
-                    "budget": budget,
-                    "forced": bool(forced),
-                    "accuracy": accuracy,
-                    "ci_low": low,
-                    "ci_high": high,
-                    "thinking_tokens": spent,
-                }
-            )
+            where = {"policy": policy, "budget": budget, "forced": bool(forced)}
+            rows.append({**where, **columns, "thinking_tokens": spent})
+            if policy == BASE:
+                base[budget, forced] = means
     return pd.DataFrame(rows)
 
 

@@ -9,6 +9,7 @@ from plotly.colors import qualitative
 from plotly.subplots import make_subplots
 
 from mrt_pipeline.evaluation.compare import Arm, learning_curve
+from mrt_pipeline.reporting.figures import error_bars
 
 _STOPS = ((False, "natural stop"), (True, "forced on"))
 
@@ -107,14 +108,7 @@ def comparison_figure(comparison: pd.DataFrame, quantity: str) -> go.Figure:
             showlegend=not forced,
             mode="lines+markers",
             line={"color": _colour(arms.index(arm))},
-            error_y={
-                "type": "data",
-                "symmetric": False,
-                "array": curve["ci_high"] - curve["mean"],
-                "arrayminus": curve["mean"] - curve["ci_low"],
-                "thickness": 0.8,
-                "width": 2,
-            },
+            error_y=error_bars(curve, "mean", thickness=0.8, width=2),
         )
         figure.add_trace(line, row=1, col=2 if forced else 1)
     figure.update_xaxes(title="thinking tokens (budget)")
