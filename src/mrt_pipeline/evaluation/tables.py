@@ -43,7 +43,7 @@ _SOURCES_SUMMARY = {
     "mean": Column(float, Check.ge(0), nullable=True),
     **_INTERVAL,
     **_DIFFERENCE,
-    "n_problems": Column(int, _POSITIVE),
+    "n_problems": Column(int, Check.ge(0)),
 }
 
 REGRET_SOURCES_SUMMARY = DataFrameSchema(
@@ -121,11 +121,33 @@ EFFICIENCY = DataFrameSchema(
     strict=True,
 )
 
+COMPARISON_SOURCES = DataFrameSchema(
+    {"arm": Column(str), **_SOURCES_SUMMARY, "baseline": Column(str), "n_seeds": Column(int, _POSITIVE)},
+    unique=["arm", "difficulty", "quantity"],
+    strict=True,
+)
+
+COMPARISON_STOPPING = DataFrameSchema(
+    {
+        "arm": Column(str),
+        "episodes": Column(int, _POSITIVE),
+        "mean": Column(float, _FRACTION),
+        **_INTERVAL,
+        "baseline": Column(str),
+        **_DIFFERENCE,
+        "n_seeds": Column(int, _POSITIVE),
+        "n_problems": Column(int, _POSITIVE),
+    },
+    unique=["arm", "episodes"],
+    strict=True,
+)
+
 MAJORITY = DataFrameSchema(
     {
         "arm": Column(str),
         "k": Column(int, _POSITIVE),
         "accuracy": Column(float, _FRACTION),
+        **_INTERVAL,
         "tokens": Column(float, _POSITIVE),
     },
     unique=["arm", "k"],
@@ -139,7 +161,8 @@ VOTING = DataFrameSchema(
         "baseline_k": Column(int, _POSITIVE),
         "level": Column(float, _FRACTION),
         "tokens": Column(float, _POSITIVE, nullable=True),
-        "ratio": Column(float, _POSITIVE, nullable=True),
+        "ratio": Column(float, Check.ge(0)),
+        **_INTERVAL,
     },
     unique=["arm", "baseline_k"],
     strict=True,

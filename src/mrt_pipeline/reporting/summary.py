@@ -3,9 +3,8 @@
 import pandas as pd
 
 from mrt_pipeline.evaluation.regret_sources import QUANTITIES, SOURCES
+from mrt_pipeline.reporting.cells import STAR, difference_cell, digits_of, interval_cell
 from mrt_pipeline.tracking.runs import check_finite
-
-STAR = "* the interval excludes 0"
 
 
 def markdown_report(
@@ -30,8 +29,8 @@ def markdown_report(
         cells = [
             str(budget),
             "forced on" if forced else "natural",
-            *(_interval(row, "accuracy", "_accuracy") for row in side_by_side),
-            *(_interval(row, "regret", "_regret") for row in side_by_side),
+            *(interval_cell(row, "accuracy", "_accuracy") for row in side_by_side),
+            *(interval_cell(row, "regret", "_regret") for row in side_by_side),
             *(f"{row['thinking_tokens']:.0f}" for row in side_by_side),
         ]
         lines.append(f"| {' | '.join(cells)} |")
@@ -59,12 +58,14 @@ def _sources(sources: pd.DataFrame) -> list[str]:
     means, differences = [], []
     for (policy, difficulty, number), rows in sources.groupby(["policy", "difficulty", "n_problems"], sort=False):
         rows = rows.set_index("quantity").loc[list(QUANTITIES)]
-        cells = [_interval(row, "mean", digits=_digits(quantity)) for quantity, row in rows.iterrows()]
+        cells = [interval_cell(row, "mean", digits=digits_of(quantity)) for quantity, row in rows.iterrows()]
         means.append(f"| {policy} | {difficulty} | {number} | {' | '.join(cells)} |")
-        cells = [difference_cell(row, digits=_digits(quantity)) for quantity, row in rows.iterrows()]
+        cells = [difference_cell(row, digits=digits_of(quantity)) for quantity, row in rows.iterrows()]
         if any(cells):
             differences.append(f"| {policy} - base | {difficulty} | {number} | {' | '.join(cells)} |")
-    title = "Where regret comes from (natural stop, training budget; J >= 0.5 is found; difficulty by the base's samples)"
+    title = (
+        "Where regret comes from (natural stop, training budget; J >= 0.5 is found; difficulty by the base's samples)"
+    )
     lines = ["", f"{title}:", "", *heads, *means]
     if differences:
         lines += ["", f"The same, trained minus base, paired by problem ({STAR}):", "", *heads, *differences]
@@ -77,7 +78,7 @@ def _stopping(stopping: pd.DataFrame) -> list[str]:
     lines = ["", "Stopping regret (stop and vote against thinking on, appendix E), first episodes:", ""]
     lines += ["| policy | episodes | regret | minus base | traces |", "| --- | ---: | --- | --- | ---: |"]
     for _, row in stopping[stopping["episodes"].isin([1, 3, stopping["episodes"].max()])].iterrows():
-        cells = [row["policy"], str(row["episodes"]), _interval(row, "regret"), difference_cell(row)]
+        cells = [row["policy"], str(row["episodes"]), interval_cell(row, "regret"), difference_cell(row)]
         lines.append(f"| {' | '.join(cells)} | {row['n_traces']} |")
     return lines
 
@@ -117,21 +118,3 @@ def analysis_metrics(
         point = {"value": float(row.regret), "step": int(row.episodes)}
         histories.setdefault(f"stopping_regret{suffix}", []).append(point)
     return histories
-
-
-def difference_cell(row: pd.Series, suffix: str = "", digits: int = 3) -> str:
-    """The difference of a row with its interval, marked where that excludes 0 as printed; empty if there is none."""
-    value, low, high = (row[f"difference{end}{suffix}"] for end in ("", "_low", "_high"))
-    if pd.isna(value):
-        return ""
-    star = " *" if round(low, digits) > 0 or round(high, digits) < 0 else ""
-    return f"{value:+z.{digits}f} [{low:+z.{digits}f}, {high:+z.{digits}f}]{star}"
-
-
-def _interval(row: pd.Series, quantity: str, suffix: str = "", digits: int = 3) -> str:
-    low, high = (row[f"ci_{end}{suffix}"] for end in ("low", "high"))
-    return "" if pd.isna(row[quantity]) else f"{row[quantity]:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
-
-
-def _digits(quantity: str) -> int:
-    return 1 if quantity == "tokens_after" else 3
