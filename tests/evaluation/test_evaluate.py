@@ -161,3 +161,14 @@ def test_policies_are_kept_apart(anytime_and_rollouts):
 )
 def test_budgets_are_ascending_and_distinct(multiples, expected):
     assert budgets_of(96, multiples) == expected
+
+
+def test_differences_to_the_base_are_paired_by_problem():
+    table = regret_by_budget(episodes(*TRACES), [8], 0.95, 50, 0).set_index(["policy", "forced", "definition"])
+    assert table.loc["base", ["difference", "difference_low", "difference_high"]].isna().all(axis=None)
+    for which in product((False, True), ("paper", "step")):
+        base, trained = table.loc[("base", *which)], table.loc[("trained", *which)]
+        assert trained["difference"] == pytest.approx(trained["regret"] - base["regret"])
+        # the trained regret is 0 everywhere, so the difference varies as the base's regret
+        expected = (-base["ci_high"], -base["ci_low"])
+        assert (trained["difference_low"], trained["difference_high"]) == pytest.approx(expected)

@@ -20,20 +20,28 @@ def test_progress_counts_the_episodes_before_the_natural_end():
 
 
 def test_the_sources_are_stacked_to_the_regret():
-    row = dict(zip(SOURCES, [0.1, 0.2, 0.3, 0.05], strict=True))
-    table = pd.DataFrame([{"policy": "base", "difficulty": "all", "n_problems": 7, **row}])
+    row = {**dict(zip(SOURCES, [0.1, 0.2, 0.3, 0.05], strict=True)), "regret": 0.65, "found": 0.5}
+    where = {"policy": "base", "difficulty": "all", "n_problems": 7}
+    table = pd.DataFrame(
+        [{**where, "quantity": q, "mean": v, "ci_low": v - 0.01, "ci_high": v + 0.02} for q, v in row.items()]
+    )
     figure = sources_figure(table, 96)
     assert figure.layout.barmode == "stack"
-    assert [bar.y[0] for bar in figure.data] == pytest.approx(list(row.values()))
+    assert [bar.y[0] for bar in figure.data] == pytest.approx([row[source] for source in SOURCES])
     assert figure.data[0].x[0] == "base, all (7)"
+    assert figure.data[0].hovertext[0] == "0.100 [0.090, 0.120]"
+    assert figure.data[-1].error_y.array == pytest.approx([0.02])  # that of the whole, on top
+    assert figure.data[-1].error_y.arrayminus == pytest.approx([0.01])
 
 
 def test_votes_are_drawn_for_powers_of_two_and_direct_answers_beside_them():
+    ends = {"ci_low": 0.0, "ci_high": 1.0}
     rows = [
-        {"policy": "base", "method": method, "episode": j, "p": p, "accuracy": p / 10, "n_tokens": 10.0 * j + p}
+        {"policy": "base", "method": method, "episode": j, "p": p, "accuracy": p / 10, "n_tokens": 10.0 * j + p, **ends}
         for method, j in (("vote", 0), ("vote", 3), ("direct", 0))
         for p in range(1, 9)
     ]
     first, second, direct = vote_figure(pd.DataFrame(rows)).data
     assert list(second.x) == [31, 32, 34, 38] and list(first.y) == [0.1, 0.2, 0.4, 0.8]
+    assert list(first.error_y.arrayminus) == pytest.approx([0.1, 0.2, 0.4, 0.8])
     assert len(direct.x) == 8

@@ -107,6 +107,9 @@ _INTERVAL = {
     "forced": Column(bool),
     "ci_low": Column(float),
     "ci_high": Column(float),
+    "difference": Column(float, Check.in_range(-1.0, 1.0), nullable=True),
+    "difference_low": Column(float, nullable=True),
+    "difference_high": Column(float, nullable=True),
 }
 
 REGRET = DataFrameSchema(

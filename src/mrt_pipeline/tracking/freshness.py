@@ -42,6 +42,7 @@ _MADE_BY = {
     "regret": ("evaluate_trained", _EVALUATED),
     "accuracy": ("evaluate_trained", _EVALUATED),
     "regret_sources": ("evaluate_trained", _EVALUATED),
+    "regret_sources_summary": ("evaluate_trained", _EVALUATED),
     "stop_and_vote": ("evaluate_trained", _EVALUATED),
     "stopping_regret": ("evaluate_trained", _EVALUATED),
 }

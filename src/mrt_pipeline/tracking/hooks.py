@@ -17,6 +17,7 @@ from mrt_pipeline.config import LIKELIHOOD_ALGORITHMS, Parameters
 from mrt_pipeline.config_loader import flatten
 from mrt_pipeline.errors import InputError
 from mrt_pipeline.learner.checkpoint import remove_checkpoint
+from mrt_pipeline.pipelines.compare.nodes import choose_runs
 from mrt_pipeline.tracking.freshness import check_inputs, note_saved
 from mrt_pipeline.tracking.outbox import outbox
 from mrt_pipeline.tracking.runs import CONFIGURATION_TAG, training_key
@@ -53,6 +54,8 @@ class TrackingHook(MlflowHook):
         """Start the run; log the resolved configuration, flattened and as a file."""
         _check_kind(run_params["pipeline_names"] or [], self._parameters["algorithm"]["name"])
         check_inputs(self._project_path, pipeline, self._typed)
+        if "arms" in pipeline.all_outputs():
+            choose_runs(self._typed.compare)
         quiet = {name: value for name, value in run_params.items() if name not in ("runtime_params", "project_path")}
         for name, value in _PATIENCE.items():
             os.environ.setdefault(name, value)

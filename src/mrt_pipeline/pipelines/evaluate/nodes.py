@@ -25,7 +25,7 @@ from mrt_pipeline.evaluation.evaluate import (
 )
 from mrt_pipeline.evaluation.majority import majority_by_problem
 from mrt_pipeline.evaluation.regret_sources import regret_sources, summarize_sources
-from mrt_pipeline.evaluation.stop_and_vote import stopping_regret, vote_accuracy
+from mrt_pipeline.evaluation.stop_and_vote import shown_episodes, stopping_regret, vote_accuracy
 from mrt_pipeline.pipelines.assemble import make_engine, make_task, open_policy, open_tokenizer
 from mrt_pipeline.pipelines.reuse import once_for_base
 from mrt_pipeline.reporting.figures import budget_figure, progress_figure, sources_figure, vote_figure
@@ -35,8 +35,6 @@ from mrt_pipeline.rollouts.tables import natural_queries, problems_from_table
 from mrt_pipeline.rollouts.votes import votes_table
 from mrt_pipeline.tracking.runs import log_metrics
 from mrt_pipeline.tracking.traces import log_traces, thoughts
-
-_MOST_EPISODES = 10  # shown of [maj@p]_j and of stopping regret
 
 
 def sample_forced_votes(
@@ -86,7 +84,7 @@ def measure_budgets(
     trained_anytime: pd.DataFrame | None = None,
     trained_votes: pd.DataFrame | None = None,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Normalised regret and accuracy of each policy at every budget, with bootstrap intervals."""
+    """Regret and accuracy of each policy at every budget, and trained minus base, with bootstrap intervals."""
     budgets = budgets_of(rollout.thinking_budget, evaluation.budget_multiples)
     bootstrap = (evaluation.confidence, evaluation.n_resamples, evaluation.seed)
     rollouts = _both(base_rollouts, trained_rollouts)
@@ -108,14 +106,16 @@ def analyse_thinking(
     base_votes: pd.DataFrame,
     trained_episodes: pd.DataFrame | None = None,
     trained_votes: pd.DataFrame | None = None,
-) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    """Where regret comes from, trace by trace; [maj@p]_j against direct answers; stopping regret."""
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Where regret comes from, trace by trace and in the mean; [maj@p]_j against direct answers; stopping regret."""
     votes = _both(base_votes, trained_votes)
-    shown = range(1, min(_MOST_EPISODES, int(votes["episode"].max()) + 1) + 1)
+    shown = shown_episodes(votes)
     bootstrap = (evaluation.confidence, evaluation.n_resamples, evaluation.seed)
+    sources = regret_sources(_both(base_episodes, trained_episodes), base_samples, rollout.thinking_budget)
     return (
-        regret_sources(_both(base_episodes, trained_episodes), base_samples, rollout.thinking_budget),
-        vote_accuracy(votes, [0, *shown]),
+        sources,
+        summarize_sources(sources, *bootstrap),
+        vote_accuracy(votes, [0, *shown], *bootstrap),
         stopping_regret(votes, shown, *bootstrap),
     )
 
@@ -142,7 +142,7 @@ def show_thoughts(
 def report(
     regret: pd.DataFrame,
     accuracy: pd.DataFrame,
-    sources: pd.DataFrame,
+    summary: pd.DataFrame,
     stop_and_vote: pd.DataFrame,
     stopping: pd.DataFrame,
     task: TaskParams,
@@ -154,7 +154,6 @@ def report(
 ) -> tuple[str, go.Figure, go.Figure, go.Figure, go.Figure]:
     """The closing table and the figures; the numbers go to MLflow, with the budget as the step, or k of maj@k."""
     measured = make_task(task).trace_metrics
-    summary = summarize_sources(sources)
     for points in (budget_metrics(regret, accuracy), analysis_metrics(summary, stopping, rollout.thinking_budget)):
         for name, history in points.items():
             for point in history:

@@ -19,7 +19,7 @@ _MEASURED = ["params:rollout", "params:evaluation"]
 _REPORTED = [
     "regret",
     "accuracy",
-    "regret_sources",
+    "regret_sources_summary",
     "stop_and_vote",
     "stopping_regret",
     "params:task",
@@ -89,7 +89,7 @@ def measures(*policies: str) -> Pipeline:
             Node(
                 analyse_thinking,
                 [*_MEASURED, "base_samples", *votes],
-                ["regret_sources", "stop_and_vote", "stopping_regret"],
+                ["regret_sources", "regret_sources_summary", "stop_and_vote", "stopping_regret"],
                 name="analyse_thinking",
             ),
             Node(
