@@ -27,12 +27,7 @@ def budget_figure(table: pd.DataFrame, quantity: str, thinking_budget: int) -> g
                 name=name,
                 mode="lines+markers",
                 line={"color": colour, "dash": "dash" if forced else "solid"},
-                error_y={
-                    "type": "data",
-                    "symmetric": False,
-                    "array": curve["ci_high"] - curve[quantity],
-                    "arrayminus": curve[quantity] - curve["ci_low"],
-                },
+                error_y=_interval_bars(curve, quantity),
             )
         )
     figure.add_vline(x=thinking_budget, line_dash="dot", annotation_text="training budget")
@@ -89,6 +84,43 @@ def sources_figure(sources: pd.DataFrame, thinking_budget: int) -> go.Figure:
         template="plotly_white",
     )
     return figure
+
+
+def majority_figure(majority: pd.DataFrame) -> go.Figure:
+    """Accuracy of the majority of k samples against the tokens of all k (as figures 7 and 8 of arXiv 2503.07572).
+
+    majority: the table of that name. A point is a k, from 1 on; dashed: linearised. Bars are the intervals.
+    """
+    figure = go.Figure()
+    for (policy, linearised), curve in majority.groupby(["policy", "linearised"], sort=False):
+        curve = curve.sort_values("k")
+        figure.add_trace(
+            go.Scatter(
+                x=curve["tokens"],
+                y=curve["accuracy"],
+                text=[f"maj@{k}" for k in curve["k"]],
+                name=f"{policy}, linearised" if linearised else str(policy),
+                mode="lines+markers",
+                line={"color": _COLOURS.get(str(policy)), "dash": "dash" if linearised else "solid"},
+                error_y=_interval_bars(curve, "accuracy"),
+            )
+        )
+    figure.update_layout(
+        title="Token efficiency: maj@k against the tokens of k samples",
+        xaxis_title="sampled tokens for a problem, of k samples together",
+        yaxis_title="accuracy of the majority answer",
+        template="plotly_white",
+    )
+    return figure
+
+
+def _interval_bars(curve: pd.DataFrame, quantity: str) -> dict:
+    return {
+        "type": "data",
+        "symmetric": False,
+        "array": curve["ci_high"] - curve[quantity],
+        "arrayminus": curve[quantity] - curve["ci_low"],
+    }
 
 
 def vote_figure(stop_and_vote: pd.DataFrame) -> go.Figure:

@@ -7,11 +7,17 @@ from mrt_pipeline.tracking.runs import check_finite
 
 
 def markdown_report(
-    regret: pd.DataFrame, accuracy: pd.DataFrame, sources: pd.DataFrame, stopping: pd.DataFrame, title: str
+    regret: pd.DataFrame,
+    accuracy: pd.DataFrame,
+    sources: pd.DataFrame,
+    stopping: pd.DataFrame,
+    majority: pd.DataFrame,
+    title: str,
 ) -> str:
     """Markdown tables with the policies side by side, intervals in brackets.
 
-    A row a budget and way of stopping; then, of the natural way at the training budget, where regret comes from.
+    A row a budget and way of stopping; then, of the natural way at the training budget, where regret comes from; then
+    stopping regret, and maj@k with its tokens.
     sources: of `summarize_sources`.
     """
     table = accuracy.merge(regret, on=["policy", "budget", "forced"], suffixes=("_accuracy", "_regret"))
@@ -51,6 +57,15 @@ def markdown_report(
         for row in stopping[stopping["episodes"].isin([1, 3, stopping["episodes"].max()])].itertuples():
             interval = f"{row.regret:.3f} [{row.ci_low:.3f}, {row.ci_high:.3f}]"
             lines.append(f"| {row.policy} | {row.episodes} | {interval} | {row.n_traces} |")
+    ks = [k for k in sorted(set(majority["k"])) if k & (k - 1) == 0]
+    lines += ["", "maj@k, and the tokens of k samples (natural stop; linearised: a window over the last episodes):", ""]
+    lines += [f"| policy | samples | {' | '.join(f'maj@{k} | tokens' for k in ks)} |"]
+    lines += [f"| --- | --- |{' --- | ---: |' * len(ks)}"]
+    for (policy, linearised), rows in majority.groupby(["policy", "linearised"], sort=False):
+        cells = [str(policy), "linearised" if linearised else "ordinary"]
+        for row in rows[rows["k"].isin(ks)].itertuples():
+            cells += [f"{row.accuracy:.3f} [{row.ci_low:.3f}, {row.ci_high:.3f}]", f"{row.tokens:.0f}"]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
@@ -85,6 +100,19 @@ def analysis_metrics(
         suffix = "" if row.policy == "trained" else f"_{row.policy}"
         point = {"value": float(row.regret), "step": int(row.episodes)}
         histories.setdefault(f"stopping_regret{suffix}", []).append(point)
+    return histories
+
+
+def majority_metrics(majority: pd.DataFrame) -> dict[str, list[dict[str, float]]]:
+    """Metric histories of maj@k and the tokens of k samples; the step is k. Names end as those of `budget_metrics`."""
+    histories: dict[str, list[dict[str, float]]] = {}
+    for row in majority.itertuples(index=False):
+        kind = "_linearised" if row.linearised else ""
+        suffix = kind + ("" if row.policy == "trained" else f"_{row.policy}")
+        values = {"": row.accuracy, "_low": row.ci_low, "_high": row.ci_high}
+        points = {f"majority{suffix}{end}": value for end, value in values.items()}
+        for name, value in (points | {f"majority_tokens{suffix}": row.tokens}).items():
+            histories.setdefault(name, []).append({"value": float(value), "step": int(row.k)})
     return histories
 
 
