@@ -172,9 +172,10 @@ class TextTemplate:
     def snap(self, thought: Sequence[int], cut: int, finished: Sequence[int] = ()) -> int:
         """`cut` itself, as a thought can be stopped after any token; or the end of the last paragraph that is finished.
 
-        The latter where the segmentation says so, as the released code of the paper does with budget-forced thoughts
-        that were cut by length. There an extension without any separator is dropped whole; here a cut goes back to the
-        separator, or stop, before it. A first paragraph stays even if it is not finished, as it does there.
+        The latter where the segmentation says so. The paper's released code does so with what was sampled after an
+        extension and cut by length (`pass_at_k_extrapolate.py`), and keeps nothing of it if no paragraph is finished;
+        here every cut goes back to the separator, or stop, before it. Only a first paragraph stays though it is not
+        finished: nothing would be left, and there too a first thought is never shortened.
         """
         if not self.segmentation.drop_unfinished:
             return int(cut)
