@@ -174,6 +174,9 @@ class ParagraphSegmentation(_Group):
         description="most episodes; the rest belongs to the last; null: any number"
     )
     merge: PositiveInt = Field(description="neighbouring episodes that count as one")
+    drop_unfinished: bool = Field(
+        description="a thought that is cut loses the paragraph that the cut is in, unless it is the first"
+    )
 
 
 class FixedSegmentation(_Group):
@@ -456,6 +459,14 @@ class EvaluationParams(_Group):
         description="traces of each problem that stop where the model stops, within the training budget: for maj@k"
     )
     n_sample_problems: PositiveInt = Field(description="most held-out problems used for these; the first of n_problems")
+    window: Annotated[int, Field(ge=0)] | None = Field(
+        description="episodes that the policy still sees when it samples the next one (linearised evaluation), for "
+        "policies that answer in their stream; 0: none; null: no such samples"
+    )
+    window_budget_multiple: Annotated[float, Field(gt=0)] = Field(
+        description="most thinking tokens of a linearised sample, in multiples of the training budget; they need not "
+        "fit into the context"
+    )
     n_vote_problems: PositiveInt = Field(
         description="held-out problems, the first of n_problems, with answers forced at every boundary of one trace"
     )
@@ -536,6 +547,12 @@ class Parameters(_Group):
             raise ValueError(
                 "policy.template.kind=backtrack needs prover=sampled: an attempt is a text with its answer somewhere "
                 "in it, so the probability of the answer alone says nothing"
+            )
+        if self.evaluation.window is not None and not (backtracks or isinstance(task, CountdownBacktrackingTask)):
+            raise ValueError(
+                f"evaluation.window is {self.evaluation.window}, but only a policy that answers in its stream can be "
+                "sampled with a window over its last episodes: task=countdown_backtracking, or "
+                "policy=language_model_backtracking; for others set evaluation.window=null"
             )
         if isinstance(policy, LanguageModelPolicy) and policy.lora is None and policy.dtype == "bfloat16":
             raise ValueError(

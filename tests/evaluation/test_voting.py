@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from mrt_pipeline.evaluation.bootstrap import Arm, Bootstrap
-from mrt_pipeline.evaluation.tables import MAJORITY, VOTING
+from mrt_pipeline.evaluation.tables import COMPARISON_MAJORITY, VOTING
 from mrt_pipeline.evaluation.voting import majority_table, voting_table
 
 
@@ -26,7 +26,7 @@ BOOTSTRAP = Bootstrap(ARMS, 100, 0.95, 0)
 
 def test_maj_at_k_is_averaged_over_seeds_and_problems():
     table = majority_table(ARMS, BOOTSTRAP)
-    MAJORITY.validate(table)
+    COMPARISON_MAJORITY.validate(table)
     grpo = table[table["arm"] == "grpo"]
     assert grpo["k"].tolist() == [1, 2, 3]
     assert grpo["accuracy"].tolist() == pytest.approx([0.4, 0.4, 0.45])

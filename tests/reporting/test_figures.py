@@ -2,7 +2,7 @@ import pandas as pd
 import pytest
 
 from mrt_pipeline.evaluation.regret_sources import SOURCES
-from mrt_pipeline.reporting.figures import progress_figure, sources_figure, vote_figure
+from mrt_pipeline.reporting.figures import majority_figure, progress_figure, sources_figure, vote_figure
 
 
 def test_progress_counts_the_episodes_before_the_natural_end():
@@ -45,3 +45,20 @@ def test_votes_are_drawn_for_powers_of_two_and_direct_answers_beside_them():
     assert list(second.x) == [31, 32, 34, 38] and list(first.y) == [0.1, 0.2, 0.4, 0.8]
     assert list(first.error_y.arrayminus) == pytest.approx([0.1, 0.2, 0.4, 0.8])
     assert len(direct.x) == 8
+
+
+def test_majorities_are_drawn_against_tokens_with_intervals_and_linearised_ones_dashed():
+    rows = [
+        {"policy": "base", "linearised": linearised, "k": k, "accuracy": k / 10, "tokens": 30.0 * k + linearised}
+        for linearised in (False, True)
+        for k in (2, 1, 3)
+    ]
+    table = pd.DataFrame(rows)
+    table = table.assign(ci_low=table["accuracy"] - 0.02, ci_high=table["accuracy"] + 0.03)
+    ordinary, linearised = majority_figure(table).data
+    assert list(ordinary.x) == [30, 60, 90] and list(linearised.x) == [31, 61, 91]
+    assert list(ordinary.text) == ["maj@1", "maj@2", "maj@3"]
+    assert list(ordinary.error_y.array) == pytest.approx([0.03] * 3)
+    assert list(ordinary.error_y.arrayminus) == pytest.approx([0.02] * 3)
+    assert (ordinary.line.dash, linearised.line.dash) == ("solid", "dash")
+    assert linearised.name == "base, linearised"

@@ -2,7 +2,7 @@ import pandas as pd
 import pytest
 
 from mrt_pipeline.evaluation.regret_sources import QUANTITIES
-from mrt_pipeline.reporting.summary import analysis_metrics, budget_metrics, markdown_report
+from mrt_pipeline.reporting.summary import analysis_metrics, budget_metrics, majority_metrics, markdown_report
 
 
 def table(quantity, values):
@@ -64,9 +64,11 @@ def stopping():
     return pd.DataFrame(rows, columns=[*columns, "n_traces"])
 
 
-def test_other_definitions_of_regret_stand_in_a_table_and_are_metrics_of_their_own(regret, accuracy, sources, stopping):
+def test_other_definitions_of_regret_stand_in_a_table_and_are_metrics_of_their_own(
+    regret, accuracy, sources, stopping, majority
+):
     both = pd.concat([regret, regret.assign(definition="step", regret=regret["regret"] + 0.05)], ignore_index=True)
-    report = markdown_report(both, accuracy, sources, stopping, "title")
+    report = markdown_report(both, accuracy, sources, stopping, majority, "title")
     assert "| budget | step: base | step: trained |" in report
     step = both[(both["definition"] == "step") & (both["budget"] == 48) & ~both["forced"]].set_index("policy")["regret"]
     assert f"| 48 | {step['base']:.3f} [" in report and f"] | {step['trained']:.3f} [" in report
@@ -75,8 +77,38 @@ def test_other_definitions_of_regret_stand_in_a_table_and_are_metrics_of_their_o
     assert metrics["regret"] == budget_metrics(regret, accuracy)["regret"]
 
 
-def test_the_report_says_where_regret_comes_from(regret, accuracy, sources, stopping):
-    report = markdown_report(regret, accuracy, sources, stopping, "title")
+@pytest.fixture
+def majority():
+    rows = [
+        {
+            "policy": policy,
+            "linearised": linearised,
+            "k": k,
+            "accuracy": k / 10,
+            "ci_low": 0.05,
+            "ci_high": 0.6,
+            "tokens": 30.4 * k,
+        }
+        for policy, linearised in (("base", False), ("trained", False), ("trained", True))
+        for k in (1, 2, 3, 4)
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_majorities_stand_in_the_report_and_are_metrics_by_k(regret, accuracy, sources, stopping, majority):
+    report = markdown_report(regret, accuracy, sources, stopping, majority, "title")
+    assert "| policy | samples | maj@1 | tokens | maj@2 | tokens | maj@4 | tokens |" in report
+    cells = "0.100 [0.050, 0.600] | 30 | 0.200 [0.050, 0.600] | 61 | 0.400 [0.050, 0.600] | 122 |"
+    assert f"| base | ordinary | {cells}" in report and f"| trained | linearised | {cells}" in report
+    found = majority_metrics(majority)
+    assert found["majority"] == found["majority_base"] == [{"value": k / 10, "step": k} for k in (1, 2, 3, 4)]
+    assert found["majority_linearised_low"][0] == {"value": 0.05, "step": 1}
+    assert found["majority_tokens_linearised"][2]["value"] == pytest.approx(91.2)
+    assert "majority_linearised_base" not in found
+
+
+def test_the_report_says_where_regret_comes_from(regret, accuracy, sources, stopping, majority):
+    report = markdown_report(regret, accuracy, sources, stopping, majority, "title")
     ends = "[0.250, 0.750]"
     zero = "0.000 [-0.250, 0.250]"
     found = f"0.500 {ends} | 11.6 [11.3, 11.8]"
@@ -87,19 +119,19 @@ def test_the_report_says_where_regret_comes_from(regret, accuracy, sources, stop
     # the interval reaches 0 as it is printed, so there is no star
     assert "| trained | 1 | 0.100 [0.050, 0.200] | -0.100 [-0.150, +0.000] | 6 |" in report
     assert "| base | 1 | 0.200 [0.100, 0.300] |  | 5 |" in report
-    assert "Stopping regret" not in markdown_report(regret, accuracy, sources, stopping.head(0), "title")
+    assert "Stopping regret" not in markdown_report(regret, accuracy, sources, stopping.head(0), majority, "title")
 
 
-def test_the_report_has_trained_minus_base_at_every_budget(regret, accuracy, sources, stopping):
-    lines = markdown_report(regret, accuracy, sources, stopping, "title").splitlines()
+def test_the_report_has_trained_minus_base_at_every_budget(regret, accuracy, sources, stopping, majority):
+    lines = markdown_report(regret, accuracy, sources, stopping, majority, "title").splitlines()
     start = lines.index("Trained minus base, paired by problem (* the interval excludes 0):")
     assert lines[start + 4] == "| 48 | natural | -0.255 [-0.510, -0.205] * | -0.200 [-0.400, -0.150] * |"
     assert lines[start + 7] == "| 96 | forced on | -0.405 [-0.810, -0.355] * | -0.050 [-0.100, +0.000] |"
     assert lines[start + 8] == ""
 
 
-def test_the_report_of_one_policy_has_its_columns_only(regret, accuracy, sources, stopping):
-    one = [part[part["policy"] == "base"] for part in (regret, accuracy, sources, stopping)]
+def test_the_report_of_one_policy_has_its_columns_only(regret, accuracy, sources, stopping, majority):
+    one = [part[part["policy"] == "base"] for part in (regret, accuracy, sources, stopping, majority)]
     lines = markdown_report(*one, "title").splitlines()
     assert lines[2] == "| budget | stop | accuracy: base | regret: base | thinking tokens: base |"
     assert "trained" not in "\n".join(lines)
@@ -113,9 +145,9 @@ def test_the_analyses_are_metrics_by_budget_and_by_episodes(sources, stopping):
     assert found["stopping_regret"] == [{"value": 0.1, "step": 1}]
 
 
-def test_the_report_has_a_row_for_every_budget_and_way_of_stopping(regret, accuracy, sources, stopping):
+def test_the_report_has_a_row_for_every_budget_and_way_of_stopping(regret, accuracy, sources, stopping, majority):
     accuracy.loc[accuracy["policy"] == "base", "thinking_tokens"] = 50.2
-    lines = markdown_report(regret, accuracy, sources, stopping, "mrt_online, seed 0").splitlines()
+    lines = markdown_report(regret, accuracy, sources, stopping, majority, "mrt_online, seed 0").splitlines()
     assert lines[0] == "# mrt_online, seed 0"
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2 : lines.index("", 2)]]
     assert len({len(row) for row in rows}) == 1

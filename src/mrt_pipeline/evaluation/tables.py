@@ -144,6 +144,20 @@ COMPARISON_STOPPING = DataFrameSchema(
 
 MAJORITY = DataFrameSchema(
     {
+        "policy": Column(str),
+        "linearised": Column(bool),
+        "k": Column(int, _POSITIVE),
+        "accuracy": Column(float, _FRACTION),
+        "ci_low": Column(float),
+        "ci_high": Column(float),
+        "tokens": Column(float, _POSITIVE),
+    },
+    unique=["policy", "linearised", "k"],
+    strict=True,
+)
+
+COMPARISON_MAJORITY = DataFrameSchema(
+    {
         "arm": Column(str),
         "k": Column(int, _POSITIVE),
         "accuracy": Column(float, _FRACTION),

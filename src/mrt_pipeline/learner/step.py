@@ -67,7 +67,11 @@ def _force_answers(
     setup: Setup, algorithm: Algorithm, labelled: Sequence[LabelledRollout], seed: int
 ) -> list[ForcedAnswer]:
     snap = setup.policy.template.snap
-    where = [(i, snap(item.rollout.thought, cut)) for i, item in enumerate(labelled) for cut in algorithm.answers(item)]
+    where = [
+        (i, snap(item.rollout.thought, cut, item.rollout.finished))
+        for i, item in enumerate(labelled)
+        for cut in algorithm.answers(item)
+    ]
     if not where:
         return []
     answered = setup.answer([labelled[i].rollout for i, _ in where], [cut for _, cut in where], seed)

@@ -99,6 +99,34 @@ def source_bars(sources: pd.DataFrame) -> list[go.Bar]:
     return bars
 
 
+def majority_figure(majority: pd.DataFrame) -> go.Figure:
+    """Accuracy of the majority of k samples against the tokens of all k (as figures 7 and 8 of arXiv 2503.07572).
+
+    majority: the table of that name. A point is a k, from 1 on; dashed: linearised. Bars are the intervals.
+    """
+    figure = go.Figure()
+    for (policy, linearised), curve in majority.groupby(["policy", "linearised"], sort=False):
+        curve = curve.sort_values("k")
+        figure.add_trace(
+            go.Scatter(
+                x=curve["tokens"],
+                y=curve["accuracy"],
+                text=[f"maj@{k}" for k in curve["k"]],
+                name=f"{policy}, linearised" if linearised else str(policy),
+                mode="lines+markers",
+                line={"color": _COLOURS.get(str(policy)), "dash": "dash" if linearised else "solid"},
+                error_y=error_bars(curve, "accuracy"),
+            )
+        )
+    figure.update_layout(
+        title="Token efficiency: maj@k against the tokens of k samples",
+        xaxis_title="sampled tokens for a problem, of k samples together",
+        yaxis_title="accuracy of the majority answer",
+        template="plotly_white",
+    )
+    return figure
+
+
 def vote_figure(stop_and_vote: pd.DataFrame) -> go.Figure:
     """Stop after j episodes and vote over p answers (lines from p = 1 on); pass@k of direct answers (dashed)."""
     figure = go.Figure()

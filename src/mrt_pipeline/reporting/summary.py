@@ -10,13 +10,18 @@ _DEFINITION_SUFFIX = {"paper": "", "step": "_step", "paper_all_tokens": "_all_to
 
 
 def markdown_report(
-    regret: pd.DataFrame, accuracy: pd.DataFrame, sources: pd.DataFrame, stopping: pd.DataFrame, title: str
+    regret: pd.DataFrame,
+    accuracy: pd.DataFrame,
+    sources: pd.DataFrame,
+    stopping: pd.DataFrame,
+    majority: pd.DataFrame,
+    title: str,
 ) -> str:
     """Markdown tables with the policies side by side, intervals in brackets.
 
     A row a budget and way of stopping; the same of trained minus base; regret by its other definitions, natural stop;
-    then, of the natural way at the training budget, where regret comes from, and stopping regret. sources: a
-    `regret_sources_summary` table.
+    then, of the natural way at the training budget, where regret comes from; stopping regret; maj@k with its tokens.
+    sources: a `regret_sources_summary` table.
     """
     table = accuracy.merge(
         regret[regret["definition"] == "paper"], on=["policy", "budget", "forced"], suffixes=("_accuracy", "_regret")
@@ -40,6 +45,7 @@ def markdown_report(
         ]
         lines.append(f"| {' | '.join(cells)} |")
     lines += _differences(table) + _definitions(regret, policies) + _sources(sources) + _stopping(stopping)
+    lines += _majorities(majority)
     return "\n".join(lines) + "\n"
 
 
@@ -135,3 +141,29 @@ def analysis_metrics(
         point = {"value": float(row.regret), "step": int(row.episodes)}
         histories.setdefault(f"stopping_regret{suffix}", []).append(point)
     return histories
+
+
+def majority_metrics(majority: pd.DataFrame) -> dict[str, list[dict[str, float]]]:
+    """Metric histories of maj@k and the tokens of k samples; the step is k. Names end as those of `budget_metrics`."""
+    histories: dict[str, list[dict[str, float]]] = {}
+    for row in majority.itertuples(index=False):
+        kind = "_linearised" if row.linearised else ""
+        suffix = kind + ("" if row.policy == "trained" else f"_{row.policy}")
+        values = {"": row.accuracy, "_low": row.ci_low, "_high": row.ci_high}
+        points = {f"majority{suffix}{end}": value for end, value in values.items()}
+        for name, value in (points | {f"majority_tokens{suffix}": row.tokens}).items():
+            histories.setdefault(name, []).append({"value": float(value), "step": int(row.k)})
+    return histories
+
+
+def _majorities(majority: pd.DataFrame) -> list[str]:
+    ks = [k for k in sorted(set(majority["k"])) if k & (k - 1) == 0]
+    lines = ["", "maj@k, and the tokens of k samples (natural stop; linearised: a window over the last episodes):", ""]
+    lines += [f"| policy | samples | {' | '.join(f'maj@{k} | tokens' for k in ks)} |"]
+    lines += [f"| --- | --- |{' --- | ---: |' * len(ks)}"]
+    for (policy, linearised), rows in majority.groupby(["policy", "linearised"], sort=False):
+        cells = [str(policy), "linearised" if linearised else "ordinary"]
+        for _, row in rows[rows["k"].isin(ks)].iterrows():
+            cells += [interval_cell(row, "accuracy"), f"{row['tokens']:.0f}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
