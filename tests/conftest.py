@@ -1,4 +1,5 @@
 import copy
+import os
 import shutil
 from pathlib import Path
 
@@ -28,6 +29,16 @@ ROOT = Path(__file__).parents[1]
 torch.set_num_threads(1)
 settings.register_profile("project", deadline=None, max_examples=60, derandomize=True, database=None)
 settings.load_profile("project")
+
+
+@pytest.fixture(autouse=True)
+def own_tracking_address():
+    """mlflow.set_tracking_uri also sets the environment variable, which would reach the commands that tests start."""
+    before = os.environ.get("MLFLOW_TRACKING_URI")
+    yield
+    os.environ.pop("MLFLOW_TRACKING_URI", None)
+    if before is not None:
+        os.environ["MLFLOW_TRACKING_URI"] = before
 
 
 @pytest.fixture(scope="session")

@@ -34,7 +34,8 @@ def reason(error: Exception) -> str:
     for part in chain:
         if isinstance(part, OSError) and part.strerror:
             return f"{part.strerror}: {part.filename}" if part.filename else part.strerror
-    return (str(error) or type(error).__name__).splitlines()[0][:200]
+    said = chain[-1] if str(error).startswith("API request to") else error
+    return (str(said) or type(said).__name__).splitlines()[0][:200]
 
 
 def _is_proxy(error: Exception) -> bool:

@@ -83,9 +83,8 @@ class TrackingHook(MlflowHook):
             return
         self._system_metrics = SystemMetrics(current())
         self._system_metrics.start()
-        send(
-            {"kind": "experiment_tag", "name": "mlflow.experimentKind", "value": "custom_model_development"}
-        )  # for the UI
+        kind = {"name": "mlflow.experimentKind", "value": "custom_model_development"}  # the UI opens with the runs
+        send({"kind": "experiment_tag", **kind})
         send({"kind": "params", "values": {name: str(value) for name, value in flatten(self._parameters).items()}})
         log_text(yaml.safe_dump(self._parameters, indent=2), "parameters.yaml")
         given = flatten(run_params["runtime_params"] or {})
@@ -127,7 +126,9 @@ class TrackingHook(MlflowHook):
             self._is_mlflow_enabled = not set(quiet["pipeline_names"] or ["__default__"]) <= set(disabled)
         switch_catalog_logging(catalog, False)  # files go through the outbox; see after_dataset_saved
         if self._is_mlflow_enabled:
-            use(Outbox(root, new_address(experiment, mlflow.active_run() and mlflow.active_run().info.run_id)))
+            active = mlflow.active_run()
+            run_id = active.info.run_id if active else self.mlflow_config.tracking.run.id
+            use(Outbox(root, new_address(experiment, run_id)))
             if self._down:
                 current().rest(self._down)
 

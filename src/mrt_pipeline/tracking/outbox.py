@@ -27,6 +27,7 @@ OUTBOX = Path("data/outbox")
 RESEND = "python -m mrt_pipeline.tracking.resend"
 _SHARE = 10  # a failing server is left alone for so many times what it cost, so it costs a tenth of a run at most
 _CATCH_UP = 5.0  # seconds that sending what waits may hold up a record
+_SLOW = 5.0  # seconds; a failure that took longer is not followed by another attempt at once
 _METRICS_AT_ONCE = 200  # records of metrics that are sent as one
 _ROOM = 10  # files are kept if so many times their size is free, since a full disk would stop the training
 
@@ -125,7 +126,7 @@ class Outbox:
         until, left, failed = self._clock() + seconds, len(lane.waiting), 0
         while left > 0 and failed < failures and self._clock() <= until:
             paths, record = _next(lane.waiting)
-            folder = paths[0].with_suffix("")
+            folder, started = paths[0].with_suffix(""), self._clock()
             if self._try(lane, record, next(folder.iterdir()) if folder.exists() else None):
                 failed = 0
                 for path in paths:
@@ -133,7 +134,7 @@ class Outbox:
                     shutil.rmtree(path.with_suffix(""), ignore_errors=True)
                     path.unlink()
             else:
-                failed += 1
+                failed += 1 if self._clock() - started < _SLOW else failures
                 lane.waiting.rotate(-len(paths))
             left -= len(paths)
         if self._away and not self.n_waiting:
