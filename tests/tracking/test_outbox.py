@@ -91,10 +91,10 @@ def test_a_failing_server_is_left_alone_for_a_while(make, server, clock):
 
 def test_a_slow_failure_costs_a_tenth_of_the_time_at_most(make, server, clock):
     outbox, server.up, server.takes = make(), False, 20.0
-    while clock[0] < 10_000:
+    while clock[0] < 3_000:
         clock[0] += 1
         outbox.send(metric(0))
-    assert 30 < server.tries <= 50 and server.tries * server.takes <= 0.1 * clock[0]
+    assert 10 < server.tries <= 15 and server.tries * server.takes <= 0.1 * clock[0]
 
 
 def test_catching_up_does_not_hold_up_a_record_for_long(make, server, clock):
