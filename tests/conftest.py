@@ -37,6 +37,16 @@ settings.register_profile("project", deadline=None, max_examples=60, derandomize
 settings.load_profile("project")
 
 
+@pytest.fixture(autouse=True)
+def own_tracking_address():
+    """mlflow.set_tracking_uri also sets the environment variable, which would reach the commands that tests start."""
+    before = os.environ.get("MLFLOW_TRACKING_URI")
+    yield
+    os.environ.pop("MLFLOW_TRACKING_URI", None)
+    if before is not None:
+        os.environ["MLFLOW_TRACKING_URI"] = before
+
+
 @pytest.fixture(scope="session")
 def copy_project(tmp_path_factory):
     """Makes a copy of the project, as a user has it, in which jobs can run."""

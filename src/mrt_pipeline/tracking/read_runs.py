@@ -14,6 +14,8 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 from mrt_pipeline.errors import InputError
+from mrt_pipeline.tracking.failures import is_refusal, reason
+from mrt_pipeline.tracking.records import WAITING, find_run
 
 logger = logging.getLogger(__name__)
 _TABLES = (
@@ -49,12 +51,15 @@ def find_runs(names: Sequence[str]) -> list[FinishedRun]:
     """The training runs that `names` stand for: run ids, parent runs of sweeps, or experiments; each once.
 
     Their tables are not read. Raises InputError for a name that nothing has, for a run named by itself that is not a
-    finished training run, and for one that lacks a table.
+    finished training run, for one that lacks a table, and if MLflow cannot be reached.
     """
     client = mlflow.MlflowClient()
     found: dict[str, Run] = {}
-    for name in names:
-        found |= {run.info.run_id: run for run in _resolve(client, name)}
+    try:
+        for name in names:
+            found |= {run.info.run_id: run for run in _resolve(client, name)}
+    except (MlflowException, OSError) as error:
+        raise InputError(f"MLflow at {mlflow.get_tracking_uri()} cannot be read ({reason(error)})") from error
     if not found:
         raise InputError(
             "there is no finished training run to compare: give compare.runs a sweep, experiment or run ids"
@@ -77,8 +82,10 @@ def _resolve(client: mlflow.MlflowClient, name: str) -> list[Run]:
     if experiment is not None:
         return [run for run in client.search_runs([experiment.experiment_id], max_results=10_000) if _is_training(run)]
     try:
-        run = client.get_run(name)
+        run = _get_run(client, name)
     except MlflowException as error:
+        if not is_refusal(error):
+            raise
         raise InputError(
             f"MLflow at {mlflow.get_tracking_uri()} has no experiment and no run '{name}': look the id up in "
             "`kedro mlflow ui`"
@@ -91,6 +98,11 @@ def _resolve(client: mlflow.MlflowClient, name: str) -> list[Run]:
     return [run]
 
 
+def _get_run(client: mlflow.MlflowClient, name: str) -> Run:
+    """By its id, or by the one that it had while it waited for the server."""
+    return client.get_run((find_run(client, name) or name) if name.startswith(WAITING) else name)
+
+
 def _of_sweep(client: mlflow.MlflowClient, parent: Run) -> list[Run]:
     """The runs that the sweep made and those that it found finished; while it goes on, its children."""
     if any(artifact.path == "sweep.json" for artifact in client.list_artifacts(parent.info.run_id)):
@@ -98,7 +110,7 @@ def _of_sweep(client: mlflow.MlflowClient, parent: Run) -> list[Run]:
         failed = [" ".join(job["overrides"]) for job in jobs if job["run_id"] is None]
         if failed:
             logger.warning("Left out, as they failed in the sweep: %s", "; ".join(failed))
-        return [client.get_run(job["run_id"]) for job in jobs if job["run_id"]]
+        return [_get_run(client, job["run_id"]) for job in jobs if job["run_id"]]
     children = client.search_runs(
         [parent.info.experiment_id], f"tags.mlflow.parentRunId = '{parent.info.run_id}'", max_results=10_000
     )
