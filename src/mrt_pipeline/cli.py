@@ -2,6 +2,7 @@
 
 import copy
 import os
+import sys
 import warnings
 from pathlib import Path
 
@@ -43,6 +44,21 @@ def parse_overrides(ctx: click.Context, param: click.Parameter, value: str | dic
 @click.group(name="mrt-pipeline")
 def cli() -> None:
     """Commands of this project."""
+
+
+def enter_project(usage: str) -> Path | None:
+    """For commands run as modules: go to the project's folder and return it; None if they end here, having said why.
+
+    usage: what is printed for --help.
+    """
+    if {"-h", "--help"} & set(sys.argv):
+        print(usage)
+        return None
+    project = find_kedro_project(Path.cwd())
+    if project is None:
+        raise InputError("run this inside the project's folder (the one with pyproject.toml)")
+    os.chdir(project)
+    return project
 
 
 # What a pipeline runs with if nothing else is asked for; the tree's own defaults are those of mrt_rl.

@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 
 from kedro.framework.session import KedroSession
 from kedro.framework.startup import bootstrap_project
-from kedro.utils import find_kedro_project
 
+from mrt_pipeline.cli import enter_project
 from mrt_pipeline.config import LanguageModelPolicy, Parameters, VLLMServerEngineParams
 from mrt_pipeline.engines.vllm_server import serve_command, serve_environment
 from mrt_pipeline.errors import InputError
@@ -24,15 +24,10 @@ from mrt_pipeline.pipelines.assemble import find_language_model
 
 def main() -> int:
     """Become the server that the command line asks for; the exit code is 1 if that is refused."""
-    if {"-h", "--help"} & set(sys.argv):
-        print(__doc__)
-        return 0
-    project = find_kedro_project(Path.cwd())
-    if project is None:
-        print("Error: run this inside the project's folder (the one with pyproject.toml)", file=sys.stderr)
-        return 1
-    os.chdir(project)
     try:
+        project = enter_project(__doc__)
+        if project is None:
+            return 0
         command, environment = server_command(project, sys.argv[1:])
     except InputError as error:
         print(f"Error: {error}", file=sys.stderr)

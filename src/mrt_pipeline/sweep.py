@@ -25,10 +25,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from kedro.framework.session import KedroSession
 from kedro.framework.startup import bootstrap_project
-from kedro.utils import find_kedro_project
 from omegaconf import DictConfig
 
-from mrt_pipeline.cli import PIPELINE_DEFAULTS
+from mrt_pipeline.cli import PIPELINE_DEFAULTS, enter_project
 from mrt_pipeline.config import LIKELIHOOD_ALGORITHMS, Parameters
 from mrt_pipeline.errors import InputError
 from mrt_pipeline.paths import DATA_VARIABLE
@@ -43,18 +42,13 @@ _OUTCOME = "outcome.json"
 
 def main() -> int:
     """Run the sweep of the command line; the exit code is 1 if a job failed or the request was refused."""
-    if {"-h", "--help"} & set(sys.argv):
-        print(__doc__)
-        return 0
-    project = find_kedro_project(Path.cwd())
-    if project is None:
-        print("Error: run this inside the project's folder (the one with pyproject.toml)", file=sys.stderr)
-        return 1
-    os.chdir(project)
     overrides = [argument for argument in sys.argv[1:] if not argument.startswith(("-", "hydra"))]
-    folder = Path("data/sweep") / time.strftime("%Y-%m-%d_%H-%M-%S")
-    folder.mkdir(parents=True, exist_ok=True)
     try:
+        project = enter_project(__doc__)
+        if project is None:
+            return 0
+        folder = Path("data/sweep") / time.strftime("%Y-%m-%d_%H-%M-%S")
+        folder.mkdir(parents=True, exist_ok=True)
         with _printing_to(folder / "sweep.log"):
             bootstrap_project(project)
             parent, n_jobs = start_parent(overrides)

@@ -2,16 +2,15 @@
 
 import json
 import logging
-import os
 import sys
 from pathlib import Path
 
 import mlflow
 from kedro.framework.session import KedroSession
 from kedro.framework.startup import bootstrap_project
-from kedro.utils import find_kedro_project
 from mlflow.exceptions import MlflowException
 
+from mrt_pipeline.cli import enter_project
 from mrt_pipeline.errors import InputError
 from mrt_pipeline.tracking.failures import is_refusal, reason
 from mrt_pipeline.tracking.outbox import OUTBOX, Outbox
@@ -60,13 +59,11 @@ def _not_here(address: RunAddress) -> str:
 
 def main() -> int:
     """Send all that waits to the server of mlflow.yml; the exit code is 1 if something still waits."""
-    project = find_kedro_project(Path.cwd())
-    if project is None:
-        print("Error: run this inside the project's folder (the one with pyproject.toml)", file=sys.stderr)
-        return 1
-    os.chdir(project)
-    bootstrap_project(project)
     try:
+        project = enter_project(__doc__)
+        if project is None:
+            return 0
+        bootstrap_project(project)
         with KedroSession.create(project) as session:
             session.load_context()  # sets address and credentials of the server
     except InputError as error:
