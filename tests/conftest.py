@@ -1,9 +1,16 @@
 import copy
+import os
 import shutil
+import signal
+import socket
+import subprocess
+import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
+import requests
 import torch
 from hypothesis import settings
 from tokenizers import Tokenizer
@@ -30,6 +37,16 @@ settings.register_profile("project", deadline=None, max_examples=60, derandomize
 settings.load_profile("project")
 
 
+@pytest.fixture(autouse=True)
+def own_tracking_address():
+    """mlflow.set_tracking_uri also sets the environment variable, which would reach the commands that tests start."""
+    before = os.environ.get("MLFLOW_TRACKING_URI")
+    yield
+    os.environ.pop("MLFLOW_TRACKING_URI", None)
+    if before is not None:
+        os.environ["MLFLOW_TRACKING_URI"] = before
+
+
 @pytest.fixture(scope="session")
 def copy_project(tmp_path_factory):
     """Makes a copy of the project, as a user has it, in which jobs can run."""
@@ -42,6 +59,52 @@ def copy_project(tmp_path_factory):
         return folder
 
     return copied
+
+
+@pytest.fixture(scope="session")
+def free_port():
+    """Finds a port that nobody listens at."""
+
+    def find():
+        with socket.socket() as found:
+            found.bind(("127.0.0.1", 0))
+            return found.getsockname()[1]
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def served():
+    """Runs a server while a test needs it: a context manager that gives its address once it answers."""
+
+    @contextmanager
+    def serve(command, url, folder, environment=None, seconds=300):
+        log = folder / "server.log"
+        with open(log, "w") as file:
+            server = subprocess.Popen(
+                command,
+                cwd=folder,
+                stdout=file,
+                stderr=file,
+                env={**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})},
+                start_new_session=True,
+            )
+        try:
+            for _ in range(seconds):
+                try:
+                    requests.get(url, timeout=2)
+                    break
+                except requests.RequestException:
+                    assert server.poll() is None, log.read_text()[-3000:]
+                    time.sleep(1)
+            else:
+                raise AssertionError(log.read_text()[-3000:])
+            yield url
+        finally:
+            os.killpg(server.pid, signal.SIGTERM)
+            server.wait(timeout=60)
+
+    return serve
 
 
 @pytest.fixture(scope="session")

@@ -21,8 +21,10 @@ NEEDED = {
     ("task", "math"): MATH | MODEL,
     ("task", "reasoning_gym"): MODEL,
     ("policy", "language_model"): MATH | MODEL,
+    ("policy", "r1_distill"): MATH,
     ("policy", "language_model_backtracking"): MATH | MODEL | {"prover": "sampled"},
     ("engine", "vllm"): MATH | MODEL,
+    ("engine", "vllm_server"): MATH | MODEL,
     ("policy", "smollm2"): {"task": "reasoning_gym"},
 }
 
@@ -68,9 +70,18 @@ def test_backtracking_is_chosen_by_one_override_and_brings_what_it_needs():
         64,
     )
     assert tree["rollout"]["answer_tokens"] == 8
+    assert tree["evaluation"]["window"] == 4 and compose_parameters(FOLDER, {})["evaluation"]["window"] is None
     assert compose_parameters(FOLDER, {})["rollout"]["answer_tokens"] == 6
     longer = {"task": "countdown_backtracking", "task.n_numbers": "4", "rollout.answer_tokens": "10"}
     assert compose_parameters(FOLDER, longer)["rollout"]["answer_tokens"] == 10
+
+
+def test_the_papers_presets_drop_unfinished_paragraphs_and_the_others_do_not():
+    def drops(overrides):
+        return compose_parameters(FOLDER, overrides)["policy"]["template"]["segmentation"]["drop_unfinished"]
+
+    assert drops({"preset": "r1_distill_numina"}) and drops({"preset": "deepscaler_aime"})
+    assert not drops({"preset": "smollm2"}) and not drops(MATH | MODEL)
 
 
 def test_an_override_wins_over_the_preset():
@@ -109,6 +120,11 @@ def test_an_override_wins_over_the_preset():
         (MATH, ["policy=tiny", "task=math"]),
         (MATH | MODEL | {"policy.lora": "null"}, ["policy.lora", "float32", "mixed_precision"]),
         ({"engine": "vllm"}, ["engine=vllm", "engine=torch"]),
+        ({"engine": "vllm_server"}, ["engine=vllm_server", "engine=torch"]),
+        ({"evaluation.window": "2"}, ["evaluation.window", "task=countdown_backtracking", "null"]),
+        (MATH | MODEL | {"evaluation.window": "2"}, ["evaluation.window", "policy=language_model_backtracking"]),
+        ({"task": "countdown_backtracking", "evaluation.window": "-1"}, ["evaluation.window", "-1"]),
+        ({"task": "countdown_backtracking", "evaluation.window_budget_multiple": "0"}, ["window_budget_multiple"]),
         (MODEL | MATH | {"policy.path": "''"}, ["policy.path"]),
     ],
 )

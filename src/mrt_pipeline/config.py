@@ -174,6 +174,9 @@ class ParagraphSegmentation(_Group):
         description="most episodes; the rest belongs to the last; null: any number"
     )
     merge: PositiveInt = Field(description="neighbouring episodes that count as one")
+    drop_unfinished: bool = Field(
+        description="a thought that is cut loses the paragraph that the cut is in, unless it is the first"
+    )
 
 
 class FixedSegmentation(_Group):
@@ -285,7 +288,31 @@ class VLLMEngineParams(_Group):
     enforce_eager: bool = Field(description="do not compile: starts sooner, samples slower")
 
 
-class EngineParams(RootModel[Annotated[TorchEngineParams | VLLMEngineParams, Field(discriminator="name")]]):
+class VLLMServerEngineParams(_Group):
+    """vLLM in processes of its own, started by `python -m mrt_pipeline.serve`; see engines/vllm_server.py."""
+
+    name: Literal["vllm_server"]
+    url: str = Field(
+        pattern=r"^https?://[^/:]+:\d+/?$", description="where the trainer reaches it, with the port it listens at"
+    )
+    host: str = Field(description="address that it listens at; keep strangers away from any but the default")
+    dtype: Literal["float32", "bfloat16"] = Field(description="of its copy of the weights")
+    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = Field(
+        description="share of each of its GPUs' memory for weights and cache"
+    )
+    cpu_cache_gib: PositiveInt = Field(description="memory for the cache on a CPU")
+    tensor_parallel_size: PositiveInt = Field(description="GPUs that share a copy of the weights")
+    data_parallel_size: PositiveInt = Field(description="copies that share the requests, each on GPUs of its own")
+    enforce_eager: bool = Field(description="do not compile: starts sooner, samples slower")
+    weights_folder: str | None = Field(
+        description="folder through which weights are handed over, by the same name for trainer and server; null: one "
+        "for temporary files, if both are on one machine"
+    )
+
+
+class EngineParams(
+    RootModel[Annotated[TorchEngineParams | VLLMEngineParams | VLLMServerEngineParams, Field(discriminator="name")]]
+):
     """Samples and scores."""
 
 
@@ -432,6 +459,14 @@ class EvaluationParams(_Group):
         description="traces of each problem that stop where the model stops, within the training budget: for maj@k"
     )
     n_sample_problems: PositiveInt = Field(description="most held-out problems used for these; the first of n_problems")
+    window: Annotated[int, Field(ge=0)] | None = Field(
+        description="episodes that the policy still sees when it samples the next one (linearised evaluation), for "
+        "policies that answer in their stream; 0: none; null: no such samples"
+    )
+    window_budget_multiple: Annotated[float, Field(gt=0)] = Field(
+        description="most thinking tokens of a linearised sample, in multiples of the training budget; they need not "
+        "fit into the context"
+    )
     n_vote_problems: PositiveInt = Field(
         description="held-out problems, the first of n_problems, with answers forced at every boundary of one trace"
     )
@@ -513,13 +548,19 @@ class Parameters(_Group):
                 "policy.template.kind=backtrack needs prover=sampled: an attempt is a text with its answer somewhere "
                 "in it, so the probability of the answer alone says nothing"
             )
+        if self.evaluation.window is not None and not (backtracks or isinstance(task, CountdownBacktrackingTask)):
+            raise ValueError(
+                f"evaluation.window is {self.evaluation.window}, but only a policy that answers in its stream can be "
+                "sampled with a window over its last episodes: task=countdown_backtracking, or "
+                "policy=language_model_backtracking; for others set evaluation.window=null"
+            )
         if isinstance(policy, LanguageModelPolicy) and policy.lora is None and policy.dtype == "bfloat16":
             raise ValueError(
                 "policy.lora=null trains all weights, and in policy.dtype=bfloat16 small steps are rounded away: set "
                 "policy.dtype=float32 and training.learner.mixed_precision=bf16"
             )
-        if isinstance(policy, TinyPolicy) and self.engine.root.name == "vllm":
-            raise ValueError("engine=vllm is for language models; policy=tiny takes engine=torch")
+        if isinstance(policy, TinyPolicy) and self.engine.root.name != "torch":
+            raise ValueError(f"engine={self.engine.root.name} is for language models; policy=tiny takes engine=torch")
         if isinstance(policy, TinyPolicy) and policy.warm_start.learner.kl_beta > 0:
             raise ValueError(
                 "policy.warm_start.learner.kl_beta must be 0: there is no base policy before the warm start"

@@ -1,5 +1,7 @@
 """Kedro's project settings."""
 
+import os
+
 from mrt_pipeline.config_loader import HydraConfigLoader
 from mrt_pipeline.paths import data_folder
 from mrt_pipeline.tracking.hooks import TrackingHook
@@ -10,5 +12,8 @@ CONFIG_LOADER_CLASS = HydraConfigLoader
 CONFIG_LOADER_ARGS = {
     "base_env": "base",
     "default_run_env": "local",
-    "custom_resolvers": {"data": lambda: data_folder().as_posix()},
+    "custom_resolvers": {
+        "data": lambda: data_folder().as_posix(),
+        "environment": lambda name, default: os.environ.get(name) or default,
+    },
 }

@@ -1,4 +1,5 @@
-"""What every engine must do: the same tests for the torch engine and, where it is installed, for vLLM."""
+"""What every engine must do: the same tests for the torch engine and, where it is installed, for vLLM in this process
+and as a server of two copies."""
 
 from importlib.util import find_spec
 
@@ -9,7 +10,9 @@ from engine_checks import check_logprobs, random_queries, same
 
 from mrt_pipeline.engines.base import SamplingParams, StopReason
 from mrt_pipeline.engines.torch_engine import TorchEngine
-from mrt_pipeline.engines.vllm_engine import VLLMEngine, merged_weights
+from mrt_pipeline.engines.vllm_engine import VLLMEngine
+from mrt_pipeline.engines.vllm_server import VLLMServerEngine, serve_command, serve_environment
+from mrt_pipeline.engines.vllm_weights import merged_weights
 from mrt_pipeline.policy.language_model import add_adapters, load_language_model
 
 STOPS = (3, 5, 15)
@@ -21,15 +24,27 @@ def model(letters_policy, copy_policy):
     return copy_policy(letters_policy).model
 
 
-@pytest.fixture(scope="module", params=["torch", pytest.param("vllm", marks=without_vllm)])
-def engine(request, model, tmp_path_factory):
+@pytest.fixture(
+    scope="module",
+    params=["torch", pytest.param("vllm", marks=without_vllm), pytest.param("vllm_server", marks=without_vllm)],
+)
+def engine(request, model, tmp_path_factory, free_port, served):
     if request.param == "torch":
-        return TorchEngine(model)
+        yield TorchEngine(model)
+        return
     folder = tmp_path_factory.mktemp("weights")
     model.save_pretrained(folder)
-    engine = VLLMEngine(str(folder), max_length=128, dtype="float32", cpu_cache_gib=1, enforce_eager=True)
-    engine.model = model
-    return engine
+    if request.param == "vllm":
+        engine = VLLMEngine(str(folder), max_length=128, dtype="float32", cpu_cache_gib=1, enforce_eager=True)
+        engine.model = model
+        yield engine
+        return
+    port = free_port()
+    command = serve_command(str(folder), 128, "float32", "127.0.0.1", port, 0.5, 1, 2, enforce_eager=True)
+    with served(command, f"http://127.0.0.1:{port}", folder, serve_environment(cpu_cache_gib=1)) as url:
+        engine = VLLMServerEngine(url, max_length=128, dtype="float32")
+        engine.model = model
+        yield engine
 
 
 def greedy(all_logprobs, model, prompt, params, least=0, most=None):

@@ -5,12 +5,19 @@ import pandas as pd
 import pytest
 
 from mrt_pipeline.errors import InputError
-from mrt_pipeline.evaluation.arms import check_comparable, make_arms
+from mrt_pipeline.evaluation.arms import check_comparable, find_baseline, group_runs, shared_budgets
+from mrt_pipeline.evaluation.arms import make_arms as arms_of_groups
+
+
+def make_arms(runs):
+    return arms_of_groups(group_runs(runs))
 
 
 @pytest.fixture
 def make_run():
-    def make(run_id, algorithm="grpo", seed=0, forced=0.0, tokens=100, n_test=2, success=0.5, problems=("p", "q")):
+    def make(
+        run_id, algorithm="grpo", seed=0, forced=0.0, tokens=100, n_test=2, success=0.5, problems=("p", "q"), started=0
+    ):
         parameters = {
             "seed": seed,
             "preset": None,
@@ -34,7 +41,7 @@ def make_run():
             )
             tables[f"{policy}_anytime"] = pd.DataFrame({**trace, "n_tokens": 10, "success": j, "forced": False})
             tables[f"{policy}_episodes"] = pd.DataFrame({**trace, "n_tokens": 0, "success": j, "forced": False})
-        return SimpleNamespace(run_id=run_id, parameters=parameters, tables=tables)
+        return SimpleNamespace(run_id=run_id, started=started, parameters=parameters, tables=tables)
 
     return make
 
@@ -57,9 +64,67 @@ def test_arms_of_one_algorithm_are_told_apart_by_what_differs(make_run):
     assert names == ["base", "grpo training.forced_fraction=0.0", "grpo training.forced_fraction=0.25", "mrt"]
 
 
-def test_a_second_run_of_the_same_seed_is_left_out(make_run):
-    arms = make_arms([make_run("a", success=0.5), make_run("b", success=1.0)])
-    assert arms[1].values["accuracy", 10, False].tolist() == [[0.5, 0.5]]
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
+def test_of_runs_with_the_same_seed_the_newest_is_taken(make_run, order, caplog):
+    runs = [make_run(name, success=j, started=i) for i, (name, j) in enumerate((("a", 0.5), ("b", 0.25), ("c", 1.0)))]
+    arms = make_arms([runs[i] for i in order])
+    assert arms[1].values["accuracy", 10, False].tolist() == [[1.0, 1.0]]
+    left_out = [line for line in caplog.messages if "is left out" in line]
+    assert len(left_out) == 2 and not any(line.startswith("Run c") for line in left_out)
+
+
+def test_the_arms_have_where_regret_comes_from_and_maj_at_k(make_run):
+    base, grpo = make_arms([make_run("a", success=0.75), make_run("b", seed=1, success=0.25)])
+    assert base.sources["all", "never_found", 10].tolist() == [[0.75, 0.75]]  # J stays at 0.25
+    assert grpo.sources["all", "unsure", 10].tolist() == [[0.25, 0.25], [0, 0]]
+    assert grpo.sources["easy", "found", 10].tolist() == [[1, 1], [0, 0]]  # the base's samples are all right
+    assert {difficulty for difficulty, *_ in grpo.sources} == {"easy", "all"}
+    assert np.array_equal(grpo.sources["all", "regret", 10], grpo.values["regret", 10, False])
+    assert grpo.votes["tokens", 1].tolist() == [[6, 6], [6, 6]]
+
+
+def forced_votes(problems, majority_after):
+    """Eight answers at both ends of one episode; `majority_after` is the share of right ones after it."""
+    rows = []
+    for problem in problems:
+        for episode, right in ((-1, 8), (0, round(8 * majority_after))):
+            answers = ["1"] * right + ["0"] * (8 - right)
+            rewards = [1.0] * right + [0.0] * (8 - right)
+            rows.append(
+                {"problem_id": problem, "rollout_id": 0, "episode": episode, "answers": answers, "rewards": rewards}
+            )
+    return pd.DataFrame(rows)
+
+
+def test_runs_from_before_answers_were_forced_are_compared_without_stopping_regret(make_run, caplog):
+    old, new, newer = make_run("a", started=1), make_run("b", "mrt"), make_run("c", "mrt", seed=1)
+    for run in (new, newer):
+        run.tables["trained_votes"] = forced_votes(["p", "q"], 1.0)
+    new.tables["trained_votes"] = forced_votes(["p"], 0.0)
+    base, grpo, mrt = make_arms([old, new, newer])
+    assert (base.stopping, grpo.stopping) == ({}, {})
+    # all right before; then to none: from 1 down to 0, so half of the area is lost; or all right after as well
+    expected = np.array([[1 - 2.5 / 5, np.nan], [0.0, 0.0]])
+    assert list(mrt.stopping) == [(1,)]
+    np.testing.assert_allclose(mrt.stopping[1,], expected)
+    assert "Run a has no table 'trained_votes'" in caplog.text and "Run b" not in caplog.text
+
+
+def test_the_baseline_is_named_or_begins_so():
+    arms = ["base", "grpo", "grpo forced", "mrt"]
+    assert find_baseline(arms, "grpo") == "grpo"
+    assert find_baseline(arms, "grpo f") == "grpo forced"
+    with pytest.raises(InputError, match="fits more than one of the arms 'grpo', 'grpo forced', 'mrt'"):
+        find_baseline(arms, "g")
+    with pytest.raises(InputError, match="fits none"):
+        find_baseline(arms, "base")
+
+
+def test_runs_without_a_budget_in_common_are_refused(make_run):
+    first, other = make_run("a"), make_run("b", "mrt")
+    other.parameters["evaluation"]["budget_multiples"] = [2.0]
+    with pytest.raises(InputError, match="no budget in common"):
+        shared_budgets([first, other])
 
 
 def test_only_problems_in_common_are_compared(make_run):

@@ -5,33 +5,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from mrt_pipeline.evaluation.bootstrap import Arm, Bootstrap
 from mrt_pipeline.evaluation.compare import (
-    Arm,
-    Bootstrap,
     comparison_table,
     difference_table,
-    efficiency_table,
     gain_table,
-    learning_curve,
     measure,
+    sources_table,
+    stopping_table,
 )
+from mrt_pipeline.evaluation.tables import COMPARISON_SOURCES, COMPARISON_STOPPING
 
 KEY = ("accuracy", 96, False)
 
 
-def arm(name, values, seeds=None, histories=()):
+def arm(name, values, seeds=None, **parts):
     values = np.atleast_2d(np.asarray(values, dtype=float))
-    return Arm(name, tuple(seeds or range(len(values))), {KEY: values}, {(96, False): 40.0}, histories)
-
-
-def history(tokens, accuracy, prover=0):
-    return pd.DataFrame(
-        {
-            "train/sampled_tokens": [np.nan, *tokens[1:]],
-            "train/prover_tokens": [np.nan, *[prover] * (len(tokens) - 1)],
-            "validation/accuracy": accuracy,
-        }
-    )
+    return Arm(name, tuple(seeds or range(len(values))), {KEY: values}, {(96, False): 40.0}, **parts)
 
 
 def test_means_and_counts():
@@ -39,33 +29,6 @@ def test_means_and_counts():
     row = found.iloc[0]
     assert (row["mean"], row["n_seeds"], row["n_problems"], row["thinking_tokens"]) == (0.625, 2, 4, 40.0)
     assert row["ci_low"] <= row["mean"] <= row["ci_high"]
-
-
-def test_draws_follow_resampled_indices():
-    """Against the plain definition, for one seed: the mean over drawn problems."""
-    one = arm("a", np.random.default_rng(0).random((1, 7)))
-    bootstrap = Bootstrap([one], 20, 0.95, 1)
-    for draw, problems in zip(bootstrap.draws(one, KEY), bootstrap._problems * 7, strict=True):
-        p = np.repeat(np.arange(7), problems.round().astype(int))
-        assert len(p) == 7
-        assert draw == pytest.approx(one.values[KEY][0, p].mean())
-
-
-@pytest.mark.parametrize("n_seeds", [3, 5])
-def test_intervals_cover_the_truth_though_seeds_are_few(n_seeds):
-    """Seeds and problems both vary; 95 % intervals hold the true mean 0 in at least about 95 % of repetitions.
-
-    Without the correction for few seeds it is 82 % with three seeds and 90 % with five.
-    """
-    rng = np.random.default_rng(0)
-    covered = 0
-    for _ in range(400):
-        numbers = rng.normal(size=(n_seeds, 1)) + rng.normal(size=(1, 30)) + rng.normal(size=(n_seeds, 30))
-        one = arm("a", numbers)
-        bootstrap = Bootstrap([one], 400, 0.95, 0)
-        low, high = bootstrap.interval(bootstrap.draws(one, KEY))
-        covered += low <= 0 <= high
-    assert covered / 400 >= 0.935
 
 
 def test_the_interval_of_a_mean_has_the_width_that_theory_gives():
@@ -136,40 +99,6 @@ def test_a_ratio_to_a_loss_is_undefined():
     assert np.isnan(gain_table(arms, base, grpo, [KEY], Bootstrap(arms, 50, 0.95, 0)).iloc[0]["ratio"])
 
 
-def test_learning_curves_are_running_means_at_the_tokens_of_the_first_seed():
-    first, second = history([0, 10, 20], [0.0, 0.3, 0.6]), history([0, 20, 40], [0.0, 0.3, 0.6])
-    tokens, accuracy = learning_curve([first, second])
-    assert tokens.tolist() == [0, 10, 20]
-    assert np.allclose(accuracy, [[0.0, 0.15, 0.3], [0.0, 0.075, 0.15]])
-
-
-def test_tokens_to_the_level_of_the_baseline():
-    slow = arm("grpo", np.zeros((1, 2)), histories=(history([0, 10, 20, 30, 40], [0, 0.1, 0.2, 0.3, 0.4], 7),))
-    fast = arm("fast", np.zeros((1, 2)), histories=(history([0, 10, 20, 30, 40], [0, 0.3, 0.3, 0.6, 0.6]),))
-    never = arm("never", np.zeros((1, 2)), histories=(history([0, 10, 20], [0, 0, 0]),))
-    arms = [arm("base", np.zeros((1, 2))), slow, fast, never]
-    found = efficiency_table(arms, slow, Bootstrap(arms, 20, 0.95, 0)).set_index("arm")
-    assert found["level"].unique() == pytest.approx([0.3])
-    assert found.loc["grpo", ["tokens_to_level", "ratio", "prover_tokens"]].tolist() == [40, 1, 7]
-    # running means of fast: 0, .15, .2, .4, .5; it gets to .3 half-way between 20 and 30 tokens
-    assert found.loc["fast", "ratio"] == pytest.approx(40 / 25)
-    assert np.isnan(found.loc["never", "tokens_to_level"]) and found.loc["never", "ratio"] == 0
-    assert "base" not in found.index
-
-
-def test_token_efficiency_has_an_interval_over_seeds():
-    def run(rate):
-        return history([0, 10, 20, 30, 40, 50], [0, *(rate * n for n in range(1, 6))])
-
-    slow = arm("grpo", np.zeros((3, 2)), histories=(run(0.1), run(0.1), run(0.1)))
-    steady = arm("steady", np.zeros((3, 2)), histories=(run(0.2), run(0.2), run(0.2)))
-    varied = arm("varied", np.zeros((3, 2)), histories=(run(0.15), run(0.2), run(0.25)))
-    arms = [slow, steady, varied]
-    found = efficiency_table(arms, slow, Bootstrap(arms, 400, 0.95, 0)).set_index("arm")
-    assert found.loc["steady", "ci_low"] == found.loc["steady", "ratio"] == found.loc["steady", "ci_high"] > 1
-    assert found.loc["varied", "ci_low"] < found.loc["varied", "ratio"] < found.loc["varied", "ci_high"]
-
-
 def test_measure_agrees_with_a_hand_calculation():
     episodes = pd.DataFrame(
         {
@@ -189,3 +118,57 @@ def test_measure_agrees_with_a_hand_calculation():
     assert found["regret", 20, True].to_dict() == pytest.approx({"p": 0.5, "q": 0.5})
     assert found["accuracy", 20, False].to_dict() == {"p": 1.0, "q": 0.5}
     assert found["accuracy", 20, True].to_dict() == {"p": 0.0}
+
+
+PARTS = ("never_found", "found_late", "lost", "unsure")
+
+
+def analysed(name, rng, n_seeds=3, n_problems=12):
+    """An arm with regret as a sum of parts; a few problems have no stopping regret, and a third is easy."""
+    shares = rng.dirichlet(np.ones(5), size=(n_seeds, n_problems))
+    easy = np.arange(n_problems) % 3 == 0
+    sources = {}
+    for difficulty, chosen in (("easy", easy), ("all", np.full(n_problems, True))):
+        for i, part in enumerate(PARTS):
+            sources[difficulty, part, 96] = np.where(chosen, shares[..., i], np.nan)
+        sources[difficulty, "regret", 96] = np.where(chosen, shares[..., :4].sum(axis=-1), np.nan)
+    stopping = np.where(rng.random((n_seeds, n_problems)) < 0.3, np.nan, rng.random((n_seeds, n_problems)))
+    values = rng.random((n_seeds, n_problems))
+    return arm(name, values, sources=sources, stopping={(1,): stopping, (2,): stopping / 2})
+
+
+def test_the_parts_of_regret_sum_to_it_in_every_arm_and_so_do_their_differences():
+    rng = np.random.default_rng(0)
+    arms = [analysed("base", rng, n_seeds=1), analysed("grpo", rng), analysed("mrt", rng)]
+    table = sources_table(arms, arms[1], Bootstrap(arms, 50, 0.95, 0))
+    COMPARISON_SOURCES.validate(table)
+    for (name, difficulty), rows in table.groupby(["arm", "difficulty"]):
+        rows = rows.set_index("quantity")
+        for column in ("mean", "difference"):
+            assert rows.loc[list(PARTS), column].sum() == pytest.approx(rows.loc["regret", column]), (name, difficulty)
+        assert set(rows["n_problems"]) == {4 if difficulty == "easy" else 12}
+    own = table[table["arm"] == "grpo"]
+    assert (own[["difference", "difference_low", "difference_high"]] == 0).all(axis=None)
+    assert (table["ci_low"] <= table["mean"]).all() and (table["mean"] <= table["ci_high"]).all()
+
+
+def test_problems_without_a_value_are_left_out_seed_by_seed():
+    rng = np.random.default_rng(1)
+    arms = [analysed("grpo", rng), analysed("mrt", rng)]
+    table = stopping_table(arms, arms[0], Bootstrap(arms, 50, 0.95, 0))
+    COMPARISON_STOPPING.validate(table)
+    for row in table.itertuples():
+        each = {one.name: [seed[~np.isnan(seed)].mean() for seed in one.stopping[row.episodes,]] for one in arms}
+        assert row.mean == pytest.approx(np.mean(each[row.arm]))
+        assert row.difference == pytest.approx(np.mean(each[row.arm]) - np.mean(each["grpo"]))
+
+
+def test_arms_without_stopping_regret_are_left_out_and_leave_no_difference_to_them():
+    rng = np.random.default_rng(2)
+    old, new = arm("old", rng.random((2, 12))), analysed("new", rng)
+    nowhere = arm("nowhere", rng.random((2, 12)), stopping={(1,): np.full((2, 12), np.nan)})
+    arms = [old, new, nowhere]
+    table = stopping_table(arms, old, Bootstrap(arms, 20, 0.95, 0))
+    COMPARISON_STOPPING.validate(table)
+    assert table["arm"].tolist() == ["new", "new"] and table["difference"].isna().all()
+    COMPARISON_STOPPING.validate(stopping_table([old], old, Bootstrap([old], 20, 0.95, 0)))

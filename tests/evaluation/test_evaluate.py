@@ -1,8 +1,10 @@
+from itertools import product
+
 import numpy as np
 import pandas as pd
 import pytest
 
-from mrt_pipeline.evaluation.evaluate import accuracy_by_budget, budgets_of, regret_by_budget
+from mrt_pipeline.evaluation.evaluate import accuracy_by_budget, budgets_of, regret_by_all_tokens, regret_by_budget
 from mrt_pipeline.mrt.regret import normalized_regret
 
 
@@ -36,25 +38,45 @@ TRACES = [
 ]
 
 
-def regret_of(table, policy, budget, forced):
+def regret_of(table, policy, budget, forced, definition="paper"):
     row = table[(table["policy"] == policy) & (table["budget"] == budget) & (table["forced"] == forced)]
+    row = row[row["definition"] == definition]
     assert len(row) == 1
     return row["regret"].item()
 
 
 def test_regret_is_the_mean_over_traces_then_problems():
     table = regret_by_budget(episodes(*TRACES), [4, 8, 16], 0.95, 50, 0)
-    assert len(table) == 2 * 2 * 3 and set(table["definition"]) == {"paper"}
-    for budget in (4, 8, 16):
+    assert len(table) == 2 * 2 * 3 * 2
+    for budget, definition in product((4, 8, 16), ("paper", "step")):
         for forced in (False, True):
             curves = {}
             for policy, problem, _, x, y, natural in TRACES:
                 kept = [i for i, tokens in enumerate(x) if forced or tokens <= natural]
-                regret = normalized_regret(np.array(x)[kept], np.array(y)[kept], budget)
+                regret = normalized_regret(np.array(x)[kept], np.array(y)[kept], budget, definition)
                 curves.setdefault((policy, problem), []).append(regret)
             for policy in ("base", "trained"):
                 expected = np.mean([np.mean(values) for key, values in curves.items() if key[0] == policy])
-                assert regret_of(table, policy, budget, forced) == pytest.approx(expected)
+                assert regret_of(table, policy, budget, forced, definition) == pytest.approx(expected)
+
+
+def test_regret_by_all_tokens_counts_prompt_thought_and_answers():
+    votes = pd.DataFrame(
+        [
+            ("base", "a", 0, -1, 0, [0.0, 1.0], [2, 4]),
+            ("base", "a", 0, 0, 5, [1.0, 1.0], [1, 1]),
+            ("base", "b", 0, -1, 0, [0.0, 0.0], [9, 9]),
+            ("base", "b", 0, 0, 2, [1.0, 1.0], [1, 3]),  # 2 + 2 + 2 tokens, before the point of the empty prefix
+        ],
+        columns=["policy", "problem_id", "rollout_id", "episode", "n_tokens", "rewards", "answer_tokens"],
+    )
+    prompts = [np.zeros(4, int), np.zeros(2, int)]
+    rollouts = pd.DataFrame({"policy": "base", "problem_id": ["a", "b"], "rollout_id": 0, "prompt_token_ids": prompts})
+    table = regret_by_all_tokens(votes, rollouts, [10, 20], 0.95, 50, 0)
+    assert set(table["definition"]) == {"paper_all_tokens"} and not table["forced"].any()
+    a = normalized_regret(np.array([4 + 3, 4 + 5 + 1]), np.array([0.5, 1.0]), 20)
+    b = normalized_regret(np.array([2 + 2 + 2, 2 + 9]), np.array([1.0, 0.0]), 20)
+    assert regret_of(table, "base", 20, False, "paper_all_tokens") == pytest.approx((a + b) / 2)
 
 
 def test_the_natural_curve_holds_its_last_value_and_the_forced_one_goes_on():
@@ -139,3 +161,14 @@ def test_policies_are_kept_apart(anytime_and_rollouts):
 )
 def test_budgets_are_ascending_and_distinct(multiples, expected):
     assert budgets_of(96, multiples) == expected
+
+
+def test_differences_to_the_base_are_paired_by_problem():
+    table = regret_by_budget(episodes(*TRACES), [8], 0.95, 50, 0).set_index(["policy", "forced", "definition"])
+    assert table.loc["base", ["difference", "difference_low", "difference_high"]].isna().all(axis=None)
+    for which in product((False, True), ("paper", "step")):
+        base, trained = table.loc[("base", *which)], table.loc[("trained", *which)]
+        assert trained["difference"] == pytest.approx(trained["regret"] - base["regret"])
+        # the trained regret is 0 everywhere, so the difference varies as the base's regret
+        expected = (-base["ci_high"], -base["ci_low"])
+        assert (trained["difference_low"], trained["difference_high"]) == pytest.approx(expected)

@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mrt_pipeline.evaluation.majority import majority_accuracy, majority_by_problem
+from mrt_pipeline.evaluation.intervals import mean_interval
+from mrt_pipeline.evaluation.majority import majority_accuracy, majority_by_policy, majority_by_problem
+from mrt_pipeline.evaluation.tables import MAJORITY
 
 RIGHT = {"a", "b"}  # two spellings of a right answer
 ANSWERS = st.lists(st.sampled_from([None, "a", "b", "c", "d"]), min_size=1, max_size=8)
@@ -56,9 +58,12 @@ def test_what_cannot_vote_is_refused(answers, rewards):
 
 
 def samples(*rows):
-    """(problem, answer text, grade, thought length)."""
+    """(problem, answer text, grade, thought length), or with the length of the stream, whose end was dropped."""
     return pd.DataFrame(
         {
+            "policy": "base",
+            "stop_reason": ["length" if len(row) > 4 else "stop" for row in rows],
+            "stream_length": [row[4] if len(row) > 4 else row[3] + 2 for row in rows],
             "problem_id": [row[0] for row in rows],
             "answer_text": [row[1] for row in rows],
             "grade": [row[2] for row in rows],
@@ -85,6 +90,37 @@ def test_a_table_gives_accuracy_and_tokens_of_each_problem():
     assert p["accuracy"].tolist() == pytest.approx([2 / 3, 1, 1])  # the empty answer never wins
     assert p["tokens"].tolist() == pytest.approx([8, 16, 24])
     assert q["accuracy"].tolist() == [0, 0, 0]
+
+
+def test_what_was_dropped_at_the_budget_is_paid_for():
+    table = samples(("p", "1", "wrong", 4), ("p", "1", "wrong", 4, 9))
+    assert majority_by_problem(table)["tokens"].tolist() == pytest.approx([(7 + 12) / 2, 7 + 12])
+    older = table.drop(columns=["stop_reason", "stream_length"])
+    assert majority_by_problem(older)["tokens"].tolist() == [7, 14]
+
+
+def test_policies_and_ways_of_sampling_are_measured_apart_with_intervals_over_problems():
+    rows = [(f"{i}", str(j % 2), "correct" if i < 3 and j % 2 else "wrong", 4) for i in range(8) for j in range(3)]
+    base = samples(*rows)
+    trained = base.assign(policy="trained", reward=1.0)
+    windowed = base.assign(thought_token_ids=[np.zeros(9, int)] * len(base))
+    found = MAJORITY.validate(majority_by_policy(pd.concat([base, trained]), windowed, 0.9, 300, seed=1))
+    assert found.groupby(["policy", "linearised"], sort=False).size().to_dict() == {
+        ("base", False): 3,
+        ("trained", False): 3,
+        ("base", True): 3,
+    }
+    for (policy, linearised), curve in found.groupby(["policy", "linearised"]):
+        table = windowed if linearised else base if policy == "base" else trained
+        for k, problems in majority_by_problem(table).groupby("k"):
+            row = curve[curve["k"] == k].iloc[0]
+            expected = mean_interval(problems["accuracy"], 0.9, 300, 1)
+            assert (row["accuracy"], row["ci_low"], row["ci_high"]) == pytest.approx(expected)
+            assert row["tokens"] == problems["tokens"].mean() == k * (12 if linearised else 7)
+    base_once = found[(found["policy"] == "base") & ~found["linearised"] & (found["k"] == 1)].iloc[0]
+    assert base_once["accuracy"] == pytest.approx(1 / 8)
+    assert base_once["ci_low"] < base_once["accuracy"] < base_once["ci_high"]
+    assert set(majority_by_policy(base, windowed.iloc[:0], 0.9, 20, 1)["linearised"]) == {False}
 
 
 def test_problems_with_different_numbers_of_samples_are_refused():

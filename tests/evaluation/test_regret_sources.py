@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mrt_pipeline.evaluation.intervals import mean_interval
 from mrt_pipeline.evaluation.regret_sources import (
     SOURCES,
     difficulty_of,
@@ -11,7 +12,7 @@ from mrt_pipeline.evaluation.regret_sources import (
     summarize_sources,
     trace_sources,
 )
-from mrt_pipeline.evaluation.tables import REGRET_SOURCES
+from mrt_pipeline.evaluation.tables import REGRET_SOURCES, REGRET_SOURCES_SUMMARY
 from mrt_pipeline.mrt.regret import normalized_regret
 
 
@@ -106,9 +107,44 @@ def test_the_table_by_hand():
     assert a["found_late"] == pytest.approx(5 / 40)
     assert a["lost"] == pytest.approx((5 + 20) / 40)
     assert (b["never_found"], b["regret"]) == (1.0, 1.0)
-    whole = summarize_sources(found).set_index("difficulty").loc["all"]
-    assert whole["n_problems"] == 2 and whole["found"] == 0.5
-    assert whole["regret"] == pytest.approx((a["regret"] + b["regret"]) / 2)
+    summary = summarize_sources(found, 0.95, 50, 0)
+    REGRET_SOURCES_SUMMARY.validate(summary)
+    whole = summary[summary["difficulty"] == "all"].set_index("quantity")
+    assert set(whole["n_problems"]) == {2} and whole.loc["found", "mean"] == 0.5
+    assert whole.loc["regret", "mean"] == pytest.approx((a["regret"] + b["regret"]) / 2)
+    assert whole.loc["tokens_after", "mean"] == 10  # of the trace that finds
+    assert dict.fromkeys(summary["difficulty"]).keys() == {"easy", "hard", "all"}
+    assert summary["difference"].isna().all()
+
+
+def test_the_summary_compares_the_policies_by_problem():
+    rng = np.random.default_rng(0)
+
+    def random_table(policy, problem, rollout):
+        return table(policy, problem, [0, 10, 20], rng.random(3), rollout)
+
+    episodes = pd.concat(
+        [random_table(policy, p, r) for policy in ("base", "trained") for p in "abcdef" for r in (0, 1)]
+    )
+    samples = pd.DataFrame({"problem_id": list("aabbccdd"), "reward": [1.0, 1, 0, 0, 0, 0, 1, 0]})
+    traces = regret_sources(episodes, samples, budget=30)
+    summary = summarize_sources(traces, 0.9, 400, 3)
+    REGRET_SOURCES_SUMMARY.validate(summary)
+    for (policy, difficulty), rows in summary.groupby(["policy", "difficulty"]):
+        rows = rows.set_index("quantity")
+        chosen = traces[(traces["policy"] == policy) & ((difficulty == "all") | (traces["difficulty"] == difficulty))]
+        by_problem = chosen.groupby("problem_id")[["regret", *SOURCES]].mean()
+        for quantity, values in by_problem.items():
+            assert rows.loc[quantity, "mean"] == pytest.approx(values.mean())
+            assert rows.loc[quantity, "ci_low"] <= rows.loc[quantity, "mean"] <= rows.loc[quantity, "ci_high"]
+        assert rows.loc[list(SOURCES), "mean"].sum() == pytest.approx(rows.loc["regret", "mean"])
+        if policy == "trained":
+            assert rows.loc[list(SOURCES), "difference"].sum() == pytest.approx(rows.loc["regret", "difference"])
+    means = traces.groupby(["policy", "problem_id"])["lost"].mean()
+    by_problem = (means["trained"] - means["base"]).sort_index()
+    row = summary[(summary["policy"] == "trained") & (summary["difficulty"] == "all")].set_index("quantity").loc["lost"]
+    expected = mean_interval(by_problem, 0.9, 400, 3)
+    assert row[["difference", "difference_low", "difference_high"]].tolist() == pytest.approx(expected)
 
 
 def test_difficulty_is_the_rate_of_right_samples():

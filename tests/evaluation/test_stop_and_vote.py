@@ -5,10 +5,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mrt_pipeline.evaluation.stop_and_vote import pass_at_k, stopping_regret, trace_stopping_regret, vote_accuracy
+from mrt_pipeline.evaluation.stop_and_vote import (
+    pass_at_k,
+    shown_episodes,
+    stopping_regret,
+    trace_stopping_regret,
+    vote_accuracy,
+)
 from mrt_pipeline.evaluation.tables import STOP_AND_VOTE, STOPPING_REGRET
 
 RIGHT = "7"
+BOOTSTRAP = (0.95, 100, 0)
 
 
 def votes(seed=0, policy="base", n=8):
@@ -50,7 +57,7 @@ def at(table, problem, rollout, j):
 
 def test_votes_at_an_episode_equal_voting_in_every_subset():
     table = votes()
-    found = vote_accuracy(table, [0, 2, 9])
+    found = vote_accuracy(table, [0, 2, 9], *BOOTSTRAP)
     STOP_AND_VOTE.validate(found)
     for j in (0, 2, 9):
         for p in (1, 3, 8):
@@ -65,7 +72,7 @@ def test_votes_at_an_episode_equal_voting_in_every_subset():
 
 def test_direct_answers_are_those_without_a_thought():
     table = votes()
-    found = vote_accuracy(table, [0])
+    found = vote_accuracy(table, [0], *BOOTSTRAP)
     for k in (1, 5):
         each = {}
         for row in table[table["episode"] == -1].itertuples():
@@ -74,6 +81,42 @@ def test_direct_answers_are_those_without_a_thought():
         expected = np.mean([np.mean(values) for values in each.values()])
         row = found[(found["method"] == "direct") & (found["p"] == k)].iloc[0]
         assert row["accuracy"] == pytest.approx(expected)
+
+
+def test_intervals_are_over_problems_not_traces_and_differences_are_paired():
+    """Two problems: a drawn mean is one of three values, and the difference is drawn for the same problems."""
+    both = pd.concat([votes(0), votes(1, policy="trained")])
+    found = vote_accuracy(both, [0, 2], *BOOTSTRAP)
+    STOP_AND_VOTE.validate(found)
+    by_problem = {}
+    for policy, table in both.groupby("policy"):
+        for p in (1, 3):
+            a = np.mean([majority(at(table, "a", rollout, 2)["answers"], p) for rollout in (0, 1)])
+            by_problem[policy, p] = np.array([a, majority(at(table, "b", 0, 2)["answers"], p)])
+    for (policy, p), values in by_problem.items():
+        where = (found["policy"] == policy) & (found["method"] == "vote") & (found["episode"] == 2) & (found["p"] == p)
+        (row,) = found[where].to_dict("records")
+        assert (row["ci_low"], row["ci_high"]) == pytest.approx((values.min(), values.max()))
+        if policy == "trained":
+            changes = values - by_problem["base", p]
+            expected = (changes.mean(), changes.min(), changes.max())
+            paired = (row["difference"], row["difference_low"], row["difference_high"])
+            assert paired == pytest.approx(expected)
+        else:
+            assert np.isnan(row["difference"])
+
+
+def test_a_policy_does_not_differ_from_itself():
+    both = pd.concat([votes(3), votes(3).assign(policy="trained")])
+    for table in (vote_accuracy(both, [0, 1], *BOOTSTRAP), stopping_regret(both, [1, 2], *BOOTSTRAP)):
+        trained = table[table["policy"] == "trained"]
+        assert (trained[["difference", "difference_low", "difference_high"]] == 0).all(axis=None)
+
+
+def test_as_many_episodes_are_shown_as_there_are_but_not_more_than_ten():
+    assert list(shown_episodes(pd.DataFrame({"episode": [-1, 0, 1]}))) == [1, 2]
+    assert list(shown_episodes(pd.DataFrame({"episode": [-1, 30]}))) == list(range(1, 11))
+    assert list(shown_episodes(pd.DataFrame({"episode": [-1]}))) == []
 
 
 def test_pass_at_k_by_hand():

@@ -19,6 +19,7 @@ from mrt_pipeline.learner.learner import Learner, LearnerSettings
 from mrt_pipeline.learner.reinforce import ReinforceSettings, Setup, _problem_order, reinforce, validate
 from mrt_pipeline.rollouts.prover import ExactProver
 from mrt_pipeline.rollouts.rollout import RolloutSettings
+from mrt_pipeline.tasks.base import Grade
 
 SETTINGS = ReinforceSettings(
     sampled_tokens=560, groups=2, group_size=4, forced_fraction=0.5, ratio_cap=2.0, validate_every=2, checkpoint_every=2
@@ -187,6 +188,9 @@ def test_forced_groups_come_first_and_reach_the_budget(run):
         assert metrics["train/reward"] == np.mean([item.rollout.reward for item in free])
         assert metrics["train/reward_forced"] == np.mean([item.rollout.reward for item in forced])
         assert metrics["train/success_start"] == pytest.approx(np.mean([item.success[0] for item in batch]))
+        gained = sum(item.success[-1] - item.success[0] for item in batch)
+        assert metrics["train/progress"] == pytest.approx(gained / sum(len(item.success) - 1 for item in batch))
+        assert metrics["train/unanswered"] == np.mean([item.rollout.grade is Grade.UNPARSED for item in free])
     assert any(len(item.rollout.thought) < BUDGET for batch in spy.batches for item in batch[4:])
     assert any(not item.rollout.thought_sampled.all() for batch in spy.batches for item in batch[:4])
 

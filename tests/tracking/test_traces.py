@@ -3,6 +3,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from mrt_pipeline.tracking.outbox import Outbox, use
+from mrt_pipeline.tracking.records import new_address
 from mrt_pipeline.tracking.traces import log_traces, thoughts
 
 TOKENS = {1: " four", 2: " five", 3: " six", 4: " done"}
@@ -37,16 +39,6 @@ def tables():
     return rollouts, episodes, problems
 
 
-@pytest.fixture
-def tracking(tmp_path):
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
-    experiment = mlflow.create_experiment("traces", artifact_location=str(tmp_path / "artifacts"))
-    mlflow.set_experiment(experiment_id=experiment)
-    yield experiment
-    mlflow.set_tracking_uri(before)
-
-
 def decode(ids):
     return "".join(TOKENS[int(token)] for token in ids)
 
@@ -57,10 +49,14 @@ def test_the_first_rollout_of_each_problem_is_shown(tables):
     assert len(thoughts(*tables, n=1)) == 1 and not thoughts(*tables, n=0)
 
 
-def test_a_trace_has_a_span_for_each_episode_and_one_for_the_answer(tables, tracking):
-    with mlflow.start_run() as run:
-        log_traces(thoughts(*tables, n=1), decode)
-    (trace,) = mlflow.search_traces(locations=[tracking], run_id=run.info.run_id, return_type="list")
+def test_a_trace_has_a_span_for_each_episode_and_one_for_the_answer(tables, store, tmp_path):
+    outbox = Outbox(tmp_path / "outbox", new_address("test"))
+    use(outbox)
+    log_traces(thoughts(*tables, n=1), decode)
+    assert not outbox.n_waiting
+    (trace,) = mlflow.search_traces(locations=[store], run_id=outbox.run_id, return_type="list")
+    assert trace.info.tags["policy"] == "base" and trace.info.execution_duration == 4
+    assert trace.info.request_preview == '{"question": "Of a?"}'
     root, first, second, answer = sorted(trace.data.spans, key=lambda span: (span.start_time_ns, bool(span.parent_id)))
     assert root.inputs == {"question": "Of a?"} and root.outputs == {"answer": "done", "grade": "correct"}
     assert {span.parent_id for span in (first, second, answer)} == {root.span_id}
@@ -71,6 +67,6 @@ def test_a_trace_has_a_span_for_each_episode_and_one_for_the_answer(tables, trac
     assert first.name == "episode 0  J 0.25 to 1.00"
 
 
-def test_without_a_run_nothing_is_logged(tables, tracking):
+def test_without_a_run_nothing_is_logged(tables, store):
     log_traces(thoughts(*tables, n=1), decode)
-    assert not mlflow.search_traces(locations=[tracking], return_type="list")
+    assert not mlflow.search_traces(locations=[store], return_type="list")

@@ -25,7 +25,7 @@ class SamplingParams:
     n: completions of each prompt.
     extensions: budget forcing. A stop token sampled before `min_tokens` is dropped and the first of these token lists
         is put in its place, as 'Wait' in s1 (arXiv 2501.19393); the next time the second, and so on in turn, as in
-        MRT's extrapolation.
+        MRT's extrapolation (without its limit of 2,048 tokens for each).
     """
 
     max_tokens: int

@@ -2,15 +2,19 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
 
 from mrt_pipeline.errors import InputError
-from mrt_pipeline.evaluation.compare import BASE, Arm, measure
-from mrt_pipeline.evaluation.evaluate import budgets_of
+from mrt_pipeline.evaluation.bootstrap import Arm
+from mrt_pipeline.evaluation.compare import measure
+from mrt_pipeline.evaluation.evaluate import BASE, budgets_of
 from mrt_pipeline.evaluation.majority import majority_by_problem
+from mrt_pipeline.evaluation.regret_sources import QUANTITIES, by_difficulty, regret_sources, source_means
+from mrt_pipeline.evaluation.stop_and_vote import shown_episodes, trace_regrets
 
 logger = logging.getLogger(__name__)
 _SHARED = ("task", "policy", "engine", "prover", "rollout", "evaluation")  # groups that must agree
@@ -21,6 +25,7 @@ class TrainingRun(Protocol):
     """What is needed of a run; see tracking/read_runs.py."""
 
     run_id: str
+    started: int
     parameters: Mapping[str, Any]
     tables: Mapping[str, pd.DataFrame]
 
@@ -43,62 +48,135 @@ def check_comparable(runs: Sequence[TrainingRun]) -> None:
             )
 
 
-def make_arms(runs: Sequence[TrainingRun]) -> list[Arm]:
-    """The base and an arm for each configuration, named after its algorithm and the parameters that tell arms apart.
+def group_runs(runs: Sequence[TrainingRun]) -> dict[str, dict[int, TrainingRun]]:
+    """The runs of each configuration, by the name of its arm and by seed; needs no tables.
 
-    Of several runs with the same configuration and seed the first is taken. Only problems and budgets that all runs
-    were measured on are compared.
+    An arm is named after its algorithm and the parameters that tell arms apart. Of several runs with the same
+    configuration and seed the newest is taken.
     """
     by_configuration: dict[tuple, dict[int, TrainingRun]] = {}
     for run in runs:
-        seeds = by_configuration.setdefault(_configuration(run), {})
-        if run.parameters["seed"] in seeds:
-            logger.warning("Run %s is left out: another has the same configuration and seed", run.run_id)
-        else:
-            seeds[run.parameters["seed"]] = run
-    names = _names(list(by_configuration))
-    budgets = sorted(
-        set.intersection(
-            *(
-                set(
-                    budgets_of(
-                        run.parameters["rollout"]["thinking_budget"], run.parameters["evaluation"]["budget_multiples"]
-                    )
-                )
-                for run in runs
+        seeds, seed = by_configuration.setdefault(_configuration(run), {}), run.parameters["seed"]
+        older, newer = sorted([seeds.get(seed, run), run], key=lambda one: one.started)
+        if older is not newer:
+            logger.warning(
+                "Run %s is left out: %s is newer, with the same configuration and seed", older.run_id, newer.run_id
             )
-        )
+        seeds[seed] = newer
+    names = _names(list(by_configuration))
+    return {name: dict(sorted(by_seed.items())) for name, by_seed in zip(names, by_configuration.values(), strict=True)}
+
+
+def find_baseline(arms: Sequence[str], wanted: str) -> str:
+    """The arm that has this name, or else the only one whose name begins so; InputError if that is not one."""
+    arms = [arm for arm in arms if arm != BASE]
+    found = [arm for arm in arms if arm == wanted] or [arm for arm in arms if arm.startswith(wanted)]
+    if len(found) != 1:
+        names = ", ".join(f"'{arm}'" for arm in arms)
+        what = "none" if not found else "more than one"
+        raise InputError(f"compare.baseline '{wanted}' fits {what} of the arms {names}: set it to one of them")
+    return found[0]
+
+
+def shared_budgets(runs: Sequence[TrainingRun]) -> list[int]:
+    """The budgets that all runs were measured at, ascending; InputError if there is none."""
+    each = [
+        budgets_of(run.parameters["rollout"]["thinking_budget"], run.parameters["evaluation"]["budget_multiples"])
+        for run in runs
+    ]
+    shared = sorted(set.intersection(*map(set, each)))
+    if not shared:
+        raise InputError("the runs have no budget in common, so there is nothing to compare")
+    return shared
+
+
+def make_arms(groups: Mapping[str, Mapping[int, TrainingRun]]) -> list[Arm]:
+    """The base and an arm for each of `group_runs`, with their tables.
+
+    Only problems and budgets that all runs were measured on are compared; where regret comes from is looked at at the
+    smallest training budget. The base, and how difficult a problem is for it, are of the first run.
+    """
+    runs = [run for by_seed in groups.values() for run in by_seed.values()]
+    shared = [set(run.tables[f"{policy}_episodes"]["problem_id"]) for run in runs for policy in ("base", "trained")]
+    problems = sorted(set.intersection(*shared))
+    if not problems:
+        raise InputError("the runs have no held-out problem in common, so there is nothing to compare")
+    measure_arm = partial(
+        _arm,
+        budgets=shared_budgets(runs),
+        training_budget=min(run.parameters["rollout"]["thinking_budget"] for run in runs),
+        problems=problems,
+        samples=runs[0].tables["base_samples"],
     )
-    problems = sorted(set.intersection(*(set(run.tables["trained_episodes"]["problem_id"]) for run in runs)))
-    if not budgets or not problems:
-        raise InputError("the runs have no budget or no held-out problem in common, so there is nothing to compare")
-    arms = [_arm(BASE, {0: runs[0]}, "base", budgets, problems)]
-    for name, seeds in zip(names, by_configuration.values(), strict=True):
-        arms.append(_arm(name, dict(sorted(seeds.items())), "trained", budgets, problems))
-    return arms
+    arms = [measure_arm(BASE, {0: runs[0]}, "base")]
+    return arms + [measure_arm(name, by_seed, "trained") for name, by_seed in groups.items()]
 
 
 def _arm(
-    name: str, runs: Mapping[int, TrainingRun], policy: str, budgets: Sequence[int], problems: Sequence[str]
+    name: str,
+    runs: Mapping[int, TrainingRun],
+    policy: str,
+    budgets: Sequence[int],
+    training_budget: int,
+    problems: Sequence[str],
+    samples: pd.DataFrame,
 ) -> Arm:
-    measured, tokens, votes = [], [], []
+    """samples: of the base, for how difficult a problem is."""
+    parts, tokens = [], []
     for run in runs.values():
         tables = {kind: run.tables[f"{policy}_{kind}"] for kind in ("rollouts", "episodes", "anytime", "samples")}
         tables = {kind: table[table["problem_id"].isin(problems)] for kind, table in tables.items()}
-        measured.append(measure(tables["episodes"], tables["anytime"], budgets))
-        votes.append(majority_by_problem(tables["samples"]))
         natural = tables["rollouts"]["natural_length"]
         tokens.append({budget: float(np.minimum(natural, budget).mean()) for budget in budgets})
-    keys = [key for key in measured[0] if all(key in other for other in measured)]
+        parts.append(
+            {
+                "values": measure(tables["episodes"], tables["anytime"], budgets),
+                "votes": _votes(tables["samples"]),
+                "sources": _sources(tables["episodes"], samples, training_budget),
+                "stopping": _stopping(run, f"{policy}_votes"),
+            }
+        )
     return Arm(
         name=name,
         seeds=tuple(runs),
-        values={key: np.stack([values[key].loc[list(problems)].to_numpy() for values in measured]) for key in keys},
         thinking_tokens={(budget, True): float(budget) for budget in budgets}
         | {(budget, False): float(np.mean([spent[budget] for spent in tokens])) for budget in budgets},
         histories=() if policy == "base" else tuple(run.tables["training_history"] for run in runs.values()),
-        votes=tuple(votes),
+        **{kind: _stack([part[kind] for part in parts], problems) for kind in parts[0]},
     )
+
+
+def _stack(seeds: Sequence[Mapping[tuple, pd.Series]], problems: Sequence[str]) -> dict[tuple, np.ndarray]:
+    """What all seeds have, as arrays (s, n_problems); NaN where a problem has no value."""
+    keys = [key for key in seeds[0] if all(key in other for other in seeds)]
+    return {
+        key: np.stack([values[key].reindex(list(problems)).to_numpy(np.float64) for values in seeds]) for key in keys
+    }
+
+
+def _votes(samples: pd.DataFrame) -> dict[tuple, pd.Series]:
+    by_k = majority_by_problem(samples).set_index("problem_id").groupby("k")
+    return {(quantity, int(k)): rows[quantity] for k, rows in by_k for quantity in ("accuracy", "tokens")}
+
+
+def _sources(episodes: pd.DataFrame, samples: pd.DataFrame, budget: int) -> dict[tuple, pd.Series]:
+    table = regret_sources(episodes, samples, budget)
+    means = source_means(table)
+    difficulty = table.groupby("problem_id")["difficulty"].first()[means.index]
+    return {
+        (name, quantity, budget): means.loc[chosen, quantity]
+        for name, chosen in by_difficulty(difficulty).items()
+        for quantity in QUANTITIES
+    }
+
+
+def _stopping(run: TrainingRun, table: str) -> dict[tuple, pd.Series]:
+    votes = run.tables.get(table)
+    if votes is None:
+        logger.warning("Run %s has no table '%s': its arm is compared without stopping regret", run.run_id, table)
+        return {}
+    regrets = trace_regrets(votes, shown_episodes(votes))
+    return {(b,): values.groupby(level=0).mean() for b, values in regrets.items()}
 
 
 def _configuration(run: TrainingRun) -> tuple:

@@ -1,48 +1,14 @@
-"""Arms against each other: means over seeds and problems, paired differences, gain ratios, token efficiency.
+"""Arms against each other: means over seeds and problems, paired differences, gain ratios; see `bootstrap`."""
 
-An arm is one configuration under several seeds. All arms are measured on the same problems. Intervals are percentile
-intervals of a nested bootstrap: problems are drawn with replacement, the same for all arms, and so are seeds. Arms with
-the same seed numbers share the draw of seeds, which pairs them; other arms draw theirs independently. The base policy
-has no seeds.
-
-A bootstrap of n units is too narrow for small n: its variance lacks the factor n / (n - 1), and its quantiles are those
-of the normal distribution where Student's t would be right (Hesterberg 2015, section 3.1, arXiv 1411.5279). Seeds are
-few, so what a draw of seeds deviates by is multiplied by sqrt(n / (n - 1)) t / z. With one seed the interval knows of
-problems only.
-"""
-
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
+from mrt_pipeline.evaluation.bootstrap import Arm, Bootstrap, arm_mean
 from mrt_pipeline.evaluation.evaluate import reading, trace_curves
 from mrt_pipeline.evaluation.intervals import problem_means
 from mrt_pipeline.mrt.regret import normalized_regret
-
-BASE = "base"
-_SMOOTHED = 3  # validations in a running mean
-
-
-@dataclass(frozen=True)
-class Arm:
-    """One configuration under several seeds.
-
-    name: unique among the arms. seeds: (s,) as configured, distinct.
-    values: for each (quantity, budget, forced) a float array (s, n_problems); quantity is "regret" or "accuracy".
-    thinking_tokens: for each (budget, forced) the mean number of thinking tokens spent.
-    histories: for each seed its `training_history` table; none for the base policy.
-    votes: for each seed its maj@k, see `majority_by_problem`.
-    """
-
-    name: str
-    seeds: tuple[int, ...]
-    values: Mapping[tuple[str, int, bool], np.ndarray]
-    thinking_tokens: Mapping[tuple[int, bool], float]
-    histories: tuple[pd.DataFrame, ...] = ()
-    votes: tuple[pd.DataFrame, ...] = ()
 
 
 def measure(
@@ -62,74 +28,11 @@ def measure(
     return found
 
 
-class Bootstrap:
-    """Draws of mean values over seeds and problems, paired across arms; see the module's docstring.
-
-    arms: the first one may be the base. n_resamples draws at level `confidence`.
-    """
-
-    def __init__(self, arms: Sequence[Arm], n_resamples: int, confidence: float, seed: int):
-        self.confidence = confidence
-        rng = np.random.default_rng(seed)
-        n_problems = next(iter(arms[0].values.values())).shape[1]
-        self._problems = _draw(rng, n_resamples, n_problems)
-        by_seeds = {
-            seeds: _widen(_draw(rng, n_resamples, len(seeds)), confidence)
-            for seeds in dict.fromkeys(arm.seeds for arm in arms)
-        }
-        self._seeds = {arm.name: by_seeds[arm.seeds] for arm in arms}
-
-    def draws(self, arm: Arm, key: tuple[str, int, bool]) -> np.ndarray:
-        """Resampled means, (n_resamples,)."""
-        return np.einsum("bs,sp,bp->b", self._seeds[arm.name], arm.values[key], self._problems, optimize=True)
-
-    def curves(self, arm: Arm, curves: np.ndarray) -> np.ndarray:
-        """Resampled mean curves over seeds alone, (n_resamples, n), of one curve a seed (s, n)."""
-        return self._seeds[arm.name] @ curves
-
-    def interval(self, draws: np.ndarray) -> tuple[float, float]:
-        """Percentile interval of draws."""
-        tail = (1 - self.confidence) / 2
-        low, high = np.quantile(draws, [tail, 1 - tail])
-        return float(low), float(high)
-
-
-def _draw(rng: np.random.Generator, n_resamples: int, n: int) -> np.ndarray:
-    return rng.multinomial(n, np.full(n, 1 / n), size=n_resamples) / n
-
-
-def _widen(shares: np.ndarray, confidence: float) -> np.ndarray:
-    """Correct draws (n_resamples, n) of n units for n being small; shares still sum to 1 but may be negative."""
-    n = shares.shape[1]
-    if n == 1:
-        return shares
-    quantile = (1 + confidence) / 2
-    factor = np.sqrt(n / (n - 1)) * stats.t.ppf(quantile, n - 1) / stats.norm.ppf(quantile)
-    return 1 / n + factor * (shares - 1 / n)
-
-
 def comparison_table(arms: Sequence[Arm], bootstrap: Bootstrap) -> pd.DataFrame:
     """Mean and interval of every arm, quantity, budget and way of stopping."""
-    rows = []
-    for arm in arms:
-        for key, values in arm.values.items():
-            low, high = bootstrap.interval(bootstrap.draws(arm, key))
-            quantity, budget, forced = key
-            rows.append(
-                {
-                    "arm": arm.name,
-                    "quantity": quantity,
-                    "budget": budget,
-                    "forced": forced,
-                    "mean": float(values.mean()),
-                    "ci_low": low,
-                    "ci_high": high,
-                    "thinking_tokens": arm.thinking_tokens[budget, forced],
-                    "n_seeds": len(arm.seeds),
-                    "n_problems": values.shape[1],
-                }
-            )
-    return pd.DataFrame(rows)
+    tokens = {(arm.name, *key): spent for arm in arms for key, spent in arm.thinking_tokens.items()}
+    rows = _means(arms, "values", ("quantity", "budget", "forced"), bootstrap)
+    return pd.DataFrame([{**row, "thinking_tokens": tokens[row["arm"], row["budget"], row["forced"]]} for row in rows])
 
 
 def difference_table(arms: Sequence[Arm], against: Sequence[Arm], bootstrap: Bootstrap) -> pd.DataFrame:
@@ -138,7 +41,7 @@ def difference_table(arms: Sequence[Arm], against: Sequence[Arm], bootstrap: Boo
     for other in against:
         for arm in arms:
             for key in arm.values.keys() & other.values.keys() if arm.name != other.name else ():
-                low, high = bootstrap.interval(bootstrap.draws(arm, key) - bootstrap.draws(other, key))
+                difference, low, high = _difference(arm, arm.values[key], other, other.values[key], bootstrap)
                 rows.append(
                     {
                         "arm": arm.name,
@@ -146,7 +49,7 @@ def difference_table(arms: Sequence[Arm], against: Sequence[Arm], bootstrap: Boo
                         "quantity": key[0],
                         "budget": key[1],
                         "forced": key[2],
-                        "difference": float(arm.values[key].mean() - other.values[key].mean()),
+                        "difference": difference,
                         "ci_low": low,
                         "ci_high": high,
                         "excludes_zero": low > 0 or high < 0,
@@ -154,6 +57,54 @@ def difference_table(arms: Sequence[Arm], against: Sequence[Arm], bootstrap: Boo
                 )
     table = pd.DataFrame(rows)
     return table.sort_values(["against", "arm", "quantity", "forced", "budget"], ignore_index=True)
+
+
+def sources_table(arms: Sequence[Arm], baseline: Arm, bootstrap: Bootstrap) -> pd.DataFrame:
+    """Where regret comes from, in each arm and minus the baseline: a `comparison_sources` table."""
+    return _against(arms, baseline, "sources", {"difficulty": str, "quantity": str, "budget": int}, bootstrap)
+
+
+def stopping_table(arms: Sequence[Arm], baseline: Arm, bootstrap: Bootstrap) -> pd.DataFrame:
+    """Stopping regret of each arm that has it, and minus the baseline's: a `comparison_stopping` table."""
+    table = _against(arms, baseline, "stopping", {"episodes": int}, bootstrap)
+    return table[table["mean"].notna()].reset_index(drop=True)
+
+
+def _against(
+    arms: Sequence[Arm], baseline: Arm, part: str, names: dict[str, type], bootstrap: Bootstrap
+) -> pd.DataFrame:
+    """The rows of `_means` with the paired difference to the baseline; empty (NaN) where the baseline has no value."""
+    by_name, theirs, rows = {arm.name: arm for arm in arms}, getattr(baseline, part), []
+    for row in _means(arms, part, names, bootstrap):
+        arm, key = by_name[row["arm"]], tuple(row[name] for name in names)
+        found = (np.nan,) * 3
+        if key in theirs:
+            found = _difference(arm, getattr(arm, part)[key], baseline, theirs[key], bootstrap)
+        paired = dict(zip(("difference", "difference_low", "difference_high"), found, strict=True))
+        rows.append({**row, "baseline": baseline.name, **paired})
+    kinds = {"arm": str, **names, "mean": float, "ci_low": float, "ci_high": float, "n_seeds": int, "n_problems": int}
+    kinds |= {"baseline": str, "difference": float, "difference_low": float, "difference_high": float}
+    return pd.DataFrame(rows, columns=list(kinds)).astype(kinds)
+
+
+def _means(arms: Sequence[Arm], part: str, names: Sequence[str], bootstrap: Bootstrap) -> list[dict]:
+    """A row for every array of the arms' field `part`; `names` are those of its keys."""
+    rows = []
+    for arm in arms:
+        for key, values in getattr(arm, part).items():
+            low, high = bootstrap.interval(bootstrap.draws(arm, values))
+            columns = {"arm": arm.name, **dict(zip(names, key, strict=True))}
+            numbers = {"mean": arm_mean(values), "ci_low": low, "ci_high": high}
+            n_problems = int((~np.isnan(values)).any(axis=0).sum())
+            rows.append({**columns, **numbers, "n_seeds": len(arm.seeds), "n_problems": n_problems})
+    return rows
+
+
+def _difference(
+    arm: Arm, values: np.ndarray, other: Arm, theirs: np.ndarray, bootstrap: Bootstrap
+) -> tuple[float, float, float]:
+    low, high = bootstrap.interval(bootstrap.draws(arm, values) - bootstrap.draws(other, theirs))
+    return arm_mean(values) - arm_mean(theirs), low, high
 
 
 def gain_table(
@@ -166,15 +117,15 @@ def gain_table(
     rows = []
     for arm in arms:
         for key in keys if arm.name not in (base.name, baseline.name) else ():
-            start = bootstrap.draws(base, key)
-            theirs = bootstrap.draws(baseline, key) - start
+            start = bootstrap.draws(base, base.values[key])
+            theirs = bootstrap.draws(baseline, baseline.values[key]) - start
             low, high = bootstrap.interval(theirs)
             ratio = ci_low = ci_high = np.nan
             improved = low > 0 if key[0] == "accuracy" else high < 0
             if improved:
                 mean = base.values[key].mean()
                 ratio = float((arm.values[key].mean() - mean) / (baseline.values[key].mean() - mean))
-                ci_low, ci_high = bootstrap.interval((bootstrap.draws(arm, key) - start) / theirs)
+                ci_low, ci_high = bootstrap.interval((bootstrap.draws(arm, arm.values[key]) - start) / theirs)
             rows.append(
                 {
                     "arm": arm.name,
@@ -188,70 +139,3 @@ def gain_table(
                 }
             )
     return pd.DataFrame(rows)
-
-
-def learning_curve(histories: Sequence[pd.DataFrame]) -> tuple[np.ndarray, np.ndarray]:
-    """Sampled tokens and validation accuracy, (n,) and (n_seeds, n): a running mean of three validations.
-
-    All seeds are interpolated linearly at the tokens of the first.
-    """
-    curves = []
-    for history in histories:
-        seen = history[history["validation/accuracy"].notna()]
-        tokens = seen["train/sampled_tokens"].fillna(0).to_numpy()
-        curves.append((tokens, seen["validation/accuracy"].rolling(_SMOOTHED, min_periods=1).mean().to_numpy()))
-    grid = curves[0][0]
-    return grid, np.stack([np.interp(grid, tokens, accuracy) for tokens, accuracy in curves])
-
-
-def efficiency_table(arms: Sequence[Arm], baseline: Arm, bootstrap: Bootstrap) -> pd.DataFrame:
-    """Sampled tokens until the mean learning curve reaches the final level of the baseline's, and the prover's tokens.
-
-    `ratio` is the baseline's tokens over the arm's, with an interval over seeds; where the level is never reached the
-    tokens are empty (NaN) and the ratio is 0.
-    """
-    trained = [arm for arm in arms if arm.histories]
-    curves = {arm.name: learning_curve(arm.histories) for arm in trained}
-    level = float(curves[baseline.name][1].mean(axis=0)[-1])
-    levels = bootstrap.curves(baseline, curves[baseline.name][1])[:, -1]
-    needed = {
-        name: float(_first_reached(grid, accuracy.mean(axis=0), level)) for name, (grid, accuracy) in curves.items()
-    }
-    drawn = {
-        arm.name: _first_reached(curves[arm.name][0], bootstrap.curves(arm, curves[arm.name][1]), levels)
-        for arm in trained
-    }
-    rows = []
-    for arm in trained:
-        low, high = bootstrap.interval(drawn[baseline.name] / drawn[arm.name])
-        rows.append(
-            {
-                "arm": arm.name,
-                "baseline": baseline.name,
-                "level": level,
-                "tokens_to_level": needed[arm.name] if np.isfinite(needed[arm.name]) else np.nan,
-                "ratio": needed[baseline.name] / needed[arm.name],
-                "ci_low": low,
-                "ci_high": high,
-                "sampled_tokens": float(np.mean([h["train/sampled_tokens"].max() for h in arm.histories])),
-                "prover_tokens": float(np.mean([h["train/prover_tokens"].max() for h in arm.histories])),
-            }
-        )
-    return pd.DataFrame(rows)
-
-
-def _first_reached(tokens: np.ndarray, accuracy: np.ndarray, level: float | np.ndarray) -> np.ndarray:
-    """Tokens (...) at which the curves `accuracy` (..., n) first get to `level`, after training began; inf if never.
-
-    Straight lines between the points of the grid `tokens` (n,).
-    """
-    level = np.asarray(level, dtype=np.float64)
-    level = level[..., None] if level.ndim < accuracy.ndim else level
-    reached = (accuracy >= level) & (tokens > 0)
-    after = reached.argmax(axis=-1)[..., None]
-    before = np.maximum(after - 1, 0)
-    low, high = (np.take_along_axis(accuracy, i, axis=-1) for i in (before, after))
-    rise = np.maximum(high - low, 1e-12)
-    share = np.where(low < level, (level - low) / rise, 1.0).clip(0.0, 1.0)
-    crossing = tokens[before] + share * (tokens[after] - tokens[before])
-    return np.where(reached.any(axis=-1), crossing[..., 0], np.inf)

@@ -16,6 +16,7 @@ from math import comb
 import numpy as np
 import pandas as pd
 
+from mrt_pipeline.evaluation.intervals import mean_interval
 from mrt_pipeline.tasks.base import Grade
 
 
@@ -38,11 +39,11 @@ def majority_accuracy(answers: Sequence[str | None], rewards: Sequence[float]) -
 def majority_by_problem(samples: pd.DataFrame) -> pd.DataFrame:
     """maj@k of each problem of a `rollouts` table: problem_id, k, accuracy, tokens.
 
-    tokens: what k samples cost on average, all tokens after the prompt: thinking, the end of the thought, the answer.
+    tokens: what k samples cost on average: thinking, the end of the thought, the answer, and what was sampled and then
+    dropped where the budget cut it. The prompt is not counted, nor is reading anything again.
     Raises ValueError if the problems have different numbers of samples.
     """
-    columns = ["thought_token_ids", "close_token_ids", "answer_token_ids"]
-    tokens = samples[columns].map(len).sum(axis=1)
+    tokens = _tokens(samples)
     votes = {  # by row; pandas would turn None into NaN
         row.Index: row.answer_text.strip() or None if row.grade != Grade.UNPARSED.value else None
         for row in samples.itertuples()
@@ -57,6 +58,40 @@ def majority_by_problem(samples: pd.DataFrame) -> pd.DataFrame:
             pd.DataFrame({"problem_id": problem, "k": k, "accuracy": accuracy, "tokens": k * tokens[rows.index].mean()})
         )
     return pd.concat(parts, ignore_index=True)
+
+
+def majority_by_policy(
+    samples: pd.DataFrame, linearised: pd.DataFrame, confidence: float, n_resamples: int, seed: int
+) -> pd.DataFrame:
+    """The table `majority`: maj@k and its tokens for each policy of these `rollouts` tables, over problems.
+
+    samples: ordinary ones. linearised: those with a window over the last episodes; may have no rows.
+    """
+    rows = []
+    for windowed, table in ((False, samples), (True, linearised)):
+        for policy, traces in table.groupby("policy", sort=False):
+            for k, problems in majority_by_problem(traces).groupby("k"):
+                accuracy, low, high = mean_interval(problems["accuracy"], confidence, n_resamples, seed)
+                rows.append(
+                    {
+                        "policy": str(policy),
+                        "linearised": windowed,
+                        "k": int(k),
+                        "accuracy": accuracy,
+                        "ci_low": low,
+                        "ci_high": high,
+                        "tokens": float(problems["tokens"].mean()),
+                    }
+                )
+    return pd.DataFrame(rows)
+
+
+def _tokens(samples: pd.DataFrame) -> pd.Series:
+    thought, close, answer = (samples[f"{part}_token_ids"].map(len) for part in ("thought", "close", "answer"))
+    kept = thought + close + answer
+    if "stream_length" not in samples:  # a run from before backtracking search, where nothing was ever dropped
+        return kept
+    return kept + (samples["stream_length"] - thought).where(samples["stop_reason"] == "length", 0)
 
 
 @cache

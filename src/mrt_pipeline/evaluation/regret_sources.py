@@ -10,10 +10,14 @@ parts of a trace sum to its regret. Tokens that are thought after J has reached 
 import numpy as np
 import pandas as pd
 
-from mrt_pipeline.evaluation.evaluate import reading
+from mrt_pipeline.evaluation.evaluate import BASE, reading
+from mrt_pipeline.evaluation.intervals import measured
 from mrt_pipeline.mrt.regret import normalized_regret
 
 SOURCES = ("never_found", "found_late", "lost", "unsure")
+QUANTITIES = ("regret", *SOURCES, "found", "tokens_after")
+"""What is averaged: regret, its parts, the share of traces that find, and the tokens after that."""
+DIFFICULTIES = ("easy", "medium", "hard", "unknown")
 
 
 def regret_sources(episodes: pd.DataFrame, samples: pd.DataFrame, budget: int, threshold: float = 0.5) -> pd.DataFrame:
@@ -84,14 +88,35 @@ def difficulty_of(samples: pd.DataFrame) -> dict[str, str]:
     }
 
 
-def summarize_sources(sources: pd.DataFrame) -> pd.DataFrame:
-    """Means by policy and difficulty, and over all: problems, regret and its parts, tokens after finding, traces lost.
-
-    Means over the traces of a problem, then over problems.
-    """
-    values = ["regret", *SOURCES, "found", "tokens_after"]
+def source_means(sources: pd.DataFrame) -> pd.DataFrame:
+    """The `QUANTITIES` of one policy by problem, sorted: means over its traces; tokens after over those that find."""
     table = sources.assign(found=sources["found_at"].notna().astype(float))
-    every = pd.concat([table, table.assign(difficulty="all")])
-    problems = every.groupby(["policy", "difficulty", "problem_id"], sort=False)[values].mean()
-    groups = problems.groupby(["policy", "difficulty"], sort=False)
-    return groups.mean().assign(n_problems=groups.size()).reset_index()
+    return table.groupby("problem_id")[list(QUANTITIES)].mean().sort_index()
+
+
+def by_difficulty(difficulty: pd.Series) -> dict[str, np.ndarray]:
+    """The problems of each difficulty that occurs, easy ones first, as a mask (n_problems,); then `all`."""
+    masks = {name: (difficulty == name).to_numpy() for name in DIFFICULTIES}
+    return {name: mask for name, mask in masks.items() if mask.any()} | {"all": np.ones(len(difficulty), bool)}
+
+
+def summarize_sources(sources: pd.DataFrame, confidence: float, n_resamples: int, seed: int) -> pd.DataFrame:
+    """A row a policy, difficulty and quantity: a `regret_sources_summary` table.
+
+    Means over the traces of a problem, then over problems, with bootstrap intervals over problems; beside it the
+    difference to the policy `base`, which comes first, paired by problem.
+    """
+    difficulty = sources.groupby("problem_id")["difficulty"].first().sort_index()
+    rows, base = [], None
+    for policy, table in sources.groupby("policy", sort=False):
+        means = source_means(table)
+        for name, chosen in by_difficulty(difficulty[means.index]).items():
+            for quantity in QUANTITIES:
+                values = means.loc[chosen, quantity]
+                compared = None if base is None else base[quantity].reindex(values.index)
+                where = {"policy": policy, "difficulty": name, "quantity": quantity, "budget": table["budget"].iloc[0]}
+                columns = measured("mean", values, compared, confidence, n_resamples, seed)
+                rows.append({**where, **columns, "n_problems": len(values)})
+        if policy == BASE:
+            base = means
+    return pd.DataFrame(rows)

@@ -21,45 +21,69 @@ from math import comb
 import numpy as np
 import pandas as pd
 
-from mrt_pipeline.evaluation.intervals import mean_interval, problem_means
+from mrt_pipeline.evaluation.evaluate import BASE
+from mrt_pipeline.evaluation.intervals import measured, problem_means
 from mrt_pipeline.evaluation.majority import majority_accuracy
 
 _UNITS = np.array([1.0, 2.0, 4.0, 6.0])
+MOST_EPISODES = 10
+"""Of [maj@p]_j and of stopping regret, shown."""
 LEAST_VOTES = 8
 """Answers at a boundary that stopping regret needs."""
 
 
-def vote_accuracy(votes: pd.DataFrame, episodes: Sequence[int]) -> pd.DataFrame:
+def shown_episodes(votes: pd.DataFrame) -> range:
+    """The first episodes of which [maj@p]_j and stopping regret are shown."""
+    return range(1, min(MOST_EPISODES, int(votes["episode"].max()) + 1) + 1)
+
+
+def vote_accuracy(
+    votes: pd.DataFrame, episodes: Sequence[int], confidence: float, n_resamples: int, seed: int
+) -> pd.DataFrame:
     """[maj@p]_j and pass@k of direct answers, by policy: a `stop_and_vote` table.
 
     episodes: the js; a trace with fewer episodes votes where it ended. `n_tokens` is what is spent on average, thinking
-    and p answers. Rows with `method` direct have episode 0 and p = k.
+    and p answers. Rows with `method` direct have episode 0 and p = k. Intervals are over problems, all of the same
+    draws; differences to the policy `base`, which comes first, are paired by problem.
     """
-    rows = []
+    rows, base = [], {}
     for policy, table in votes.groupby("policy", sort=False):
-        curves = [
-            (
-                str(trace["problem_id"].iloc[0]),
-                trace["n_tokens"].to_numpy(),
-                np.array([_majority(row) for row in trace.itertuples()]),
-                np.array([np.mean(row.answer_tokens) for row in trace.itertuples()]),
-            )
-            for _, trace in table.sort_values("episode").groupby(["problem_id", "rollout_id"], sort=False)
-        ]
-        n_votes = curves[0][2].shape[1]
-        problems = [problem for problem, *_ in curves]
-        for j in episodes:
-            at = [min(j, len(spent) - 1) for _, spent, _, _ in curves]
-            for p in range(1, n_votes + 1):
-                accuracy = problem_means([curve[2][i, p - 1] for curve, i in zip(curves, at, strict=True)], problems)
-                tokens = [curve[1][i] + p * curve[3][i] for curve, i in zip(curves, at, strict=True)]
-                rows.append(_row(policy, "vote", j, p, accuracy.mean(), np.mean(tokens)))
-        direct = table[table["episode"] == -1]
-        for k in range(1, n_votes + 1):
-            found = problem_means([pass_at_k(r, k) for r in direct["rewards"]], direct["problem_id"])
-            tokens = np.mean([k * np.mean(spent) for spent in direct["answer_tokens"]])
-            rows.append(_row(policy, "direct", 0, k, found.mean(), tokens))
+        found = _accuracies(table, episodes)
+        for (method, j, p), (accuracy, tokens) in found.items():
+            compared = base[method, j, p][0] if base else None
+            columns = measured("accuracy", accuracy, compared, confidence, n_resamples, seed)
+            rows.append({"policy": policy, "method": method, "episode": j, "p": p, **columns, "n_tokens": tokens})
+        if policy == BASE:
+            base = found
     return pd.DataFrame(rows)
+
+
+def _accuracies(votes: pd.DataFrame, episodes: Sequence[int]) -> dict[tuple[str, int, int], tuple[pd.Series, float]]:
+    """Of one policy, by (method, episode, p): accuracy by problem, and the mean tokens spent."""
+    curves = [
+        (
+            problem,
+            trace["n_tokens"].to_numpy(),
+            np.array([_majority(row) for row in trace.itertuples()]),
+            np.array([np.mean(row.answer_tokens) for row in trace.itertuples()]),
+        )
+        for problem, trace in _traces(votes)
+    ]
+    n_votes = curves[0][2].shape[1]
+    problems = [problem for problem, *_ in curves]
+    found = {}
+    for j in episodes:
+        at = [min(j, len(spent) - 1) for _, spent, _, _ in curves]
+        for p in range(1, n_votes + 1):
+            right = [majority[i, p - 1] for (_, _, majority, _), i in zip(curves, at, strict=True)]
+            tokens = [spent[i] + p * answer[i] for (_, spent, _, answer), i in zip(curves, at, strict=True)]
+            found["vote", j, p] = problem_means(right, problems), float(np.mean(tokens))
+    direct = votes[votes["episode"] == -1]
+    for k in range(1, n_votes + 1):
+        right = [pass_at_k(rewards, k) for rewards in direct["rewards"]]
+        tokens = np.mean([k * np.mean(spent) for spent in direct["answer_tokens"]])
+        found["direct", 0, k] = problem_means(right, direct["problem_id"]), float(tokens)
+    return found
 
 
 def stopping_regret(
@@ -67,34 +91,40 @@ def stopping_regret(
 ) -> pd.DataFrame:
     """The paper's second regret over the first b episodes, for each b: a `stopping_regret` table.
 
-    Mean over the traces that have an area, then over problems, with bootstrap intervals over problems. Raises
-    ValueError if there are fewer than eight answers at a boundary.
+    Mean over the traces that have an area, then over problems, with bootstrap intervals over problems; differences to
+    the policy `base`, which comes first, are paired by problem. Raises ValueError if there are fewer than eight answers
+    at a boundary.
     """
-    rows = []
+    rows, base = [], {}
     for policy, table in votes.groupby("policy", sort=False):
-        traces = [
-            (str(trace["problem_id"].iloc[0]), np.array([_majority(row) for row in trace.itertuples()]))
-            for _, trace in table.sort_values("episode").groupby(["problem_id", "rollout_id"], sort=False)
-        ]
-        for b in episodes:
-            found = [(problem, trace_stopping_regret(majority, b)) for problem, majority in traces]
-            found = [(problem, regret) for problem, regret in found if regret is not None]
-            if not found:
+        found = trace_regrets(table, episodes)
+        for b, regrets in found.items():
+            if regrets.isna().all():
                 continue
-            means = problem_means([regret for _, regret in found], [problem for problem, _ in found])
-            regret, low, high = mean_interval(means, confidence, n_resamples, seed)
-            rows.append(
-                {
-                    "policy": policy,
-                    "episodes": b,
-                    "regret": regret,
-                    "ci_low": low,
-                    "ci_high": high,
-                    "n_traces": len(found),
-                }
-            )
-    columns = {"policy": str, "episodes": int, "regret": float, "ci_low": float, "ci_high": float, "n_traces": int}
-    return pd.DataFrame(rows, columns=list(columns)).astype(columns)
+            values = regrets.groupby(level=0).mean()
+            columns = measured("regret", values, base.get(b), confidence, n_resamples, seed)
+            rows.append({"policy": policy, "episodes": b, **columns, "n_traces": int(regrets.notna().sum())})
+            if policy == BASE:
+                base[b] = values
+    kinds = {"policy": str, "episodes": int, "regret": float, "ci_low": float, "ci_high": float, "n_traces": int}
+    kinds |= dict.fromkeys(("difference", "difference_low", "difference_high"), float)
+    return pd.DataFrame(rows, columns=list(kinds)).astype(kinds)
+
+
+def trace_regrets(votes: pd.DataFrame, episodes: Sequence[int]) -> dict[int, pd.Series]:
+    """Stopping regret of one policy's traces over the first b episodes, by b and problem; NaN without an area."""
+    majorities = [(problem, np.array([_majority(row) for row in t.itertuples()])) for problem, t in _traces(votes)]
+    problems = [problem for problem, _ in majorities]
+    return {
+        b: pd.Series([trace_stopping_regret(majority, b) for _, majority in majorities], problems, dtype=np.float64)
+        for b in episodes
+    }
+
+
+def _traces(votes: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    """(problem, its rows in the order of episodes) of each trace."""
+    by_trace = votes.sort_values("episode").groupby(["problem_id", "rollout_id"], sort=False)
+    return [(str(problem), trace) for (problem, _), trace in by_trace]
 
 
 def trace_stopping_regret(majority: np.ndarray, n_episodes: int) -> float | None:
@@ -120,14 +150,3 @@ def pass_at_k(rewards: Sequence[float], k: int) -> float:
 def _majority(row) -> np.ndarray:
     answers = [answer or None for answer in row.answers]
     return majority_accuracy(answers, [float(reward) for reward in row.rewards])
-
-
-def _row(policy, method: str, episode: int, p: int, accuracy: float, tokens: float) -> dict:
-    return {
-        "policy": policy,
-        "method": method,
-        "episode": episode,
-        "p": p,
-        "accuracy": float(accuracy),
-        "n_tokens": float(tokens),
-    }

@@ -2,11 +2,16 @@
 
 from pandera.pandas import Check, Column, DataFrameSchema
 
-from mrt_pipeline.evaluation.regret_sources import SOURCES
+from mrt_pipeline.evaluation.regret_sources import DIFFICULTIES, QUANTITIES, SOURCES
 
 _FRACTION = Check.in_range(0.0, 1.0)
 _POSITIVE = Check.gt(0)
 _INTERVAL = {"ci_low": Column(float, nullable=True), "ci_high": Column(float, nullable=True)}
+_DIFFERENCE = {
+    "difference": Column(float, nullable=True),
+    "difference_low": Column(float, nullable=True),
+    "difference_high": Column(float, nullable=True),
+}
 _MEASURE = {
     "arm": Column(str),
     "quantity": Column(str, Check.isin(["regret", "accuracy"])),
@@ -20,7 +25,7 @@ REGRET_SOURCES = DataFrameSchema(
         "policy": Column(str),
         "problem_id": Column(str),
         "rollout_id": Column(int, Check.ge(0)),
-        "difficulty": Column(str, Check.isin(["easy", "medium", "hard", "unknown"])),
+        "difficulty": Column(str, Check.isin(DIFFICULTIES)),
         "budget": Column(int, _POSITIVE),
         "regret": Column(float, _FRACTION),
         **{source: Column(float, Check.in_range(0.0, 1.0)) for source in SOURCES},
@@ -31,6 +36,20 @@ REGRET_SOURCES = DataFrameSchema(
     strict=True,
 )
 
+_SOURCES_SUMMARY = {
+    "difficulty": Column(str, Check.isin([*DIFFICULTIES, "all"])),
+    "quantity": Column(str, Check.isin(QUANTITIES)),
+    "budget": Column(int, _POSITIVE),
+    "mean": Column(float, Check.ge(0), nullable=True),
+    **_INTERVAL,
+    **_DIFFERENCE,
+    "n_problems": Column(int, Check.ge(0)),
+}
+
+REGRET_SOURCES_SUMMARY = DataFrameSchema(
+    {"policy": Column(str), **_SOURCES_SUMMARY}, unique=["policy", "difficulty", "quantity"], strict=True
+)
+
 STOP_AND_VOTE = DataFrameSchema(
     {
         "policy": Column(str),
@@ -38,6 +57,8 @@ STOP_AND_VOTE = DataFrameSchema(
         "episode": Column(int, Check.ge(0)),
         "p": Column(int, _POSITIVE),
         "accuracy": Column(float, _FRACTION),
+        **_INTERVAL,
+        **_DIFFERENCE,
         "n_tokens": Column(float, Check.ge(0)),
     },
     unique=["policy", "method", "episode", "p"],
@@ -49,8 +70,8 @@ STOPPING_REGRET = DataFrameSchema(
         "policy": Column(str),
         "episodes": Column(int, _POSITIVE),
         "regret": Column(float, _FRACTION),
-        "ci_low": Column(float),
-        "ci_high": Column(float),
+        **_INTERVAL,
+        **_DIFFERENCE,
         "n_traces": Column(int, _POSITIVE),
     },
     unique=["policy", "episodes"],
@@ -100,11 +121,47 @@ EFFICIENCY = DataFrameSchema(
     strict=True,
 )
 
+COMPARISON_SOURCES = DataFrameSchema(
+    {"arm": Column(str), **_SOURCES_SUMMARY, "baseline": Column(str), "n_seeds": Column(int, _POSITIVE)},
+    unique=["arm", "difficulty", "quantity"],
+    strict=True,
+)
+
+COMPARISON_STOPPING = DataFrameSchema(
+    {
+        "arm": Column(str),
+        "episodes": Column(int, _POSITIVE),
+        "mean": Column(float, _FRACTION),
+        **_INTERVAL,
+        "baseline": Column(str),
+        **_DIFFERENCE,
+        "n_seeds": Column(int, _POSITIVE),
+        "n_problems": Column(int, _POSITIVE),
+    },
+    unique=["arm", "episodes"],
+    strict=True,
+)
+
 MAJORITY = DataFrameSchema(
+    {
+        "policy": Column(str),
+        "linearised": Column(bool),
+        "k": Column(int, _POSITIVE),
+        "accuracy": Column(float, _FRACTION),
+        "ci_low": Column(float),
+        "ci_high": Column(float),
+        "tokens": Column(float, _POSITIVE),
+    },
+    unique=["policy", "linearised", "k"],
+    strict=True,
+)
+
+COMPARISON_MAJORITY = DataFrameSchema(
     {
         "arm": Column(str),
         "k": Column(int, _POSITIVE),
         "accuracy": Column(float, _FRACTION),
+        **_INTERVAL,
         "tokens": Column(float, _POSITIVE),
     },
     unique=["arm", "k"],
@@ -118,7 +175,8 @@ VOTING = DataFrameSchema(
         "baseline_k": Column(int, _POSITIVE),
         "level": Column(float, _FRACTION),
         "tokens": Column(float, _POSITIVE, nullable=True),
-        "ratio": Column(float, _POSITIVE, nullable=True),
+        "ratio": Column(float, Check.ge(0)),
+        **_INTERVAL,
     },
     unique=["arm", "baseline_k"],
     strict=True,

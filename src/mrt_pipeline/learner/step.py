@@ -8,9 +8,10 @@ import numpy as np
 from mrt_pipeline.algorithms.base import Algorithm
 from mrt_pipeline.learner.batch import TrainingSequence
 from mrt_pipeline.learner.sampling import Setup, sample_branches, sample_groups
+from mrt_pipeline.mrt.progress import progress
 from mrt_pipeline.rollouts.label import ForcedAnswer, LabelledRollout, Prefix, label_rollouts
 from mrt_pipeline.rollouts.rollout import Rollout
-from mrt_pipeline.tasks.base import Problem
+from mrt_pipeline.tasks.base import Grade, Problem
 
 _SAMPLE, _PROVE, _CUT, _ANSWER = 1, 2, 7, 8  # purposes of a step's seeds
 
@@ -66,7 +67,11 @@ def _force_answers(
     setup: Setup, algorithm: Algorithm, labelled: Sequence[LabelledRollout], seed: int
 ) -> list[ForcedAnswer]:
     snap = setup.policy.template.snap
-    where = [(i, snap(item.rollout.thought, cut)) for i, item in enumerate(labelled) for cut in algorithm.answers(item)]
+    where = [
+        (i, snap(item.rollout.thought, cut, item.rollout.finished))
+        for i, item in enumerate(labelled)
+        for cut in algorithm.answers(item)
+    ]
     if not where:
         return []
     answered = setup.answer([labelled[i].rollout for i, _ in where], [cut for _, cut in where], seed)
@@ -120,11 +125,13 @@ def _rollout_metrics(
         "train/reward": float(np.mean([rollout.reward for rollout in free])),
         "train/thinking_tokens": float(np.mean([len(rollout.thought) for rollout in free])),
         "train/cut_at_budget": float(np.mean([rollout.stop_reason == "length" for rollout in free])),
+        "train/unanswered": float(np.mean([rollout.grade is Grade.UNPARSED for rollout in free])),
         "train/groups_without_signal": float(np.mean(rewards.min(axis=1) == rewards.max(axis=1))),
     }
     if n_forced:
         metrics["train/reward_forced"] = _mean_reward(r for r in thinking if r.group < n_forced)
     if len(labelled[0].success):
+        metrics["train/progress"] = float(np.mean(np.concatenate([progress(item.success) for item in labelled])))
         metrics["train/success_start"] = float(np.mean([item.success[0] for item in labelled]))
         metrics["train/success_end"] = float(np.mean([item.success[-1] for item in labelled]))
     if labelled[0].prefix is not None:

@@ -1,6 +1,7 @@
 """Episodes: cutting a stream of thinking tokens at the places where an attempt starts, or ends."""
 
 from collections.abc import Collection, Sequence
+from itertools import accumulate
 
 import numpy as np
 
@@ -56,17 +57,35 @@ def paragraph_boundaries(
     Returns the same as `episode_boundaries`; a token that reaches over the separator belongs to the new episode if the
     marker starts in it.
     """
-    text = "".join(pieces)
-    ends = np.cumsum([len(piece) for piece in pieces], dtype=np.int64)
-    opened, starts, offset = 0, [], 0
-    for paragraph, part in enumerate(text.split(separator)):
+    opened, starts = 0, []
+    for paragraph, (part, start) in enumerate(_paragraphs(pieces, separator)):
         if part.startswith(tuple(markers)) and paragraph - opened >= min_paragraphs:
             opened = paragraph
-            starts.append(int(np.searchsorted(ends, offset, side="right")))
-        offset += len(part) + len(separator)
+            starts.append(start)
     if max_episodes is not None:
         starts = starts[: max(max_episodes - 1, 0)]
     return np.unique([0, *starts, len(pieces)]).astype(np.int64)
+
+
+def paragraph_ends(pieces: Sequence[str], separator: str = "\n\n") -> list[int]:
+    """Numbers of tokens after which a paragraph and its separator are complete, ascending; blank ones do not count.
+
+    pieces: as in `paragraph_boundaries`, whose boundaries are among these, but for the first and the last one.
+    """
+    paragraphs = _paragraphs(pieces, separator)
+    return [
+        start
+        for (_, start), written in zip(paragraphs[1:], accumulate(part.strip() for part, _ in paragraphs), strict=False)
+        if written
+    ]
+
+
+def _paragraphs(pieces: Sequence[str], separator: str) -> list[tuple[str, int]]:
+    """Text of each paragraph, and the number of tokens before it: those that end where it starts, or sooner."""
+    parts = "".join(pieces).split(separator)
+    offsets = accumulate((len(part) + len(separator) for part in parts[:-1]), initial=0)
+    ends = np.cumsum([len(piece) for piece in pieces], dtype=np.int64)
+    return list(zip(parts, np.searchsorted(ends, list(offsets), side="right").tolist(), strict=True))
 
 
 def fixed_boundaries(n_tokens: int, every: int) -> np.ndarray:

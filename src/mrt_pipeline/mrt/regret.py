@@ -5,7 +5,13 @@ is taken to be right from the first token on (oracle 1.0), J is interpolated lin
 the cut-off, held after the end of the trace, and the curve starts at the origin (0, 0). x counts thinking tokens.
 Not reproduced from the notebook: halving the cost of the forced answers, and points beyond the cut-off when
 extrapolating; both are slips there.
+
+Definition `step` is the area under what a stopped thought is worth if only whole episodes count: J of the last boundary
+that was reached, so a step function, whose area is exact. It knows no origin: before the first token J is that of the
+empty prefix.
 """
+
+from collections.abc import Callable
 
 import numpy as np
 
@@ -15,18 +21,38 @@ def anytime_area(n_tokens: np.ndarray, success: np.ndarray, budget: float) -> fl
 
     n_tokens: thinking tokens at the points, non-decreasing, (n,). success: J there, (n,). budget > 0.
     """
-    if budget <= 0:
-        raise ValueError(f"budget must be positive, got {budget}")
-    x = np.concatenate([[0.0], np.asarray(n_tokens, dtype=np.float64)])
-    y = np.concatenate([[0.0], np.asarray(success, dtype=np.float64)])
-    if np.any(np.diff(x) < 0):
-        raise ValueError("n_tokens must be non-decreasing")
+    points = _checked(n_tokens, success, budget)
+    x, y = (np.concatenate([[0.0], values]) for values in points)
     inside = x < budget
     end = int(inside.sum()) + 1  # only the first of several points at the budget is reached
     at_budget = np.interp(budget, x[:end], y[:end])  # holds the last value beyond the end
     return float(np.trapezoid(np.append(y[inside], at_budget), np.append(x[inside], budget)) / budget)
 
 
-def normalized_regret(n_tokens: np.ndarray, success: np.ndarray, budget: float) -> float:
-    """1 - anytime_area: 0 for a trace that is right from the first token on, 1 for one that never is."""
-    return 1.0 - anytime_area(n_tokens, success, budget)
+def step_area(n_tokens: np.ndarray, success: np.ndarray, budget: float) -> float:
+    """Mean height over [0, budget] of the step function that holds J from one boundary to the next.
+
+    Arguments and errors as for `anytime_area`; before the first point the height is 0. Of several points at one place
+    the last counts from there on.
+    """
+    x, y = _checked(n_tokens, success, budget)
+    ends = np.minimum(np.append(x[1:], budget), budget)
+    return float(np.sum(y * np.maximum(ends - x, 0.0)) / budget)
+
+
+AREAS: dict[str, Callable[[np.ndarray, np.ndarray, float], float]] = {"paper": anytime_area, "step": step_area}
+"""Definitions of regret by name: the area that is taken from 1."""
+
+
+def normalized_regret(n_tokens: np.ndarray, success: np.ndarray, budget: float, definition: str = "paper") -> float:
+    """1 - area: 0 for a trace that is right from the first token on, 1 for one that never is."""
+    return 1.0 - AREAS[definition](n_tokens, success, budget)
+
+
+def _checked(n_tokens: np.ndarray, success: np.ndarray, budget: float) -> tuple[np.ndarray, np.ndarray]:
+    if budget <= 0:
+        raise ValueError(f"budget must be positive, got {budget}")
+    x, y = np.asarray(n_tokens, dtype=np.float64), np.asarray(success, dtype=np.float64)
+    if np.any(np.diff(x) < 0):
+        raise ValueError("n_tokens must be non-decreasing")
+    return x, y

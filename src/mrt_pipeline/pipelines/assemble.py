@@ -1,6 +1,6 @@
 """From typed parameters to the objects that do the work: the one place that knows which name means which class."""
 
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import torch
@@ -43,13 +43,23 @@ from mrt_pipeline.config import (
     TextTemplateParams,
     TinyPolicy,
     VLLMEngineParams,
+    VLLMServerEngineParams,
 )
 from mrt_pipeline.engines.base import Engine
 from mrt_pipeline.engines.torch_engine import TorchEngine
 from mrt_pipeline.engines.vllm_engine import VLLMEngine
+from mrt_pipeline.engines.vllm_server import VLLMServerEngine
 from mrt_pipeline.errors import InputError
 from mrt_pipeline.learner.learner import LearnerSettings
-from mrt_pipeline.policy.language_model import add_adapters, load_language_model, load_tokenizer
+from mrt_pipeline.pipelines.keys import configuration_key
+from mrt_pipeline.pipelines.reuse import made_once
+from mrt_pipeline.policy.language_model import (
+    add_adapters,
+    load_language_model,
+    load_tokenizer,
+    locate,
+    unpack_gguf,
+)
 from mrt_pipeline.policy.policy import Policy, build_policy, load_policy
 from mrt_pipeline.policy.template import Template
 from mrt_pipeline.policy.text_backtrack_template import TextBacktrackTemplate
@@ -62,6 +72,8 @@ from mrt_pipeline.tasks.countdown_backtracking import CountdownBacktracking
 from mrt_pipeline.tasks.math_problems import MathProblems
 from mrt_pipeline.tasks.problem_files import ProblemSource
 from mrt_pipeline.tasks.reasoning_gym import ReasoningGym
+
+_UNPACKED = Path("data/06_models/unpacked")
 
 
 def make_task(params: TaskParams) -> Task:
@@ -107,6 +119,16 @@ def _make_segmentation(params: TextTemplateParams) -> Segmentation:
     return Paragraphs(tuple(given.pop("markers")), **given)
 
 
+def find_language_model(params: LanguageModelPolicy) -> str:
+    """Folder or hub id of the base model; weights in a GGUF file are unpacked into a folder once."""
+    path = locate(params.path)
+    if not params.gguf_file:
+        return path
+    folder = _UNPACKED / configuration_key(path=params.path, gguf_file=params.gguf_file, dtype=params.dtype)
+    made_once(folder, partial(unpack_gguf, path, params.gguf_file, params.dtype))
+    return str(folder)
+
+
 def new_policy(params: TinyPolicy, task: ScratchTask) -> Policy:
     """A policy with fresh weights."""
     sizes = params.model_dump(exclude={"name", "warm_start"})
@@ -150,9 +172,8 @@ def _open_language_model(ref: dict[str, str], params: LanguageModelPolicy, train
 
 def make_engine(params: EngineParams, policy: Policy, ref: dict[str, str], policy_params: PolicyParams) -> Engine:
     """The engine, on the policy that `ref` points to."""
-    if isinstance(params.root, VLLMEngineParams):
-        model = policy_params.root
-        engine = _vllm_engine(ref["base"], model.max_length, params.root)
+    if isinstance(params.root, VLLMEngineParams | VLLMServerEngineParams):
+        engine = _vllm_engine(ref["base"], policy_params.root.max_length, params.root)
         engine.model = policy.model
         engine.update_weights()
         return engine
@@ -160,8 +181,12 @@ def make_engine(params: EngineParams, policy: Policy, ref: dict[str, str], polic
 
 
 @lru_cache(maxsize=1)
-def _vllm_engine(path: str, max_length: int, params: VLLMEngineParams) -> VLLMEngine:
+def _vllm_engine(
+    path: str, max_length: int, params: VLLMEngineParams | VLLMServerEngineParams
+) -> VLLMEngine | VLLMServerEngine:
     """One engine for all nodes of a run: starting it takes longer than giving it other weights."""
+    if isinstance(params, VLLMServerEngineParams):
+        return VLLMServerEngine(params.url, max_length, params.dtype, params.weights_folder)
     return VLLMEngine(path, max_length, **params.model_dump(exclude={"name"}))
 
 

@@ -7,13 +7,17 @@ from pydantic import BaseModel
 
 # Raise when a change of the code changes what the same configuration produces.
 CODE_VERSION = 1
-_ONLY_SHOWN = frozenset({"log_checkpoints", "register_as", "n_traces"})  # parameters that change nothing in a table
+# Parameters that change nothing in a table: what is shown of it, and where an engine finds room.
+_NOT_MADE_OF = frozenset(
+    {"log_checkpoints", "register_as", "n_traces"}
+    | {"url", "host", "weights_folder", "gpu_memory_utilization", "cpu_cache_gib"}
+)
 
 
 def configuration_key(**parts: BaseModel | dict | int | str) -> str:
-    """Twelve hexadecimal digits that change with any value of any part, but for those that only show what was made."""
+    """Twelve hexadecimal digits that change with any value of any part that decides what is made."""
     plain = {name: part.model_dump() if isinstance(part, BaseModel) else part for name, part in parts.items()}
-    plain = _without(plain, _ONLY_SHOWN)
+    plain = _without(plain, _NOT_MADE_OF)
     text = json.dumps({"code_version": CODE_VERSION, **plain}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 

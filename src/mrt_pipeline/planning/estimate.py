@@ -1,7 +1,8 @@
 """Memory, tokens and hours of a training run, from sizes alone.
 
-Estimates, for deciding whether to start; none of it was measured. The trainer and the vLLM engine share every device
-(colocated), and the trainer's copy is not sharded (accelerate without ZeRO), so each device holds all of it.
+Estimates, for deciding whether to start; none of it was measured. With engine=vllm the trainer and the engine share
+every device (colocated); engine=vllm_server has tensor_parallel_size x data_parallel_size devices of its own beside
+those of the trainer. The trainer's copy is not sharded (accelerate without ZeRO), so each device holds all of it.
 """
 
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from mrt_pipeline.planning.shapes import ACCELERATORS, ModelShape
 _GIB = 2**30
 _COMPUTE = 0.35  # share of the peak throughput that training reaches
 _BANDWIDTH = 0.5  # share of the memory bandwidth that sampling reaches
-_CACHE = 0.3  # share of a device's memory for the engine's cache
+_CACHE = 0.3  # share of a device's memory for the cache of an engine that shares it with the trainer
 _BYTES = {"float32": 4, "bfloat16": 2}
 
 
@@ -35,7 +36,7 @@ def estimate(
     plan: PlanParams,
 ) -> Estimate:
     """What training needs. The prover's forced answers, validation and evaluation come on top of the hours."""
-    weight, engine_weight = _BYTES[policy.dtype], 2 if engine.root.name == "vllm" else 0
+    weight, own_weights = _BYTES[policy.dtype], engine.root.name != "torch"
     computed = 2 if training.learner.mixed_precision == "bf16" else weight
     trained = shape.lora_parameters(policy.lora.rank) if policy.lora else shape.parameters
     trained_bytes = 4 if policy.lora else weight
@@ -50,14 +51,19 @@ def estimate(
         "its logits and their gradient": 16 * min(MOST_LOGITS, tokens * shape.vocabulary),
     }
     device = ACCELERATORS[plan.device]
-    if engine_weight:
-        memory["engine's weights"] = shape.parameters * engine_weight
-        memory["engine's cache"] = device.memory_gib * _GIB * _CACHE
+    room, sampling_devices = device.memory_gib * _GIB * _CACHE, plan.n_devices
+    if engine.root.name == "vllm":
+        memory["engine's weights"] = shape.parameters * 2
+        memory["engine's cache"] = room
+    if engine.root.name == "vllm_server":
+        sampling_devices = engine.root.tensor_parallel_size * engine.root.data_parallel_size
+        held = shape.parameters * 2 / engine.root.tensor_parallel_size
+        room = max(0.0, device.memory_gib * _GIB * engine.root.gpu_memory_utilization - held)
     cache = shape.cache_bytes(2)
-    side_by_side = max(1.0, device.memory_gib * _GIB * _CACHE / (cache * (plan.mean_thinking + rollout.answer_tokens)))
+    side_by_side = max(1.0, room / (cache * (plan.mean_thinking + rollout.answer_tokens)))
     read = shape.parameters * 2 + side_by_side * cache * plan.mean_thinking / 2
-    sampled_a_second = plan.n_devices * side_by_side * device.bandwidth * _BANDWIDTH / read
-    passes = (4 if policy.gradient_checkpointing else 3) + (1 if engine_weight else 0)  # one to correct the mismatch
+    sampled_a_second = sampling_devices * side_by_side * device.bandwidth * _BANDWIDTH / read
+    passes = (4 if policy.gradient_checkpointing else 3) + (1 if own_weights else 0)  # one to correct the mismatch
     operations = 2 * shape.parameters * training.sampled_tokens * passes
     hours = {
         "sampling": training.sampled_tokens / sampled_a_second / 3600,

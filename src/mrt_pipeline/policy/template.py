@@ -61,12 +61,17 @@ class Template(Protocol):
         """
         ...
 
-    def snap(self, thought: Sequence[int], cut: int) -> int:
-        """The last place at or before `cut` thinking tokens where an answer can be forced. The only rule for cuts."""
+    def snap(self, thought: Sequence[int], cut: int, finished: Sequence[int] = ()) -> int:
+        """The last place at or before `cut` thinking tokens where an answer can be forced. The only rule for cuts.
+
+        finished: numbers of tokens after which an answer can be forced whatever the thought looks like there: where the
+            policy itself tried to stop, and the end of what was cut already. Only templates that drop unfinished
+            paragraphs need to be told.
+        """
         ...
 
-    def split(self, stream: Sequence[int], stop_token_id: int | None) -> Split:
-        """Divide a stream that ended with this stop token, or by length (None)."""
+    def split(self, stream: Sequence[int], stop_token_id: int | None, finished: Sequence[int] = ()) -> Split:
+        """Divide a stream that ended with this stop token, or by length (None). finished: as in `snap`."""
         ...
 
     def answer_length(self, answer: Sequence[int]) -> int:
@@ -142,11 +147,11 @@ class ThinkTemplate:
         """See `Template.boundaries`."""
         return episode_boundaries(thought, self.marker_ids)
 
-    def snap(self, thought: Sequence[int], cut: int) -> int:
+    def snap(self, thought: Sequence[int], cut: int, finished: Sequence[int] = ()) -> int:
         """`cut` itself: a thought can be stopped after any token."""
         return int(cut)
 
-    def split(self, stream: Sequence[int], stop_token_id: int | None) -> Split:
+    def split(self, stream: Sequence[int], stop_token_id: int | None, finished: Sequence[int] = ()) -> Split:
         """See `Template.split`. A trace that ends inside its thought answers with nothing."""
         if stop_token_id is None:
             return Split(len(stream), self.stop_phrase, "length", False)
@@ -213,12 +218,12 @@ class BacktrackTemplate:
         """See `Template.boundaries`."""
         return closed_boundaries(thought, self.back_ids)
 
-    def snap(self, thought: Sequence[int], cut: int) -> int:
+    def snap(self, thought: Sequence[int], cut: int, finished: Sequence[int] = ()) -> int:
         """The last boundary at or before `cut`: 0, or just after a back symbol."""
         backs = np.flatnonzero(np.isin(np.asarray(thought[:cut], dtype=np.int64), self.back_ids))
         return int(backs[-1]) + 1 if len(backs) else 0
 
-    def split(self, stream: Sequence[int], stop_token_id: int | None) -> Split:
+    def split(self, stream: Sequence[int], stop_token_id: int | None, finished: Sequence[int] = ()) -> Split:
         """See `Template.split`."""
         stopped = stop_token_id is not None
         return Split(self.snap(stream, len(stream)), (), "stop" if stopped else "length", stopped)

@@ -80,11 +80,11 @@ class TextBacktrackTemplate:
         """See `Template.boundaries`."""
         return np.unique([0, *self._ends(thought), len(thought)]).astype(np.int64)
 
-    def snap(self, thought: Sequence[int], cut: int) -> int:
+    def snap(self, thought: Sequence[int], cut: int, finished: Sequence[int] = ()) -> int:
         """The last boundary at or before `cut`: 0, or just after a sentence that goes back."""
         return max([0, *self._ends(thought[:cut])])
 
-    def split(self, stream: Sequence[int], stop_token_id: int | None) -> Split:
+    def split(self, stream: Sequence[int], stop_token_id: int | None, finished: Sequence[int] = ()) -> Split:
         """See `Template.split`."""
         stopped = stop_token_id is not None
         return Split(self.snap(stream, len(stream)), (), "stop" if stopped else "length", stopped)

@@ -7,6 +7,7 @@ Backtracking search in text: `text_backtrack_template.py`.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import ClassVar, Protocol
 
 import numpy as np
@@ -18,12 +19,19 @@ from mrt_pipeline.mrt.episodes import (
     low_probability_boundaries,
     merge_episodes,
     paragraph_boundaries,
+    paragraph_ends,
 )
 from mrt_pipeline.policy.template import Split
 
 
 class Segmentation(Protocol):
-    """Cuts a thought into episodes."""
+    """Cuts a thought into episodes.
+
+    drop_unfinished: a cut goes back to the last paragraph that is finished; `separator` is what ends one.
+    """
+
+    drop_unfinished: bool
+    separator: str
 
     def boundaries(self, pieces: Sequence[str], logprobs: np.ndarray) -> np.ndarray:
         """Episode boundaries from the text and the log-probability of each token; see mrt/episodes.py."""
@@ -32,13 +40,14 @@ class Segmentation(Protocol):
 
 @dataclass(frozen=True)
 class Paragraphs:
-    """The paper's rule; `merge` neighbouring episodes are one. See `paragraph_boundaries`."""
+    """The paper's rule; `merge` neighbouring episodes are one. See `paragraph_boundaries`, and `Segmentation`."""
 
     markers: tuple[str, ...]
     min_paragraphs: int
     max_episodes: int | None
     merge: int
     separator: str = "\n\n"
+    drop_unfinished: bool = False
 
     def boundaries(self, pieces: Sequence[str], logprobs: np.ndarray) -> np.ndarray:
         """See `Segmentation`."""
@@ -51,6 +60,8 @@ class FixedLength:
     """An episode every so many tokens. See `fixed_boundaries`."""
 
     every: int
+    separator: ClassVar[str] = ""
+    drop_unfinished: ClassVar[bool] = False
 
     def boundaries(self, pieces: Sequence[str], logprobs: np.ndarray) -> np.ndarray:
         """See `Segmentation`."""
@@ -63,6 +74,8 @@ class LowProbability:
 
     threshold: float
     cuts_per_episode: int
+    separator: ClassVar[str] = ""
+    drop_unfinished: ClassVar[bool] = False
 
     def boundaries(self, pieces: Sequence[str], logprobs: np.ndarray) -> np.ndarray:
         """See `Segmentation`."""
@@ -156,14 +169,24 @@ class TextTemplate:
         """See `Template.boundaries`."""
         return self.segmentation.boundaries(token_texts(self.tokenizer, thought), logprobs)
 
-    def snap(self, thought: Sequence[int], cut: int) -> int:
-        """`cut` itself: a thought can be stopped after any token."""
-        return int(cut)
+    def snap(self, thought: Sequence[int], cut: int, finished: Sequence[int] = ()) -> int:
+        """`cut` itself, as a thought can be stopped after any token; or the end of the last paragraph that is finished.
 
-    def split(self, stream: Sequence[int], stop_token_id: int | None) -> Split:
+        The latter where the segmentation says so. The paper's released code does so with what was sampled after an
+        extension and cut by length (`pass_at_k_extrapolate.py`), and keeps nothing of it if no paragraph is finished;
+        here every cut goes back to the separator, or stop, before it. Only a first paragraph stays though it is not
+        finished: nothing would be left, and there too a first thought is never shortened.
+        """
+        if not self.segmentation.drop_unfinished:
+            return int(cut)
+        pieces = token_texts(self.tokenizer, thought)
+        places = [*paragraph_ends(pieces, self.segmentation.separator), *map(int, finished)]
+        return max((place for place in places if 0 < place <= cut), default=int(cut))
+
+    def split(self, stream: Sequence[int], stop_token_id: int | None, finished: Sequence[int] = ()) -> Split:
         """See `Template.split`. A trace that ends inside its thought answers with nothing."""
         if stop_token_id is None:
-            return Split(len(stream), self.stop_phrase, "length", False)
+            return Split(self.snap(stream, len(stream), finished), self.stop_phrase, "length", False)
         if stop_token_id in self.close_ids:
             return Split(len(stream), (stop_token_id,), "stop", False)
         return Split(len(stream), (), "eos", True)
@@ -191,10 +214,13 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase) -> None:
 
 def token_texts(tokenizer: PreTrainedTokenizerBase, token_ids: Sequence[int]) -> list[str]:
     """The text of each token inside a text; decoded alone, it might lose a space."""
+    return [_token_text(tokenizer, int(token)) for token in token_ids]
+
+
+@lru_cache(maxsize=2**18)  # cuts of the same thoughts are asked for again and again
+def _token_text(tokenizer: PreTrainedTokenizerBase, token: int) -> str:
     before = tokenizer.eos_token_id
-    start = len(tokenizer.decode([before]))
-    texts = {int(token): tokenizer.decode([before, int(token)])[start:] for token in set(map(int, token_ids))}
-    return [texts[int(token)] for token in token_ids]
+    return tokenizer.decode([before, token])[len(tokenizer.decode([before])) :]
 
 
 _WORD = "0123456789.,/abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"

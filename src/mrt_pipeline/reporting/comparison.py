@@ -8,7 +8,10 @@ import plotly.graph_objects as go
 from plotly.colors import qualitative
 from plotly.subplots import make_subplots
 
-from mrt_pipeline.evaluation.compare import Arm, learning_curve
+from mrt_pipeline.evaluation.bootstrap import Arm
+from mrt_pipeline.evaluation.efficiency import learning_curve
+from mrt_pipeline.reporting.cells import STAR, interval_cell, pivot
+from mrt_pipeline.reporting.figures import error_bars
 
 _STOPS = ((False, "natural stop"), (True, "forced on"))
 
@@ -33,29 +36,29 @@ def comparison_report(
     for quantity in ("accuracy", "regret"):
         for forced, stop in _STOPS:
             part = comparison[(comparison["quantity"] == quantity) & (comparison["forced"] == forced)]
-            cells = part.apply(lambda row: _interval(row["mean"], row), axis=1)
-            lines += ["", f"## {quantity.capitalize()}, {stop}", "", *_pivot(part.assign(cell=cells), "arm")]
+            cells = part.apply(lambda row: interval_cell(row, "mean"), axis=1)
+            lines += ["", f"## {quantity.capitalize()}, {stop}", "", *pivot(part.assign(cell=cells), "arm")]
     natural = comparison[(comparison["quantity"] == "accuracy") & ~comparison["forced"]]
     cells = natural["thinking_tokens"].map("{:.0f}".format)
-    lines += ["", "## Thinking tokens, natural stop", "", *_pivot(natural.assign(cell=cells), "arm")]
+    lines += ["", "## Thinking tokens, natural stop", "", *pivot(natural.assign(cell=cells), "arm")]
     for other, rows in differences.groupby("against", sort=False):
         for quantity in ("accuracy", "regret"):
             for forced, stop in _STOPS:
                 part = rows[(rows["quantity"] == quantity) & (rows["forced"] == forced)]
                 cells = part.apply(
-                    lambda row: _interval(row["difference"], row) + (" *" if row["excludes_zero"] else ""), axis=1
+                    lambda row: interval_cell(row, "difference") + (" *" if row["excludes_zero"] else ""), axis=1
                 )
-                title = f"## {quantity.capitalize()} minus that of {other}, {stop} (* the interval excludes 0)"
-                lines += ["", title, "", *_pivot(part.assign(cell=cells), "arm")]
+                title = f"## {quantity.capitalize()} minus that of {other}, {stop} ({STAR})"
+                lines += ["", title, "", *pivot(part.assign(cell=cells), "arm")]
     if len(gains):
         what = gains.apply(
             lambda row: f"{row['quantity']} at {row['budget']}, {'forced' if row['forced'] else 'natural'}", axis=1
         )
         cells = gains.apply(
-            lambda row: "undefined" if np.isnan(row["ratio"]) else _interval(row["ratio"], row, 2), axis=1
+            lambda row: "undefined" if np.isnan(row["ratio"]) else interval_cell(row, "ratio", digits=2), axis=1
         )
         title = f"## Gain over the base, in gains of {gains.iloc[0]['baseline']}"
-        lines += ["", title, "", *_pivot(gains.assign(cell=cells, measure=what, budget=gains["arm"]), "measure")]
+        lines += ["", title, "", *pivot(gains.assign(cell=cells, measure=what, budget=gains["arm"]), "measure")]
     lines += ["", "## Tokens", ""]
     lines.append(
         f"Sampled tokens until validation accuracy (running mean of three) reaches {efficiency.iloc[0]['level']:.3f}, "
@@ -69,28 +72,16 @@ def comparison_report(
     lines += [
         "",
         f"Tokens for a problem (thinking, answers) until maj@k equals that of {voting.iloc[0]['baseline']}, "
-        "by straight lines between ks; no intervals.",
+        "by straight lines between ks; the ratio is that arm's tokens over these, 0 if never.",
         "",
         "| arm | as accurate as | tokens | ratio |",
-        "| --- | --- | ---: | ---: |",
+        "| --- | --- | ---: | --- |",
     ]
     for row in voting.itertuples(index=False):
-        reached, ratio = ("never", "") if np.isnan(row.tokens) else (f"{row.tokens:.0f}", f"{row.ratio:.2f}")
+        reached = "never" if np.isnan(row.tokens) else f"{row.tokens:.0f}"
+        ratio = f"{row.ratio:.2f} [{row.ci_low:.2f}, {row.ci_high:.2f}]"
         lines.append(f"| {row.arm} | maj@{row.baseline_k} ({row.level:.3f}) | {reached} | {ratio} |")
     return "\n".join(lines) + "\n"
-
-
-def _pivot(table: pd.DataFrame, rows: str) -> list[str]:
-    columns = list(dict.fromkeys(table["budget"]))
-    lines = [f"| {rows} | {' | '.join(map(str, columns))} |", f"| --- |{' --- |' * len(columns)}"]
-    for name, part in table.groupby(rows, sort=False):
-        cells = part.set_index("budget")["cell"]
-        lines.append(f"| {name} | {' | '.join(cells.get(column, '') for column in columns)} |")
-    return lines
-
-
-def _interval(value: float, row: pd.Series, digits: int = 3) -> str:
-    return f"{value:.{digits}f} [{row['ci_low']:.{digits}f}, {row['ci_high']:.{digits}f}]"
 
 
 def comparison_figure(comparison: pd.DataFrame, quantity: str) -> go.Figure:
@@ -106,15 +97,8 @@ def comparison_figure(comparison: pd.DataFrame, quantity: str) -> go.Figure:
             legendgroup=arm,
             showlegend=not forced,
             mode="lines+markers",
-            line={"color": _colour(arms.index(arm))},
-            error_y={
-                "type": "data",
-                "symmetric": False,
-                "array": curve["ci_high"] - curve["mean"],
-                "arrayminus": curve["mean"] - curve["ci_low"],
-                "thickness": 0.8,
-                "width": 2,
-            },
+            line={"color": arm_colour(arms.index(arm))},
+            error_y=error_bars(curve, "mean", thickness=0.8, width=2),
         )
         figure.add_trace(line, row=1, col=2 if forced else 1)
     figure.update_xaxes(title="thinking tokens (budget)")
@@ -130,7 +114,7 @@ def learning_figure(arms: Sequence[Arm]) -> go.Figure:
         if not arm.histories:
             continue
         tokens, accuracy = learning_curve(arm.histories)
-        line = {"color": _colour(i)}
+        line = {"color": arm_colour(i)}
         figure.add_trace(go.Scatter(x=tokens, y=accuracy.mean(axis=0), name=arm.name, mode="lines", line=line))
         for curve in accuracy if len(accuracy) > 1 else ():
             thin = go.Scatter(
@@ -157,7 +141,8 @@ def majority_figure(majority: pd.DataFrame) -> go.Figure:
                 text=[f"maj@{k}" for k in rows["k"]],
                 name=arm,
                 mode="lines+markers",
-                line={"color": _colour(i)},
+                line={"color": arm_colour(i)},
+                error_y=error_bars(rows, "accuracy", thickness=0.5, width=1),
             )
         )
     figure.update_layout(
@@ -169,6 +154,6 @@ def majority_figure(majority: pd.DataFrame) -> go.Figure:
     return figure
 
 
-def _colour(i: int) -> str:
+def arm_colour(i: int) -> str:
     """Of arm i; the base, which is the first, is grey."""
     return "#7f7f7f" if i == 0 else qualitative.Dark24[(i - 1) % len(qualitative.Dark24)]

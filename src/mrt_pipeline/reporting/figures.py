@@ -6,7 +6,7 @@ import plotly.graph_objects as go
 from mrt_pipeline.evaluation.regret_sources import SOURCES
 
 _COLOURS = {"base": "#7f7f7f", "trained": "#d62728"}
-_SOURCE_COLOURS = ("#b2182b", "#ef8a62", "#fddbc7", "#d9d9d9")
+SOURCE_COLOURS = ("#b2182b", "#ef8a62", "#fddbc7", "#d9d9d9")
 _TITLES = {"accuracy": "Accuracy when stopped at a budget (the anytime curve)", "regret": "Normalised regret by budget"}
 
 
@@ -27,12 +27,7 @@ def budget_figure(table: pd.DataFrame, quantity: str, thinking_budget: int) -> g
                 name=name,
                 mode="lines+markers",
                 line={"color": colour, "dash": "dash" if forced else "solid"},
-                error_y={
-                    "type": "data",
-                    "symmetric": False,
-                    "array": curve["ci_high"] - curve[quantity],
-                    "arrayminus": curve[quantity] - curve["ci_low"],
-                },
+                error_y=error_bars(curve, quantity),
             )
         )
     figure.add_vline(x=thinking_budget, line_dash="dot", annotation_text="training budget")
@@ -72,15 +67,11 @@ def progress_figure(episodes: pd.DataFrame) -> go.Figure:
 def sources_figure(sources: pd.DataFrame, thinking_budget: int) -> go.Figure:
     """Normalised regret at the training budget, stacked by where it comes from; a bar a policy and difficulty.
 
-    sources: of `summarize_sources`.
+    sources: a `regret_sources_summary` table. The bars at the top are the intervals of the regret; those of its parts
+    are shown where one points at them.
     """
-    names = [f"{row.policy}, {row.difficulty} ({row.n_problems})" for row in sources.itertuples()]
-    figure = go.Figure(
-        [
-            go.Bar(x=names, y=sources[source], name=source.replace("_", " "), marker_color=colour)
-            for source, colour in zip(SOURCES, _SOURCE_COLOURS, strict=True)
-        ]
-    )
+    names = sources["policy"] + ", " + sources["difficulty"] + " (" + sources["n_problems"].astype(str) + ")"
+    figure = go.Figure(source_bars(sources.assign(name=names)))
     figure.update_layout(
         barmode="stack",
         title=f"Where regret comes from, at {thinking_budget} thinking tokens",
@@ -91,8 +82,53 @@ def sources_figure(sources: pd.DataFrame, thinking_budget: int) -> go.Figure:
     return figure
 
 
+def source_bars(sources: pd.DataFrame) -> list[go.Bar]:
+    """Stacked bars of the parts of regret, with the interval of the whole on top.
+
+    sources: `name` (of the bar), `quantity`, `mean`, `ci_low`, `ci_high`.
+    """
+    bars = []
+    whole = sources[sources["quantity"] == "regret"].set_index("name")
+    for source, colour in zip(SOURCES, SOURCE_COLOURS, strict=True):
+        rows = sources[sources["quantity"] == source]
+        hover = [f"{row.mean:.3f} [{row.ci_low:.3f}, {row.ci_high:.3f}]" for row in rows.itertuples()]
+        name = source.replace("_", " ")
+        bars.append(go.Bar(x=rows["name"], y=rows["mean"], name=name, marker_color=colour, hovertext=hover))
+    last = whole.loc[bars[-1].x]  # the end of the last bar is the regret
+    bars[-1].error_y = error_bars(last, "mean")
+    return bars
+
+
+def majority_figure(majority: pd.DataFrame) -> go.Figure:
+    """Accuracy of the majority of k samples against the tokens of all k (as figures 7 and 8 of arXiv 2503.07572).
+
+    majority: the table of that name. A point is a k, from 1 on; dashed: linearised. Bars are the intervals.
+    """
+    figure = go.Figure()
+    for (policy, linearised), curve in majority.groupby(["policy", "linearised"], sort=False):
+        curve = curve.sort_values("k")
+        figure.add_trace(
+            go.Scatter(
+                x=curve["tokens"],
+                y=curve["accuracy"],
+                text=[f"maj@{k}" for k in curve["k"]],
+                name=f"{policy}, linearised" if linearised else str(policy),
+                mode="lines+markers",
+                line={"color": _COLOURS.get(str(policy)), "dash": "dash" if linearised else "solid"},
+                error_y=error_bars(curve, "accuracy"),
+            )
+        )
+    figure.update_layout(
+        title="Token efficiency: maj@k against the tokens of k samples",
+        xaxis_title="sampled tokens for a problem, of k samples together",
+        yaxis_title="accuracy of the majority answer",
+        template="plotly_white",
+    )
+    return figure
+
+
 def vote_figure(stop_and_vote: pd.DataFrame) -> go.Figure:
-    """Stop after j episodes and vote over p answers (lines from p = 1 on), against direct answers' pass@k (dashed)."""
+    """Stop after j episodes and vote over p answers (lines from p = 1 on); pass@k of direct answers (dashed)."""
     figure = go.Figure()
     for policy, table in stop_and_vote.groupby("policy", sort=False):
         colour = _COLOURS.get(str(policy))
@@ -107,6 +143,7 @@ def vote_figure(stop_and_vote: pd.DataFrame) -> go.Figure:
                     legendgroup=str(policy),
                     mode="lines+markers",
                     line={"color": colour, "width": 1},
+                    error_y=error_bars(curve, "accuracy", thickness=0.5, width=1),
                 )
             )
         direct = table[table["method"] == "direct"]
@@ -117,6 +154,7 @@ def vote_figure(stop_and_vote: pd.DataFrame) -> go.Figure:
                 name=f"{policy}, direct pass@k",
                 mode="lines",
                 line={"color": colour, "dash": "dash"},
+                error_y=error_bars(direct, "accuracy", thickness=0.5, width=1),
             )
         )
     figure.update_layout(
@@ -126,3 +164,9 @@ def vote_figure(stop_and_vote: pd.DataFrame) -> go.Figure:
         template="plotly_white",
     )
     return figure
+
+
+def error_bars(rows: pd.DataFrame, quantity: str, **style: float) -> dict:
+    """The interval `ci_low` to `ci_high` around `quantity`, as plotly has it."""
+    up, down = rows["ci_high"] - rows[quantity], rows[quantity] - rows["ci_low"]
+    return {"type": "data", "symmetric": False, "array": up, "arrayminus": down, **style}

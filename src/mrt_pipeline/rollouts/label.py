@@ -89,7 +89,7 @@ def label_rollouts(
     """
     boundaries = [rollout.boundaries(template) for rollout in rollouts]
     extra = [
-        np.array([template.snap(rollout.thought, cut) for cut in cuts], dtype=np.int64)
+        np.array([template.snap(rollout.thought, cut, rollout.finished) for cut in cuts], dtype=np.int64)
         for rollout, cuts in zip(rollouts, extra_cuts or [()] * len(rollouts), strict=True)
     ]
     cuts = [np.union1d(b, e) for b, e in zip(boundaries, extra, strict=True)]

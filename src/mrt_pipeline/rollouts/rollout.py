@@ -42,8 +42,9 @@ class Rollout:
     close_logprob: log-probability of the sampled close (or end) token; 0 if it was forced.
     answer: (m,) ids, with the token that ended it, if one did: eos, or a back symbol. answer_logprobs: (m,).
     answer_text, grade: the answer as the task reads it, and its grade.
-    beyond: tokens of the sampled stream beyond the thought (backtracking search only): the attempt that is the answer,
-        or the one that the budget cut, which is dropped.
+    beyond: tokens of the stream beyond the thought: in backtracking search the attempt that is the answer; what the
+        budget cut and the template drops, an attempt or a paragraph.
+    dropped: how many of these were sampled and are in no other field.
     stopped_at, stopped_reward: where the policy answers in the stream itself, its first attempt to stop: tokens of the
         stream by then, and the reward of its answer there; None if it never tried, or answers elsewhere.
     """
@@ -63,6 +64,7 @@ class Rollout:
     answer_text: str
     grade: Grade
     beyond: int = 0
+    dropped: int = 0
     stopped_at: int | None = None
     stopped_reward: float | None = None
 
@@ -75,14 +77,19 @@ class Rollout:
     def n_sampled(self) -> int:
         """Tokens that the policy sampled: what training at equal numbers of sampled tokens counts.
 
-        An attempt that was cut and dropped counts, as it cost the same; it is in no other field and never trained.
+        What was cut and dropped counts, as it cost the same; it is never trained.
         """
-        return int(self.sampled().sum()) + (self.beyond if self.stop_reason == "length" else 0)
+        return int(self.sampled().sum()) + self.dropped
 
     @property
     def stream_length(self) -> int:
         """Tokens that count against the thinking budget, those beyond the thought included."""
         return len(self.thought) + self.beyond
+
+    @property
+    def finished(self) -> tuple[int, int]:
+        """Where an answer can be forced whatever the thought looks like: the natural end, and its end; see `snap`."""
+        return self.natural_length, len(self.thought)
 
     def token_ids(self) -> np.ndarray:
         """The whole trace, (p + n + c + m,)."""
@@ -137,7 +144,7 @@ def sample_rollouts(
     left = np.where(np.zeros(len(problems), bool) if direct is None else direct, 0, settings.thinking_budget - used)
     if np.any(left < 0):
         raise ValueError(f"a prefix of {used.max()} tokens exceeds the thinking budget {settings.thinking_budget}")
-    if any(template.snap(start, len(start)) < len(start) for start in starts):
+    if any(template.snap(start, len(start), (len(start),)) < len(start) for start in starts):
         raise ValueError("a prefix ends inside an episode, where this template cannot answer: cut it with snap()")
     thinking = SamplingParams(
         max_tokens=settings.thinking_budget,
@@ -149,11 +156,33 @@ def sample_rollouts(
     contexts = [np.concatenate(pair) for pair in zip(prompts, starts, strict=True)]
     sampled = engine.sample(contexts, thinking, seed, np.maximum(np.asarray(min_thinking) - used, 0), left)
     streams = [Stream.of(starts[i // n], completion, template) for i, completion in enumerate(sampled)]
+    return answer_streams(engine, task, tokenizer, template, problems, prompts, streams, settings, seed)
+
+
+def answer_streams(
+    engine: Engine,
+    task: Task,
+    tokenizer: PreTrainedTokenizerBase,
+    template: Template,
+    problems: Sequence[Problem],
+    prompts: Sequence[np.ndarray],
+    streams: Sequence[Stream],
+    settings: RolloutSettings,
+    seed: int,
+    recalled: Sequence[np.ndarray] | None = None,
+) -> list[Rollout]:
+    """Graded rollouts from what was sampled as thinking; an answer is sampled after each stream that has none.
+
+    prompts: token ids of each problem's. streams: as many of each problem, side by side.
+    recalled: what the policy sees of each stream's thought when its answer is sampled, if that is not all of it.
+    """
+    n = len(streams) // len(problems)
+    seen = [stream.thought for stream in streams] if recalled is None else recalled
     answering = SamplingParams(
         max_tokens=settings.answer_tokens, stop_token_ids=template.answer_stops, temperature=settings.temperature
     )
     asked = [i for i, stream in enumerate(streams) if not stream.split.answered]
-    questions = [np.concatenate([prompts[i // n], streams[i].thought, streams[i].close]) for i in asked]
+    questions = [np.concatenate([prompts[i // n], seen[i], streams[i].close]) for i in asked]
     answers = dict(zip(asked, engine.sample(questions, answering, seed + 1), strict=True))
 
     rollouts = []
@@ -180,7 +209,7 @@ def sample_rollouts(
                 thought=stream.thought,
                 thought_logprobs=stream.logprobs[: split.n_thought],
                 thought_sampled=stream.sampled[: split.n_thought],
-                natural_length=template.snap(stream.token_ids, stream.natural_length),
+                natural_length=stream.natural_end(template),
                 stop_reason=split.stop_reason,
                 close=stream.close,
                 close_logprob=stream.stop_logprob,
@@ -189,6 +218,7 @@ def sample_rollouts(
                 answer_text=text,
                 grade=grade,
                 beyond=len(stream.token_ids) - split.n_thought,
+                dropped=0 if split.answered else int(stream.sampled[split.n_thought :].sum()),
                 stopped_at=stopped_at,
                 stopped_reward=None if stopped_at is None else task.grade(problem, stopped_text).reward,
             )

@@ -31,14 +31,17 @@ class Stream:
     def of(cls, start: np.ndarray, completion: Completion, template: Template) -> "Stream":
         """The completion after its prefix `start`, (m,) token ids."""
         token_ids = np.concatenate([start, completion.token_ids]).astype(np.int64)
+        natural_length = len(start) + completion.natural_length
+        # Without an attempt to stop it is the length of the stream, where nothing is finished.
+        finished = [len(start), *([natural_length] if natural_length < len(token_ids) else [])]
         return cls(
             token_ids=token_ids,
             logprobs=np.concatenate([np.zeros(len(start), np.float32), completion.logprobs]),
             sampled=np.concatenate([np.zeros(len(start), bool), completion.sampled]),
-            natural_length=len(start) + completion.natural_length,
+            natural_length=natural_length,
             stop_token_id=completion.stop_token_id,
             stop_logprob=completion.stop_logprob,
-            split=template.split(token_ids, completion.stop_token_id),
+            split=template.split(token_ids, completion.stop_token_id, finished),
         )
 
     @property
@@ -50,6 +53,10 @@ class Stream:
     def close(self) -> np.ndarray:
         """Token ids between thought and answer, int64."""
         return np.array(self.split.close, dtype=np.int64)
+
+    def natural_end(self, template: Template) -> int:
+        """`natural_length` where an answer can be forced, within the thought."""
+        return min(template.snap(self.token_ids, self.natural_length, (self.natural_length,)), self.split.n_thought)
 
     def rest(self, tokenizer: PreTrainedTokenizerBase) -> tuple[np.ndarray, np.ndarray, str]:
         """Token ids and log-probabilities of what follows the thought, with the stop token, and its text."""

@@ -107,6 +107,9 @@ _INTERVAL = {
     "forced": Column(bool),
     "ci_low": Column(float),
     "ci_high": Column(float),
+    "difference": Column(float, Check.in_range(-1.0, 1.0), nullable=True),
+    "difference_low": Column(float, nullable=True),
+    "difference_high": Column(float, nullable=True),
 }
 
 REGRET = DataFrameSchema(
@@ -147,7 +150,7 @@ def problems_from_table(table: pd.DataFrame, split: str | None = None) -> list[P
 
 
 def rollouts_table(rollouts: Sequence[Rollout], policy: str, decode, seed: int) -> pd.DataFrame:
-    """One row a trace. decode: token ids to text. The rollouts of a problem must stand side by side."""
+    """One row a trace, or none. decode: token ids to text. The rollouts of a problem must stand side by side."""
     counts: dict[str, int] = {}
     rows = []
     for rollout in rollouts:
@@ -175,7 +178,8 @@ def rollouts_table(rollouts: Sequence[Rollout], policy: str, decode, seed: int) 
                 "seed": seed,
             }
         )
-    return pd.DataFrame(rows).astype({"stopped_at": float, "stopped_reward": float})
+    types = {name: str(column.dtype) for name, column in ROLLOUTS.columns.items()}
+    return pd.DataFrame(rows, columns=list(types)).astype(types)
 
 
 def queries_from_table(
@@ -192,7 +196,7 @@ def queries_from_table(
     queries = []
     for row in rollouts.itertuples(index=False):
         thought = np.asarray(row.thought_token_ids)
-        extra = _snap(template, thought, np.minimum(budgets, len(thought)))
+        extra = _snap(template, thought, np.minimum(budgets, len(thought)), row.natural_length)
         cuts = np.union1d(_boundaries(row, template), extra)
         queries.append(Query(by_id[row.problem_id], np.asarray(row.prompt_token_ids), thought, cuts))
     return queries
@@ -272,7 +276,7 @@ def anytime_table(
         natural = np.minimum(budgets, row.natural_length)
         reached = np.array([budget for budget in budgets if budget <= row.stream_length], dtype=np.int64)
         for forced, n_tokens, cuts in ((False, np.asarray(budgets), natural), (True, reached, reached)):
-            at = np.searchsorted(query.cuts, _snap(template, query.thought, cuts))
+            at = np.searchsorted(query.cuts, _snap(template, query.thought, cuts, row.natural_length))
             stopped = ~np.array(forced) & (n_tokens >= row.stopped_at)  # False if it is NaN
             parts.append(
                 pd.DataFrame(
@@ -289,8 +293,9 @@ def anytime_table(
     return pd.concat(parts, ignore_index=True).astype({"n_tokens": int, "forced": bool})
 
 
-def _snap(template: Template, thought: np.ndarray, cuts: np.ndarray) -> np.ndarray:
-    return np.array([template.snap(thought, cut) for cut in cuts], dtype=np.int64)
+def _snap(template: Template, thought: np.ndarray, cuts: np.ndarray, natural_length: int) -> np.ndarray:
+    finished = (natural_length, len(thought))
+    return np.array([template.snap(thought, cut, finished) for cut in cuts], dtype=np.int64)
 
 
 def _boundaries(row, template: Template) -> np.ndarray:

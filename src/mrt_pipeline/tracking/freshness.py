@@ -26,6 +26,7 @@ _MADE_BY = {
     "rollouts": ("rollout", (*_TRACES, "seed")),
     "base_rollouts": ("evaluate", (*_TRACES, "evaluation")),
     "base_samples": ("evaluate", (*_TRACES, "evaluation")),
+    "base_linearised": ("evaluate", (*_TRACES, "evaluation")),
     "base_votes": ("evaluate", (*_TRACES, "evaluation")),
     "episodes": ("progress", (*_TRACES, "prover", "evaluation", "seed")),
     "anytime": ("progress", (*_TRACES, "prover", "evaluation", "seed")),
@@ -36,14 +37,17 @@ _MADE_BY = {
     "training_history": ("train", _TRAINED),
     "trained_rollouts": ("evaluate_trained", _EVALUATED),
     "trained_samples": ("evaluate_trained", _EVALUATED),
+    "trained_linearised": ("evaluate_trained", _EVALUATED),
     "trained_episodes": ("evaluate_trained", _EVALUATED),
     "trained_anytime": ("evaluate_trained", _EVALUATED),
     "trained_votes": ("evaluate_trained", _EVALUATED),
     "regret": ("evaluate_trained", _EVALUATED),
     "accuracy": ("evaluate_trained", _EVALUATED),
     "regret_sources": ("evaluate_trained", _EVALUATED),
+    "regret_sources_summary": ("evaluate_trained", _EVALUATED),
     "stop_and_vote": ("evaluate_trained", _EVALUATED),
     "stopping_regret": ("evaluate_trained", _EVALUATED),
+    "majority": ("evaluate_trained", _EVALUATED),
 }
 _RECORD = "keys.json"
 

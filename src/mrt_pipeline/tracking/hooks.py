@@ -1,32 +1,42 @@
 """One `kedro run` is one MLflow run: kedro-mlflow's hook, with typed parameters, git state and a closing word."""
 
-import logging
+import contextlib
+import io
 import os
 import subprocess
+import time
 import warnings
 from pathlib import Path
 from typing import Any
 
 import mlflow
+import yaml
 from kedro.framework.hooks import hook_impl
 from kedro.io import DataCatalog
 from kedro.pipeline import Pipeline
+from kedro.pipeline.node import Node
 from mlflow.exceptions import MlflowException
 
 from mrt_pipeline.config import LIKELIHOOD_ALGORITHMS, Parameters
 from mrt_pipeline.config_loader import flatten
 from mrt_pipeline.errors import InputError
 from mrt_pipeline.learner.checkpoint import remove_checkpoint
+from mrt_pipeline.pipelines.compare.nodes import choose_runs
+from mrt_pipeline.tracking.failures import is_wrong_setting, reason
 from mrt_pipeline.tracking.freshness import check_inputs, note_saved
-from mrt_pipeline.tracking.outbox import outbox
-from mrt_pipeline.tracking.runs import CONFIGURATION_TAG, training_key
+from mrt_pipeline.tracking.outbox import OUTBOX, RESEND, Outbox, current, use
+from mrt_pipeline.tracking.records import new_address
+from mrt_pipeline.tracking.resend import send_waiting
+from mrt_pipeline.tracking.runs import CONFIGURATION_TAG, log_text, send, training_key
+from mrt_pipeline.tracking.system_metrics import SystemMetrics
 
 with warnings.catch_warnings(record=True):  # mlflow warns of the model that kedro-mlflow defines here, not of ours
+    from kedro_mlflow.config.kedro_mlflow_config import KedroMlflowConfig
     from kedro_mlflow.framework.hooks.mlflow_hook import MlflowHook
+    from kedro_mlflow.io.catalog.switch_catalog_logging import switch_catalog_logging
 
-logger = logging.getLogger(__name__)
 PARENT_VARIABLE = "MRT_PIPELINE_PARENT_RUN"  # set by a sweep: the MLflow run that its jobs belong under
-_PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}  # else minutes a record
+_PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}  # else minutes a record
 _NAMED = ("task", "policy", "engine", "prover", "algorithm")
 
 
@@ -39,6 +49,9 @@ class TrackingHook(MlflowHook):
         self._typed: Parameters | None = None  # the same, for keys
         self._project_path = Path.cwd()
         self._run_name = ""
+        self._catalog: DataCatalog | None = None
+        self._down: Exception | None = None  # why the server could not be asked for the experiment
+        self._system_metrics: SystemMetrics | None = None
 
     @hook_impl
     def after_context_created(self, context) -> None:
@@ -46,57 +59,117 @@ class TrackingHook(MlflowHook):
         self._parameters = context.config_loader["parameters"]
         self._typed = Parameters.model_validate(self._parameters)
         self._project_path = context.project_path
-        super().after_context_created(context)
+        for name, value in _PATIENCE.items():
+            os.environ.setdefault(name, value)
+        self._down = None
+        try:
+            super().after_context_created(context)
+        except (MlflowException, OSError) as error:
+            self._down = _only_if_down(error)
+            self.mlflow_config = KedroMlflowConfig.model_validate(context.config_loader["mlflow"])
+            context.__setattr__("mlflow", self.mlflow_config)
 
     @hook_impl
     def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog) -> None:
         """Start the run; log the resolved configuration, flattened and as a file."""
-        _check_kind(run_params["pipeline_names"] or [], self._parameters["algorithm"]["name"])
+        pipelines = run_params["pipeline_names"] or []
+        _check_kind(pipelines, self._parameters["algorithm"]["name"])
         check_inputs(self._project_path, pipeline, self._typed)
+        if self._down and "arms" in pipeline.all_outputs():
+            where = f"MLflow at {mlflow.get_tracking_uri()} cannot be reached ({reason(self._down)})"
+            raise InputError(f"{where}, and the runs to compare are there: try again when it answers")
+        if "arms" in pipeline.all_outputs():
+            choose_runs(self._typed.compare)
         quiet = {name: value for name, value in run_params.items() if name not in ("runtime_params", "project_path")}
-        for name, value in _PATIENCE.items():
-            os.environ.setdefault(name, value)
-        mlflow.enable_system_metrics_logging()
-        super().before_pipeline_run(quiet, pipeline, catalog)
-        if not self._is_mlflow_enabled:
+        self._start(quiet, pipeline, catalog)
+        if not current():
             return
-        mlflow.set_experiment_tag("mlflow.experimentKind", "custom_model_development")  # the UI opens with the runs
-        mlflow.log_params(flatten(self._parameters))
-        mlflow.log_dict(self._parameters, "parameters.yaml")
+        self._system_metrics = SystemMetrics(current())
+        self._system_metrics.start()
+        kind = {"name": "mlflow.experimentKind", "value": "custom_model_development"}  # the UI opens with the runs
+        send({"kind": "experiment_tag", **kind})
+        send({"kind": "params", "values": {name: str(value) for name, value in flatten(self._parameters).items()}})
+        log_text(yaml.safe_dump(self._parameters, indent=2), "parameters.yaml")
         given = flatten(run_params["runtime_params"] or {})
         overrides = ",".join(f"{name}={value}" for name, value in given.items())
-        command = f"kedro run --pipeline={'+'.join(run_params['pipeline_names'] or ['__default__'])}"
+        command = f"kedro run --pipeline={'+'.join(pipelines or ['__default__'])}"
         names = {group: self._parameters[group]["name"] for group in _NAMED}
-        mlflow.set_tags(
-            {
-                **names,
-                **git_state(self._project_path),
-                "pipeline": "+".join(run_params["pipeline_names"] or ["mrt_rl"]),
-                CONFIGURATION_TAG: training_key(self._typed),
-                "kedro_command": f'{command} --params "{overrides}"' if overrides else command,
-            }
-        )
-        if os.environ.get(PARENT_VARIABLE):
-            mlflow.set_tag("mlflow.parentRunId", os.environ[PARENT_VARIABLE])
         others = [f"{name}={value}" for name, value in given.items() if name not in ("algorithm", "seed")]
         what = [names["algorithm"], f"seed={self._parameters['seed']}"]
-        if run_params["pipeline_names"] in (["compare"], ["plan"], ["evaluate"]):  # nothing is trained
-            what = run_params["pipeline_names"]
+        if pipelines in (["compare"], ["plan"], ["evaluate"]):  # nothing is trained
+            what = pipelines
         self._run_name = " ".join([*what, *others])
-        mlflow.set_tag("mlflow.runName", self._run_name)
+        tags = {
+            **{name: str(value) for name, value in quiet.items() if value},
+            **names,
+            **git_state(self._project_path),
+            "pipeline": "+".join(pipelines or ["mrt_rl"]),
+            CONFIGURATION_TAG: training_key(self._typed),
+            "kedro_command": f'{command} --params "{overrides}"' if overrides else command,
+            "mlflow.runName": self._run_name,
+        }
+        if os.environ.get(PARENT_VARIABLE):
+            tags["mlflow.parentRunId"] = os.environ[PARENT_VARIABLE]
+        send({"kind": "tags", "values": tags})
+
+    def _start(self, quiet: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog) -> None:
+        """Begin the run on the server or, while that is down, in the outbox."""
+        use(None)
+        mlflow.disable_system_metrics_logging()  # ours go through the outbox
+        self.run_id, self._catalog = None, catalog
+        root, experiment = self._project_path / OUTBOX, self.mlflow_config.tracking.experiment.name
+        if not self._down:
+            send_waiting(root)
+            try:
+                super().before_pipeline_run(quiet, pipeline, catalog)
+            except (MlflowException, OSError) as error:
+                self._down = _only_if_down(error)
+        else:
+            disabled = self.mlflow_config.tracking.disable_tracking.pipelines
+            self._is_mlflow_enabled = not set(quiet["pipeline_names"] or ["__default__"]) <= set(disabled)
+        switch_catalog_logging(catalog, False)  # files go through the outbox; see after_dataset_saved
+        if self._is_mlflow_enabled:
+            active = mlflow.active_run()
+            run_id = active.info.run_id if active else self.mlflow_config.tracking.run.id
+            use(Outbox(root, new_address(experiment, run_id)))
+            if self._down:
+                current().rest(self._down)
+
+    @hook_impl
+    def before_node_run(self, node: Node, catalog: DataCatalog, inputs: dict[str, Any], is_async: bool) -> None:
+        """kedro-mlflow opens the run in the node's thread, for nodes that call MLflow themselves."""
+        with contextlib.suppress(MlflowException, OSError):
+            super().before_node_run(node, catalog, inputs, is_async)
 
     @hook_impl
     def after_dataset_saved(self, dataset_name: str, data: Any, node: Any) -> None:
-        """Note which configuration made it; see `freshness`."""
+        """Note which configuration made it, see `freshness`; log the file of an MlflowArtifactDataset."""
         note_saved(self._project_path, dataset_name, self._typed)
+        dataset = self._catalog.get(dataset_name)
+        if hasattr(dataset, "artifact_path"):
+            send({"kind": "artifact", "path": dataset.artifact_path}, Path(str(dataset._get_load_path())))
 
     @hook_impl
     def on_pipeline_error(
         self, error: Exception, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog
     ) -> None:
         """Send what waits, and mark the run as failed."""
-        _send_the_rest()
-        super().on_pipeline_error(error=error, run_params=run_params, pipeline=pipeline, catalog=catalog)
+        self._end("FAILED")
+
+    def _end(self, status: str) -> None:
+        """Tell MLflow that the run has ended, and send what still waits."""
+        outbox = current()
+        if outbox is None:
+            return
+        self._system_metrics.finish()
+        if not self._already_active_mlflow:
+            outbox.send({"kind": "end", "status": status, "time": int(1000 * time.time())})
+        outbox.flush()
+        outbox.close()
+        if not self._already_active_mlflow:
+            with contextlib.suppress(Exception), contextlib.redirect_stdout(io.StringIO()):
+                while mlflow.active_run():  # told once more, since only so mlflow forgets it
+                    mlflow.end_run(status)
 
     def _log_param(self, name: str, value: Any) -> None:
         """kedro-mlflow would log each typed parameter model as one string; all are logged flattened at the start."""
@@ -104,12 +177,7 @@ class TrackingHook(MlflowHook):
     @hook_impl
     def after_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog) -> None:
         """End the run; print the report, if one was made, and where to look next."""
-        _send_the_rest()
-        run = mlflow.active_run() and mlflow.active_run().info.run_id
-        try:
-            super().after_pipeline_run(run_params, pipeline, catalog)
-        except (MlflowException, OSError) as error:
-            logger.error("MLflow could not be told that the run has ended: %s", str(error).splitlines()[0])
+        self._end("FINISHED")
         if "trained_policy" in pipeline.all_outputs():  # only now is nothing lost if the checkpoint goes
             remove_checkpoint(catalog.load("trained_policy")["key"])
         if "comparison_report" in pipeline.all_outputs():
@@ -123,13 +191,25 @@ class TrackingHook(MlflowHook):
                 "Look next: `kedro mlflow ui` (compare runs; regret and accuracy have the budget as their step), "
                 "`kedro viz run`, and the tables and figures in data/."
             )
-            if run:
-                print(f"This run: {self._run_name} ({run})")
+            outbox = current()
+            if outbox:
+                print(f"This run: {self._run_name} ({outbox.run_id})")
+            if outbox and outbox.n_waiting:
+                where = f"which wait in {outbox.folder}"
+                print(f"MLflow lacks {outbox.n_waiting} records of it, {where}: `{RESEND}` sends them.")
 
 
-def _send_the_rest() -> None:
-    if outbox.flush():
-        logger.error("%d records of this run never reached MLflow", len(outbox))
+def _only_if_down(error: Exception) -> Exception:
+    """The error, if it says that the server is down; raises what else it is."""
+    uri = mlflow.get_tracking_uri()
+    if not uri.startswith(("http://", "https://")):
+        raise error
+    if is_wrong_setting(error):
+        raise InputError(
+            f"MLflow at {uri} refuses to be asked ({reason(error)}): look at mlflow_tracking_uri in mlflow.yml "
+            "(or MLFLOW_TRACKING_URI) and the credentials"
+        ) from error
+    return error
 
 
 def _check_kind(pipelines: list[str], algorithm: str) -> None:

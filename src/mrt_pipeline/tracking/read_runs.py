@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -14,10 +14,11 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 from mrt_pipeline.errors import InputError
+from mrt_pipeline.tracking.failures import is_refusal, reason
+from mrt_pipeline.tracking.records import WAITING, find_run
 
 logger = logging.getLogger(__name__)
 _TABLES = (
-    "problems",
     "base_rollouts",
     "base_episodes",
     "base_anytime",
@@ -28,35 +29,52 @@ _TABLES = (
     "trained_samples",
     "training_history",
 )
+_OPTIONAL = ("base_votes", "trained_votes")  # runs made before these existed are compared without them
 
 
 @dataclass(frozen=True)
 class FinishedRun:
     """A finished run of `mrt_rl` or `mrt_star`.
 
-    run_id, name: MLflow's. parameters: the tree as it was composed. tables: by dataset name.
+    run_id: MLflow's. started: in milliseconds since 1970. parameters: the tree as it was composed. has: the tables
+    that comparing can use. tables: by dataset name; none before `read_tables`.
     """
 
     run_id: str
-    name: str
+    started: int
     parameters: Mapping[str, Any]
-    tables: Mapping[str, pd.DataFrame]
+    has: frozenset[str]
+    tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
 
 
-def read_runs(names: Sequence[str]) -> list[FinishedRun]:
+def find_runs(names: Sequence[str]) -> list[FinishedRun]:
     """The training runs that `names` stand for: run ids, parent runs of sweeps, or experiments; each once.
 
-    Raises InputError for a name that nothing has, and for a run named by itself that is not a finished training run.
+    Their tables are not read. Raises InputError for a name that nothing has, for a run named by itself that is not a
+    finished training run, for one that lacks a table, and if MLflow cannot be reached.
     """
     client = mlflow.MlflowClient()
     found: dict[str, Run] = {}
-    for name in names:
-        found |= {run.info.run_id: run for run in _resolve(client, name)}
+    try:
+        for name in names:
+            found |= {run.info.run_id: run for run in _resolve(client, name)}
+    except (MlflowException, OSError) as error:
+        raise InputError(f"MLflow at {mlflow.get_tracking_uri()} cannot be read ({reason(error)})") from error
     if not found:
         raise InputError(
             "there is no finished training run to compare: give compare.runs a sweep, experiment or run ids"
         )
-    return [_read(client, run) for run in found.values()]
+    return [_found(client, run) for run in found.values()]
+
+
+def read_tables(run: FinishedRun) -> FinishedRun:
+    """The same run, with its tables."""
+    with TemporaryDirectory() as folder:
+        try:
+            tables = {name: pd.read_parquet(_download(run.run_id, _path(name), folder)) for name in sorted(run.has)}
+        except (MlflowException, OSError) as error:
+            raise InputError(f"a table of run '{run.run_id}' cannot be read: {error}") from error
+    return replace(run, tables=tables)
 
 
 def _resolve(client: mlflow.MlflowClient, name: str) -> list[Run]:
@@ -64,8 +82,10 @@ def _resolve(client: mlflow.MlflowClient, name: str) -> list[Run]:
     if experiment is not None:
         return [run for run in client.search_runs([experiment.experiment_id], max_results=10_000) if _is_training(run)]
     try:
-        run = client.get_run(name)
+        run = _get_run(client, name)
     except MlflowException as error:
+        if not is_refusal(error):
+            raise
         raise InputError(
             f"MLflow at {mlflow.get_tracking_uri()} has no experiment and no run '{name}': look the id up in "
             "`kedro mlflow ui`"
@@ -78,6 +98,11 @@ def _resolve(client: mlflow.MlflowClient, name: str) -> list[Run]:
     return [run]
 
 
+def _get_run(client: mlflow.MlflowClient, name: str) -> Run:
+    """By its id, or by the one that it had while it waited for the server."""
+    return client.get_run((find_run(client, name) or name) if name.startswith(WAITING) else name)
+
+
 def _of_sweep(client: mlflow.MlflowClient, parent: Run) -> list[Run]:
     """The runs that the sweep made and those that it found finished; while it goes on, its children."""
     if any(artifact.path == "sweep.json" for artifact in client.list_artifacts(parent.info.run_id)):
@@ -85,7 +110,7 @@ def _of_sweep(client: mlflow.MlflowClient, parent: Run) -> list[Run]:
         failed = [" ".join(job["overrides"]) for job in jobs if job["run_id"] is None]
         if failed:
             logger.warning("Left out, as they failed in the sweep: %s", "; ".join(failed))
-        return [client.get_run(job["run_id"]) for job in jobs if job["run_id"]]
+        return [_get_run(client, job["run_id"]) for job in jobs if job["run_id"]]
     children = client.search_runs(
         [parent.info.experiment_id], f"tags.mlflow.parentRunId = '{parent.info.run_id}'", max_results=10_000
     )
@@ -96,15 +121,24 @@ def _is_training(run: Run) -> bool:
     return run.info.status == "FINISHED" and run.data.tags.get("pipeline") in ("mrt_rl", "mrt_star")
 
 
-def _read(client: mlflow.MlflowClient, run: Run) -> FinishedRun:
+def _found(client: mlflow.MlflowClient, run: Run) -> FinishedRun:
     run_id = run.info.run_id
-    with TemporaryDirectory() as folder:
-        try:
-            parameters = yaml.safe_load(Path(client.download_artifacts(run_id, "parameters.yaml", folder)).read_text())
-            tables = {
-                name: pd.read_parquet(client.download_artifacts(run_id, f"tables/{name}.parquet", folder))
-                for name in _TABLES
-            }
-        except (MlflowException, OSError) as error:
-            raise InputError(f"run '{run_id}' lacks a table that comparing needs: {error}") from error
-    return FinishedRun(run_id, run.info.run_name, parameters, tables)
+    try:
+        there = {artifact.path for artifact in client.list_artifacts(run_id, "tables")}
+        lacking = [name for name in _TABLES if _path(name) not in there]
+        if lacking:
+            raise InputError(f"run '{run_id}' lacks tables that comparing needs ({', '.join(lacking)}): leave it out")
+        with TemporaryDirectory() as folder:
+            parameters = yaml.safe_load(_download(run_id, "parameters.yaml", folder).read_text())
+    except (MlflowException, OSError) as error:
+        raise InputError(f"run '{run_id}' has no parameters.yaml that can be read: {error}") from error
+    has = frozenset(name for name in (*_TABLES, *_OPTIONAL) if _path(name) in there)
+    return FinishedRun(run_id, run.info.start_time, parameters, has)
+
+
+def _download(run_id: str, path: str, folder: str) -> Path:
+    return Path(mlflow.MlflowClient().download_artifacts(run_id, path, folder))
+
+
+def _path(table: str) -> str:
+    return f"tables/{table}.parquet"

@@ -1,4 +1,4 @@
-"""Writing to the MLflow run of the current `kedro run`; without one, nothing is written."""
+"""Writing to the MLflow run of the current `kedro run`; without one, nothing is written. See `outbox`."""
 
 import logging
 import math
@@ -11,7 +11,9 @@ from mlflow.exceptions import MlflowException
 
 from mrt_pipeline.config import Parameters
 from mrt_pipeline.pipelines.keys import configuration_key
-from mrt_pipeline.tracking.outbox import outbox
+from mrt_pipeline.tracking.failures import reason
+from mrt_pipeline.tracking.outbox import current
+from mrt_pipeline.tracking.records import Record
 
 logger = logging.getLogger(__name__)
 
@@ -28,30 +30,25 @@ def check_finite(metrics: dict[str, float]) -> None:
 def log_metrics(metrics: dict[str, float], step: int) -> None:
     """Log metrics of a step."""
     check_finite(metrics)
-    if mlflow.active_run():
-        run_id, now = mlflow.active_run().info.run_id, int(1000 * time.time())
-        outbox.send(lambda: mlflow.log_metrics(metrics, step=step, run_id=run_id, timestamp=now))
+    now = _now()
+    send({"kind": "metrics", "points": [[name, float(value), now, step] for name, value in metrics.items()]})
 
 
 def log_text(text: str, path: str) -> None:
     """Log a text file as an artifact."""
-    if mlflow.active_run():
-        run_id = mlflow.active_run().info.run_id
-        outbox.send(lambda: mlflow.log_text(text, path, run_id=run_id))
+    send({"kind": "text", "text": text, "path": path})
 
 
 def log_policy(folder: Path) -> None:
     """Log a saved policy (safetensors, configuration, tokenizer) as artifacts under `policy/`."""
-    if mlflow.active_run():
-        run_id = mlflow.active_run().info.run_id
-        outbox.send(lambda: mlflow.log_artifacts(str(folder), "policy", run_id=run_id))
+    send({"kind": "artifact", "path": "policy"}, folder)
 
 
 def log_problems(problems: pd.DataFrame, name: str) -> None:
     """Log the problems as a dataset input of the run, with a digest of their questions and splits."""
-    if mlflow.active_run():
+    if current():
         described = mlflow.data.from_pandas(problems[["problem_id", "split", "question"]], name=name)
-        mlflow.log_input(described, context="problems")
+        send({"kind": "input", "dataset": dict(described._to_mlflow_entity()), "context": "problems"})
 
 
 def log_model(folder: Path, name: str, step: int, metrics: dict[str, float], register: str | None = None) -> None:
@@ -61,20 +58,19 @@ def log_model(folder: Path, name: str, step: int, metrics: dict[str, float], reg
     alias, so nothing is promoted.
     """
     check_finite(metrics)
-    if not mlflow.active_run():
-        return
-    run_id = mlflow.active_run().info.run_id
-    try:  # not sent later: weights would pile up
-        model = mlflow.initialize_logged_model(
-            name=name, source_run_id=run_id, model_type="policy", params={"step": str(step)}
-        )
-        mlflow.MlflowClient().log_model_artifacts(model.model_id, str(folder))
-        mlflow.finalize_logged_model(model.model_id, "READY")
-        mlflow.log_metrics(metrics, step=step, run_id=run_id, model_id=model.model_id)
-        if register:
-            mlflow.register_model(f"models:/{model.model_id}", register)
-    except (MlflowException, OSError) as error:
-        logger.warning("The policy %s could not be logged to MLflow: %s", name, error)
+    values = {name: float(value) for name, value in metrics.items()}
+    record = {"kind": "model", "name": name, "step": step, "time": _now(), "metrics": values, "register": register}
+    send(record, folder)
+
+
+def send(record: Record, files: Path | None = None) -> None:
+    """Send a record of the current run, if there is one."""
+    if outbox := current():
+        outbox.send(record, files)
+
+
+def _now() -> int:
+    return int(1000 * time.time())
 
 
 def training_key(parameters: Parameters) -> str:
@@ -83,12 +79,19 @@ def training_key(parameters: Parameters) -> str:
 
 
 def find_finished_run(pipeline: str, parameters: Parameters) -> str | None:
-    """The newest finished run of a pipeline with exactly these parameters in the current experiment; None without."""
+    """The newest finished run of a pipeline with exactly these parameters in the current experiment; None without.
+
+    Runs that still wait for a server are not found, nor any while it cannot be asked.
+    """
     wanted = f"tags.{CONFIGURATION_TAG} = '{training_key(parameters)}' and tags.pipeline = '{pipeline}'"
-    runs = mlflow.search_runs(
-        filter_string=f"{wanted} and attributes.status = 'FINISHED'",
-        order_by=["attributes.start_time DESC"],
-        max_results=1,
-        output_format="list",
-    )
+    try:
+        runs = mlflow.search_runs(
+            filter_string=f"{wanted} and attributes.status = 'FINISHED'",
+            order_by=["attributes.start_time DESC"],
+            max_results=1,
+            output_format="list",
+        )
+    except (MlflowException, OSError) as error:
+        logger.warning("MLflow cannot be asked for a finished run (%s)", reason(error))
+        return None
     return runs[0].info.run_id if runs else None

@@ -3,14 +3,29 @@
 A span lasts a millisecond a token, so that the timeline shows where the tokens went.
 """
 
+import json
+import secrets
 import time
+from base64 import b64encode
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
-import mlflow
 import numpy as np
 import pandas as pd
-from mlflow.entities import SpanType
+from mlflow.entities import SpanType, TraceInfo, TraceLocation, TraceState
+from mlflow.tracing.constant import (
+    TRACE_SCHEMA_VERSION,
+    TRACE_SCHEMA_VERSION_KEY,
+    SpanAttributeKey,
+    TraceMetadataKey,
+    TraceTagKey,
+)
+from mlflow.tracking.context.registry import resolve_tags
+
+from mrt_pipeline.tracking.outbox import current
+from mrt_pipeline.tracking.runs import send
 
 _TOKEN = 1_000_000  # nanoseconds of a span for a token
 
@@ -36,63 +51,92 @@ def thoughts(rollouts: pd.DataFrame, episodes: pd.DataFrame, problems: pd.DataFr
 
 
 def log_traces(shown: Sequence[Thought], decode: Callable[[Sequence[int]], str]) -> None:
-    """Log a trace for each thought to the experiment of the active run; without a run, nothing.
+    """Log a trace for each thought to the current run; without a run, nothing.
 
     The text is that of the whole trace, budget forcing included; spans beyond the natural end say `forced`.
     """
-    if not mlflow.active_run():
-        return
-    for thought in shown:
-        _log(thought, decode)
-    mlflow.flush_trace_async_logging()
+    if current():
+        for thought in shown:
+            send({"kind": "trace", "trace": trace_of(thought, decode)})
 
 
-def _log(thought: Thought, decode: Callable[[Sequence[int]], str]) -> None:
-    row, start = thought.rollout, time.time_ns()
+def trace_of(thought: Thought, decode: Callable[[Sequence[int]], str]) -> dict[str, Any]:
+    """A thought as MLflow writes traces in JSON; its run and experiment are put in when it is delivered."""
+    row, start, trace_id = thought.rollout, time.time_ns(), secrets.token_bytes(16)
     episodes = thought.episodes[~thought.episodes["stopped"]]
     tokens, answer = np.asarray(row["thought_token_ids"]), np.asarray(row["answer_token_ids"])
-    root = mlflow.start_span_no_context(
-        name=f"{row['policy']} {row['problem_id']}",
-        span_type=SpanType.CHAIN,
-        inputs={"question": thought.question},
-        attributes={
-            "policy": row["policy"],
-            "stop_reason": row["stop_reason"],
-            "natural_length": int(row["natural_length"]),
-            "thinking_tokens": len(tokens),
-            "reward": float(row["reward"]),
-            "J_start": float(episodes["success"].iloc[0]),
-            "J_end": float(episodes["success"].iloc[-1]),
-        },
-        tags={"policy": row["policy"], "grade": row["grade"]},
-        start_time_ns=start,
-    )
+    inputs, outputs = {"question": thought.question}, {"answer": row["answer_text"], "grade": row["grade"]}
+    end = len(tokens) + len(answer)
+    about = {
+        "policy": row["policy"],
+        "stop_reason": row["stop_reason"],
+        "natural_length": int(row["natural_length"]),
+        "thinking_tokens": len(tokens),
+        "reward": float(row["reward"]),
+        "J_start": float(episodes["success"].iloc[0]),
+        "J_end": float(episodes["success"].iloc[-1]),
+        SpanAttributeKey.INPUTS: inputs,
+    }
+    name = f"{row['policy']} {row['problem_id']}"
+    spans = [_span(trace_id, None, name, SpanType.CHAIN, start, (0, end), about, outputs)]
+    add = partial(_span, trace_id, spans[0]["span_id"])
     for before, after in zip(episodes.iloc[:-1].itertuples(), episodes.iloc[1:].itertuples(), strict=True):
-        span = mlflow.start_span_no_context(
-            name=f"episode {after.episode}  J {before.success:.2f} to {after.success:.2f}",
-            span_type=SpanType.LLM,
-            parent_span=root,
-            attributes={
-                "tokens": int(after.n_tokens - before.n_tokens),
-                "J_before": float(before.success),
-                "J_after": float(after.success),
-                "progress": float(after.progress),
-                "forced": bool(after.forced),
-            },
-            start_time_ns=start + int(before.n_tokens) * _TOKEN,
-        )
-        span.set_outputs({"text": decode(tokens[int(before.n_tokens) : int(after.n_tokens)])})
-        span.end(end_time_ns=start + int(after.n_tokens) * _TOKEN)
-    end = start + len(tokens) * _TOKEN
-    span = mlflow.start_span_no_context(
-        name="answer",
-        span_type=SpanType.LLM,
-        parent_span=root,
-        attributes={"tokens": len(answer), "grade": row["grade"]},
-        start_time_ns=end,
+        episode = {
+            "tokens": int(after.n_tokens - before.n_tokens),
+            "J_before": float(before.success),
+            "J_after": float(after.success),
+            "progress": float(after.progress),
+            "forced": bool(after.forced),
+        }
+        name = f"episode {after.episode}  J {before.success:.2f} to {after.success:.2f}"
+        when = (int(before.n_tokens), int(after.n_tokens))
+        spans.append(add(name, SpanType.LLM, start, when, episode, {"text": decode(tokens[slice(*when)])}))
+    graded = {"tokens": len(answer), "grade": row["grade"]}
+    spans.append(add("answer", SpanType.LLM, start, (len(tokens), end), graded, {"text": decode(answer)}))
+    info = TraceInfo(
+        trace_id=f"tr-{trace_id.hex()}",
+        trace_location=TraceLocation.from_experiment_id("0"),
+        request_time=start // 1_000_000,
+        state=TraceState.OK,
+        request_preview=json.dumps(inputs),
+        response_preview=json.dumps(outputs),
+        execution_duration=end * _TOKEN // 1_000_000,
+        trace_metadata={
+            TRACE_SCHEMA_VERSION_KEY: str(TRACE_SCHEMA_VERSION),
+            TraceMetadataKey.INPUTS: json.dumps(inputs),
+            TraceMetadataKey.OUTPUTS: json.dumps(outputs),
+            **resolve_tags(),
+        },
+        tags={TraceTagKey.TRACE_NAME: spans[0]["name"], "policy": row["policy"], "grade": row["grade"]},
     )
-    span.set_outputs({"text": decode(answer)})
-    end += len(answer) * _TOKEN
-    span.end(end_time_ns=end)
-    root.set_outputs({"answer": row["answer_text"], "grade": row["grade"]})
-    root.end(end_time_ns=end)
+    return {"info": info.to_dict(), "data": {"spans": spans}}
+
+
+def _span(
+    trace_id: bytes,
+    parent: str | None,
+    name: str,
+    kind: str,
+    start: int,
+    tokens: tuple[int, int],
+    attributes: dict[str, Any],
+    outputs: dict[str, Any],
+) -> dict[str, Any]:
+    """tokens: first, and one past the last, of the trace. start: of the trace, in nanoseconds."""
+    attributes = {
+        SpanAttributeKey.REQUEST_ID: f"tr-{trace_id.hex()}",
+        SpanAttributeKey.SPAN_TYPE: kind,
+        **attributes,
+        SpanAttributeKey.OUTPUTS: outputs,
+    }
+    return {
+        "trace_id": b64encode(trace_id).decode(),
+        "span_id": b64encode(secrets.token_bytes(8)).decode(),
+        "parent_span_id": parent,
+        "name": name,
+        "start_time_unix_nano": start + tokens[0] * _TOKEN,
+        "end_time_unix_nano": start + tokens[1] * _TOKEN,
+        "events": [],
+        "status": {"code": "STATUS_CODE_OK", "message": ""},
+        "attributes": {key: json.dumps(value) for key, value in attributes.items()},
+    }

@@ -5,16 +5,16 @@ import plotly.graph_objects as go
 
 from mrt_pipeline.config import CompareParams
 from mrt_pipeline.errors import InputError
-from mrt_pipeline.evaluation.arms import check_comparable, make_arms
+from mrt_pipeline.evaluation.arms import check_comparable, find_baseline, group_runs, make_arms, shared_budgets
+from mrt_pipeline.evaluation.bootstrap import Arm, Bootstrap
 from mrt_pipeline.evaluation.compare import (
-    BASE,
-    Arm,
-    Bootstrap,
     comparison_table,
     difference_table,
-    efficiency_table,
     gain_table,
+    sources_table,
+    stopping_table,
 )
+from mrt_pipeline.evaluation.efficiency import efficiency_table
 from mrt_pipeline.evaluation.voting import majority_table, voting_table
 from mrt_pipeline.reporting.comparison import (
     comparison_figure,
@@ -22,26 +22,40 @@ from mrt_pipeline.reporting.comparison import (
     learning_figure,
     majority_figure,
 )
-from mrt_pipeline.tracking.read_runs import read_runs
+from mrt_pipeline.reporting.comparison_analyses import analyses_report, comparison_sources_figure
+from mrt_pipeline.tracking.read_runs import FinishedRun, find_runs, read_tables
 
 
-def read_arms(compare: CompareParams) -> list[Arm]:
-    """Read the runs from MLflow, refuse what cannot be compared, and group them by configuration."""
+def choose_runs(compare: CompareParams) -> dict[str, dict[int, FinishedRun]]:
+    """The runs to compare, by arm and seed, without their tables; InputError for what cannot be compared.
+
+    The tracking hook calls this before the MLflow run starts, so that a refused comparison leaves no failed run.
+    """
     names = [compare.runs] if isinstance(compare.runs, str) else compare.runs
     if not names:
         raise InputError("say what to compare: --params runs=<parent run, experiment or [run, run, ...]>")
-    runs = read_runs(names)
+    runs = find_runs(names)
     if not compare.allow_different:
         check_comparable(runs)
-    return make_arms(runs)
+    shared_budgets(runs)
+    arms = group_runs(runs)
+    find_baseline(list(arms), compare.baseline)
+    return arms
+
+
+def read_arms(compare: CompareParams) -> list[Arm]:
+    """Read the chosen runs from MLflow, and measure each arm."""
+    groups = choose_runs(compare)
+    return make_arms(
+        {name: {seed: read_tables(run) for seed, run in by_seed.items()} for name, by_seed in groups.items()}
+    )
 
 
 def compare_arms(
     arms: list[Arm], compare: CompareParams
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """Means, paired differences to base and baseline, gain ratios and token efficiency, with bootstrap intervals."""
-    base, baseline = arms[0], _baseline(arms, compare.baseline)
-    bootstrap = Bootstrap(arms, compare.n_resamples, compare.confidence, compare.seed)
+    base, baseline, bootstrap = arms[0], _baseline(arms, compare), _bootstrap(arms, compare)
     shared = set.intersection(*(set(arm.values) for arm in arms))
     keys = [key for key in base.values if key in shared]
     return (
@@ -52,20 +66,26 @@ def compare_arms(
     )
 
 
-def compare_votes(arms: list[Arm], compare: CompareParams) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """maj@k of every arm, and the tokens it needs by voting for the baseline's accuracy."""
-    majority = majority_table(arms)
-    return majority, voting_table(majority, _baseline(arms, compare.baseline).name)
+def compare_thinking(
+    arms: list[Arm], compare: CompareParams
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Where regret comes from, stopping regret, maj@k, and tokens by voting for the baseline's accuracy."""
+    baseline, bootstrap = _baseline(arms, compare), _bootstrap(arms, compare)
+    return (
+        sources_table(arms, baseline, bootstrap),
+        stopping_table(arms, baseline, bootstrap),
+        majority_table(arms, bootstrap),
+        voting_table(arms, baseline, bootstrap),
+    )
 
 
-def _baseline(arms: list[Arm], name: str) -> Arm:
-    exact = [arm for arm in arms if arm.name == name]
-    found = exact or [arm for arm in arms if arm.name.startswith(name) and arm.name != BASE]
-    if len(found) != 1:
-        names = ", ".join(f"'{arm.name}'" for arm in arms if arm.name != BASE)
-        what = "none" if not found else "more than one"
-        raise InputError(f"compare.baseline '{name}' fits {what} of the arms {names}: set it to one of them")
-    return found[0]
+def _baseline(arms: list[Arm], compare: CompareParams) -> Arm:
+    by_name = {arm.name: arm for arm in arms}
+    return by_name[find_baseline(list(by_name), compare.baseline)]
+
+
+def _bootstrap(arms: list[Arm], compare: CompareParams) -> Bootstrap:
+    return Bootstrap(arms, compare.n_resamples, compare.confidence, compare.seed)
 
 
 def report_comparison(
@@ -74,14 +94,17 @@ def report_comparison(
     differences: pd.DataFrame,
     gains: pd.DataFrame,
     efficiency: pd.DataFrame,
+    sources: pd.DataFrame,
+    stopping: pd.DataFrame,
     majority: pd.DataFrame,
     voting: pd.DataFrame,
-) -> tuple[str, go.Figure, go.Figure, go.Figure, go.Figure]:
-    """The report, anytime curves, regret by budget, learning curves, and maj@k against tokens."""
+) -> tuple[str, go.Figure, go.Figure, go.Figure, go.Figure, go.Figure]:
+    """The report, anytime curves, regret by budget and where it comes from, learning curves, maj@k against tokens."""
     return (
-        comparison_report(comparison, differences, gains, efficiency, voting),
+        comparison_report(comparison, differences, gains, efficiency, voting) + analyses_report(sources, stopping),
         comparison_figure(comparison, "accuracy"),
         comparison_figure(comparison, "regret"),
+        comparison_sources_figure(sources),
         learning_figure(arms),
         majority_figure(majority),
     )

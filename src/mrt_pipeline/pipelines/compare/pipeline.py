@@ -2,10 +2,10 @@
 
 from kedro.pipeline import Node, Pipeline
 
-from mrt_pipeline.pipelines.compare.nodes import compare_arms, compare_votes, read_arms, report_comparison
+from mrt_pipeline.pipelines.compare.nodes import compare_arms, compare_thinking, read_arms, report_comparison
 
 _TABLES = ["comparison", "comparison_differences", "comparison_gains", "comparison_efficiency"]
-_VOTES = ["comparison_majority", "comparison_voting"]
+_THINKING = ["comparison_sources", "comparison_stopping", "comparison_majority", "comparison_voting"]
 
 
 def create_pipeline(**kwargs) -> Pipeline:
@@ -14,14 +14,15 @@ def create_pipeline(**kwargs) -> Pipeline:
         [
             Node(read_arms, "params:compare", "arms", name="read_arms"),
             Node(compare_arms, ["arms", "params:compare"], _TABLES, name="compare_arms"),
-            Node(compare_votes, ["arms", "params:compare"], _VOTES, name="compare_votes"),
+            Node(compare_thinking, ["arms", "params:compare"], _THINKING, name="compare_thinking"),
             Node(
                 report_comparison,
-                ["arms", *_TABLES, *_VOTES],
+                ["arms", *_TABLES, *_THINKING],
                 [
                     "comparison_report",
                     "comparison_anytime_figure",
                     "comparison_regret_figure",
+                    "comparison_sources_figure",
                     "comparison_learning_figure",
                     "comparison_majority_figure",
                 ],

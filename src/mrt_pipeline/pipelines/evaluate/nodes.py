@@ -17,21 +17,30 @@ from mrt_pipeline.config import (
     TaskParams,
 )
 from mrt_pipeline.engines.base import SamplingParams
-from mrt_pipeline.evaluation.evaluate import accuracy_by_budget, budgets_of, regret_by_budget
-from mrt_pipeline.evaluation.majority import majority_by_problem
+from mrt_pipeline.evaluation.evaluate import (
+    accuracy_by_budget,
+    budgets_of,
+    regret_by_all_tokens,
+    regret_by_budget,
+)
+from mrt_pipeline.evaluation.majority import majority_by_policy
 from mrt_pipeline.evaluation.regret_sources import regret_sources, summarize_sources
-from mrt_pipeline.evaluation.stop_and_vote import stopping_regret, vote_accuracy
+from mrt_pipeline.evaluation.stop_and_vote import shown_episodes, stopping_regret, vote_accuracy
 from mrt_pipeline.pipelines.assemble import make_engine, make_task, open_policy, open_tokenizer
 from mrt_pipeline.pipelines.reuse import once_for_base
-from mrt_pipeline.reporting.figures import budget_figure, progress_figure, sources_figure, vote_figure
-from mrt_pipeline.reporting.summary import analysis_metrics, budget_metrics, markdown_report
+from mrt_pipeline.reporting.figures import (
+    budget_figure,
+    majority_figure,
+    progress_figure,
+    sources_figure,
+    vote_figure,
+)
+from mrt_pipeline.reporting.summary import analysis_metrics, budget_metrics, majority_metrics, markdown_report
 from mrt_pipeline.rollouts.prover import force_answers
 from mrt_pipeline.rollouts.tables import natural_queries, problems_from_table
 from mrt_pipeline.rollouts.votes import votes_table
 from mrt_pipeline.tracking.runs import log_metrics
 from mrt_pipeline.tracking.traces import log_traces, thoughts
-
-_MOST_EPISODES = 10  # shown of [maj@p]_j and of stopping regret
 
 
 def sample_forced_votes(
@@ -75,18 +84,41 @@ def measure_budgets(
     base_rollouts: pd.DataFrame,
     base_episodes: pd.DataFrame,
     base_anytime: pd.DataFrame,
+    base_votes: pd.DataFrame,
     trained_rollouts: pd.DataFrame | None = None,
     trained_episodes: pd.DataFrame | None = None,
     trained_anytime: pd.DataFrame | None = None,
+    trained_votes: pd.DataFrame | None = None,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Normalised regret and accuracy of each policy at every budget, with bootstrap intervals."""
+    """Regret and accuracy of each policy at every budget, and trained minus base, with bootstrap intervals."""
     budgets = budgets_of(rollout.thinking_budget, evaluation.budget_multiples)
     bootstrap = (evaluation.confidence, evaluation.n_resamples, evaluation.seed)
-    regret = regret_by_budget(_both(base_episodes, trained_episodes), budgets, *bootstrap)
-    accuracy = accuracy_by_budget(
-        _both(base_anytime, trained_anytime), _both(base_rollouts, trained_rollouts), budgets, *bootstrap
+    rollouts = _both(base_rollouts, trained_rollouts)
+    regret = pd.concat(
+        [
+            regret_by_budget(_both(base_episodes, trained_episodes), budgets, *bootstrap),
+            regret_by_all_tokens(_both(base_votes, trained_votes), rollouts, budgets, *bootstrap),
+        ],
+        ignore_index=True,
     )
-    return regret, accuracy
+    return regret, accuracy_by_budget(_both(base_anytime, trained_anytime), rollouts, budgets, *bootstrap)
+
+
+def measure_majority(
+    evaluation: EvaluationParams,
+    base_samples: pd.DataFrame,
+    base_linearised: pd.DataFrame,
+    trained_samples: pd.DataFrame | None = None,
+    trained_linearised: pd.DataFrame | None = None,
+) -> pd.DataFrame:
+    """maj@k against the tokens of k samples, of each policy, ordinary samples and linearised ones."""
+    return majority_by_policy(
+        _both(base_samples, trained_samples),
+        _both(base_linearised, trained_linearised),
+        evaluation.confidence,
+        evaluation.n_resamples,
+        evaluation.seed,
+    )
 
 
 def analyse_thinking(
@@ -97,14 +129,16 @@ def analyse_thinking(
     base_votes: pd.DataFrame,
     trained_episodes: pd.DataFrame | None = None,
     trained_votes: pd.DataFrame | None = None,
-) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    """Where regret comes from, trace by trace; [maj@p]_j against direct answers; stopping regret."""
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Where regret comes from, trace by trace and in the mean; [maj@p]_j against direct answers; stopping regret."""
     votes = _both(base_votes, trained_votes)
-    shown = range(1, min(_MOST_EPISODES, int(votes["episode"].max()) + 1) + 1)
+    shown = shown_episodes(votes)
     bootstrap = (evaluation.confidence, evaluation.n_resamples, evaluation.seed)
+    sources = regret_sources(_both(base_episodes, trained_episodes), base_samples, rollout.thinking_budget)
     return (
-        regret_sources(_both(base_episodes, trained_episodes), base_samples, rollout.thinking_budget),
-        vote_accuracy(votes, [0, *shown]),
+        sources,
+        summarize_sources(sources, *bootstrap),
+        vote_accuracy(votes, [0, *shown], *bootstrap),
         stopping_regret(votes, shown, *bootstrap),
     )
 
@@ -131,38 +165,41 @@ def show_thoughts(
 def report(
     regret: pd.DataFrame,
     accuracy: pd.DataFrame,
-    sources: pd.DataFrame,
+    summary: pd.DataFrame,
     stop_and_vote: pd.DataFrame,
     stopping: pd.DataFrame,
+    majority: pd.DataFrame,
     task: TaskParams,
     algorithm: AlgorithmParams,
     rollout: RolloutParams,
     seed: int,
     base_samples: pd.DataFrame,
     trained_samples: pd.DataFrame | None = None,
-) -> tuple[str, go.Figure, go.Figure, go.Figure, go.Figure]:
-    """The closing table and the figures; the numbers go to MLflow, with the budget as the step, or k of maj@k."""
+) -> tuple[str, go.Figure, go.Figure, go.Figure, go.Figure, go.Figure]:
+    """The closing tables and the figures; the numbers go to MLflow, with the budget as the step, or k of maj@k."""
     measured = make_task(task).trace_metrics
-    summary = summarize_sources(sources)
-    for points in (budget_metrics(regret, accuracy), analysis_metrics(summary, stopping, rollout.thinking_budget)):
+    for points in (
+        budget_metrics(regret, accuracy),
+        analysis_metrics(summary, stopping, rollout.thinking_budget),
+        majority_metrics(majority),
+    ):
         for name, history in points.items():
             for point in history:
                 log_metrics({f"evaluation/{name}": point["value"]}, int(point["step"]))
     for suffix, samples in (("", trained_samples), ("_base", base_samples)):
         if samples is None:
             continue
-        for k, value in majority_by_problem(samples).groupby("k")["accuracy"].mean().items():
-            log_metrics({f"evaluation/majority{suffix}": value}, int(k))
         found = measured(samples["text"].tolist())
         log_metrics({f"evaluation/{name}{suffix}": value for name, value in found.items()}, rollout.thinking_budget)
     what = f"{algorithm.root.name}, seed {seed}" if trained_samples is not None else "base policy"
     title = f"{what}, training budget {rollout.thinking_budget} thinking tokens"
     return (
-        markdown_report(regret, accuracy, summary, stopping, title),
+        markdown_report(regret, accuracy, summary, stopping, majority, title),
         budget_figure(accuracy, "accuracy", rollout.thinking_budget),
-        budget_figure(regret, "regret", rollout.thinking_budget),
+        budget_figure(regret[regret["definition"] == "paper"], "regret", rollout.thinking_budget),
         sources_figure(summary, rollout.thinking_budget),
         vote_figure(stop_and_vote),
+        majority_figure(majority),
     )
 
 

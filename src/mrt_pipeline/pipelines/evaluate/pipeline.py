@@ -6,22 +6,24 @@ from mrt_pipeline.pipelines.evaluate.nodes import (
     analyse_thinking,
     draw_progress,
     measure_budgets,
+    measure_majority,
     report,
     sample_forced_votes,
     show_thoughts,
 )
 from mrt_pipeline.pipelines.progress.nodes import label_progress
 from mrt_pipeline.pipelines.progress.pipeline import LABELLING
-from mrt_pipeline.pipelines.rollout.nodes import sample_evaluation_rollouts, sample_evaluation_votes
+from mrt_pipeline.pipelines.rollout.nodes import sample_evaluation_rollouts, take_linearised, take_samples
 
 _SAMPLING = ["params:policy", "params:task", "params:engine", "params:rollout", "params:evaluation"]
 _MEASURED = ["params:rollout", "params:evaluation"]
 _REPORTED = [
     "regret",
     "accuracy",
-    "regret_sources",
+    "regret_sources_summary",
     "stop_and_vote",
     "stopping_regret",
+    "majority",
     "params:task",
     "params:algorithm",
     "params:rollout",
@@ -44,10 +46,16 @@ def held_out(policy: str) -> Pipeline:
                 name=f"sample_{policy}_held_out",
             ),
             Node(
-                sample_evaluation_votes,
+                take_samples,
                 ["problems", ref, *_SAMPLING],
                 f"{policy}_samples",
-                name=f"sample_{policy}_votes",
+                name=f"take_{policy}_samples",
+            ),
+            Node(
+                take_linearised,
+                ["problems", ref, *_SAMPLING],
+                f"{policy}_linearised",
+                name=f"take_{policy}_linearised",
             ),
             Node(
                 label_progress,
@@ -81,15 +89,24 @@ def held_out(policy: str) -> Pipeline:
 
 def measures(*policies: str) -> Pipeline:
     """The tables of `held_out`, of one policy or two -> regret, accuracy, analyses, report and figures."""
-    tables = [f"{policy}_{name}" for policy in policies for name in ("rollouts", "episodes", "anytime")]
+    tables = [f"{policy}_{name}" for policy in policies for name in ("rollouts", "episodes", "anytime", "votes")]
     votes = [f"{policy}_{name}" for policy in policies for name in ("episodes", "votes")]
     return Pipeline(
         [
             Node(measure_budgets, [*_MEASURED, *tables], ["regret", "accuracy"], name="measure_budgets"),
             Node(
+                measure_majority,
+                [
+                    "params:evaluation",
+                    *(f"{policy}_{name}" for policy in policies for name in ("samples", "linearised")),
+                ],
+                "majority",
+                name="measure_majority",
+            ),
+            Node(
                 analyse_thinking,
                 [*_MEASURED, "base_samples", *votes],
-                ["regret_sources", "stop_and_vote", "stopping_regret"],
+                ["regret_sources", "regret_sources_summary", "stop_and_vote", "stopping_regret"],
                 name="analyse_thinking",
             ),
             Node(
@@ -101,7 +118,7 @@ def measures(*policies: str) -> Pipeline:
             Node(
                 report,
                 [*_REPORTED, *(f"{policy}_samples" for policy in policies)],
-                ["report", "anytime_figure", "regret_figure", "sources_figure", "vote_figure"],
+                ["report", "anytime_figure", "regret_figure", "sources_figure", "vote_figure", "majority_figure"],
                 name="report",
             ),
         ],

@@ -10,6 +10,7 @@ from mrt_pipeline.config import (
     PolicyParams,
     RolloutParams,
     TrainingParams,
+    VLLMServerEngineParams,
 )
 from mrt_pipeline.errors import InputError
 from mrt_pipeline.planning.estimate import estimate
@@ -42,8 +43,13 @@ def plan_training(
     steps = found.n_rollouts / (training.groups * training.group_size)
     passes = found.n_rollouts / training.group_size / splits.get("train", 1)
     verdict = "fits" if needed <= device.memory_gib else "does not fit: lower policy.max_length, or train adapters"
+    sampled_on = ""
+    if isinstance(engine.root, VLLMServerEngineParams):
+        sampled_on = (
+            f", sampled by a server on {engine.root.tensor_parallel_size * engine.root.data_parallel_size} more"
+        )
     lines = [
-        f"# {algorithm.root.name} on {policy.root.path}, {plan.n_devices} x {plan.device}",
+        f"# {algorithm.root.name} on {policy.root.path}, {plan.n_devices} x {plan.device}{sampled_on}",
         "",
         f"Problems: {', '.join(f'{n} {split}' for split, n in splits.items())}; the longest question takes about "
         f"{longest:.0f} tokens. Parameters: {shape.parameters / 1e9:.2f} billion.",

@@ -1,6 +1,7 @@
 """Nodes of `rollout`."""
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import asdict
 
 import pandas as pd
@@ -9,7 +10,8 @@ from mrt_pipeline.config import EngineParams, EvaluationParams, PolicyParams, Ro
 from mrt_pipeline.evaluation.evaluate import budgets_of
 from mrt_pipeline.pipelines.assemble import make_engine, make_rollout_settings, make_task, open_policy
 from mrt_pipeline.pipelines.reuse import once_for_base
-from mrt_pipeline.rollouts.rollout import RolloutSettings, sample_rollouts
+from mrt_pipeline.rollouts.linearised import sample_linearised
+from mrt_pipeline.rollouts.rollout import Rollout, RolloutSettings, sample_rollouts
 from mrt_pipeline.rollouts.tables import problems_from_table, rollouts_table
 from mrt_pipeline.tasks.base import Problem
 
@@ -43,11 +45,19 @@ def sample_evaluation_rollouts(
     longest = budgets_of(rollout.thinking_budget, evaluation.budget_multiples)[-1]
     settings = make_rollout_settings(rollout, longest)
     return _sample_table(
-        chosen, policy, policy_params, task, engine, settings, evaluation.n_rollouts, evaluation.seed, longest
+        chosen,
+        policy,
+        policy_params,
+        task,
+        engine,
+        settings,
+        evaluation.n_rollouts,
+        evaluation.seed,
+        min_thinking=longest,
     )
 
 
-def sample_evaluation_votes(
+def take_samples(
     problems: pd.DataFrame,
     policy: dict[str, str],
     policy_params: PolicyParams,
@@ -57,9 +67,42 @@ def sample_evaluation_votes(
     evaluation: EvaluationParams,
 ) -> pd.DataFrame:
     """Traces on held-out problems that stop where the model stops, within the training budget: for pass@1 and maj@k."""
-    chosen = problems_from_table(problems, evaluation.split)[: min(evaluation.n_problems, evaluation.n_sample_problems)]
+    chosen = _sample_problems(problems, evaluation)
     settings = make_rollout_settings(rollout)
     return _sample_table(chosen, policy, policy_params, task, engine, settings, evaluation.n_samples, evaluation.seed)
+
+
+def take_linearised(
+    problems: pd.DataFrame,
+    policy: dict[str, str],
+    policy_params: PolicyParams,
+    task: TaskParams,
+    engine: EngineParams,
+    rollout: RolloutParams,
+    evaluation: EvaluationParams,
+) -> pd.DataFrame:
+    """The same with a window over the last episodes, so that a trace may be longer; no rows if there is no window."""
+    if evaluation.window is None:
+        return rollouts_table([], policy["name"], None, evaluation.seed)
+    budget = max(1, round(evaluation.window_budget_multiple * rollout.thinking_budget))
+    return _sample_table(
+        _sample_problems(problems, evaluation),
+        policy,
+        policy_params,
+        task,
+        engine,
+        make_rollout_settings(rollout, budget),
+        evaluation.n_samples,
+        evaluation.seed,
+        sample_linearised,
+        window=evaluation.window,
+        max_length=policy_params.root.max_length,
+    )
+
+
+def _sample_problems(problems: pd.DataFrame, evaluation: EvaluationParams) -> list[Problem]:
+    n = min(evaluation.n_problems, evaluation.n_sample_problems)
+    return problems_from_table(problems, evaluation.split)[:n]
 
 
 def _sample_table(
@@ -71,12 +114,15 @@ def _sample_table(
     settings: RolloutSettings,
     n: int,
     seed: int,
-    min_thinking: int = 0,
+    sampler: Callable[..., list[Rollout]] = sample_rollouts,
+    **how: int,
 ) -> pd.DataFrame:
+    """Rollouts as a table. how: further arguments of the sampler."""
+
     def sample() -> tuple[pd.DataFrame]:
         game = make_task(task)
         opened = open_policy(policy, policy_params, game)
-        rollouts = sample_rollouts(
+        rollouts = sampler(
             make_engine(engine, opened, policy, policy_params),
             game,
             opened.tokenizer,
@@ -85,11 +131,11 @@ def _sample_table(
             settings,
             n,
             seed,
-            min_thinking,
+            **how,
         )
         return (rollouts_table(rollouts, policy["name"], opened.tokenizer.decode, seed),)
 
     asked = hashlib.sha256("\n".join(problem.problem_id for problem in problems).encode()).hexdigest()
-    how = {**asdict(settings), "n": n, "seed": seed, "min_thinking": min_thinking}
-    (table,) = once_for_base(policy, sample, problems=asked, engine=engine, how=str(how))
+    decided = {**asdict(settings), "n": n, "seed": seed, **how}
+    (table,) = once_for_base(policy, sample, problems=asked, engine=engine, how=str(decided))
     return table

