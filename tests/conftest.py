@@ -37,6 +37,11 @@ settings.register_profile("project", deadline=None, max_examples=60, derandomize
 settings.load_profile("project")
 
 
+def pytest_collection_modifyitems(items):
+    """Whole jobs come first, so that the processes that share the tests end at about the same time."""
+    items.sort(key=lambda item: "copy_project" not in item.fixturenames)
+
+
 @pytest.fixture(autouse=True)
 def own_tracking_address():
     """mlflow.set_tracking_uri also sets the environment variable, which would reach the commands that tests start."""
@@ -78,12 +83,12 @@ def served():
     """Runs a server while a test needs it: a context manager that gives its address once it answers."""
 
     @contextmanager
-    def serve(command, url, folder, environment=None, seconds=300):
+    def serve(command, url, folder, environment=None, seconds=300, cwd=None):
         log = folder / "server.log"
         with open(log, "w") as file:
             server = subprocess.Popen(
                 command,
-                cwd=folder,
+                cwd=cwd or folder,
                 stdout=file,
                 stderr=file,
                 env={**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})},

@@ -1,22 +1,15 @@
 """What a user sees: MLflow's pages and Kedro-Viz in a headless browser, of two toy runs, or of the runs in MRT_PROJECT.
 
-Needs chromium, and takes minutes: `pytest -m browser`. With MRT_SCREENSHOTS=<folder> the pages are kept as pictures.
+Needs chromium, and takes minutes: `pytest -n 0 -m browser`. With MRT_SCREENSHOTS=<folder> the pages are kept as pictures.
 """
 
 import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
-import time
-import urllib.request
-from contextlib import contextmanager
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 from urllib.parse import quote
 
 import mlflow
@@ -28,6 +21,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.skipif(BROWSER is None, reason="t
 SECOND = 1000
 PATIENCE = 120  # seconds; the machine may be busy
 BIN = Path(sys.executable).parent
+ENVIRONMENT = {"PATH": f"{BIN}:{os.environ['PATH']}"}  # `kedro mlflow ui` looks for mlflow
 expect.set_options(timeout=PATIENCE * SECOND)
 ALGORITHMS = ("mrt_online", "grpo")
 MLFLOW_HINTS = ("mlflow.assistant.chat_panel.close", "mlflow.detect_issues.guidance.got_it")
@@ -35,14 +29,9 @@ VIZ_LOOK = {"theme": "light", "showFeatureHints": False, "visible": {"sidebar": 
 
 
 def kedro(folder, *arguments):
-    result = subprocess.run(
-        [str(BIN / "kedro"), *arguments], cwd=folder, env=environment(), capture_output=True, text=True, timeout=600
-    )
+    command, environment = [str(BIN / "kedro"), *arguments], {**os.environ, **ENVIRONMENT}
+    result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
     assert result.returncode == 0, result.stdout + result.stderr
-
-
-def environment():
-    return {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}"}
 
 
 @pytest.fixture(scope="module")
@@ -69,49 +58,27 @@ def runs(project):
     return experiment, found
 
 
-@contextmanager
-def served(folder, log, *arguments):
-    """The address of `kedro <arguments> --port <port>`, once it answers."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
-    with log.open("w") as output:
-        server = subprocess.Popen(
-            [str(BIN / "kedro"), *arguments, "--port", str(port)],
-            cwd=folder,
-            stdout=output,
-            stderr=output,
-            env=environment(),
-            start_new_session=True,
-        )
-    address = f"http://127.0.0.1:{port}"
-    try:
-        for _ in range(PATIENCE):
-            assert server.poll() is None, log.read_text()[-2000:]
-            try:
-                urllib.request.urlopen(address, timeout=5)
-                break
-            except OSError:
-                time.sleep(1)
-        else:
-            raise AssertionError(f"no answer in {PATIENCE} seconds: {log.read_text()[-2000:]}")
-        yield address
-    finally:
-        os.killpg(server.pid, 15)
-        server.wait(timeout=30)
+@pytest.fixture(scope="module")
+def kedro_server(project, served, free_port, tmp_path_factory):
+    """Runs `kedro <arguments>` on a port of its own, while it is needed; gives the address."""
+
+    def serve(*arguments):
+        port = free_port()
+        command = [str(BIN / "kedro"), *arguments, "--port", str(port)]
+        return served(command, f"http://127.0.0.1:{port}", tmp_path_factory.mktemp("log"), ENVIRONMENT, cwd=project)
+
+    return serve
 
 
 @pytest.fixture(scope="module")
-def mlflow_ui(project, tmp_path_factory):
-    log = tmp_path_factory.mktemp("mlflow") / "log"
-    with served(project, log, "mlflow", "ui") as address:
+def mlflow_ui(kedro_server):
+    with kedro_server("mlflow", "ui") as address:
         yield address
 
 
 @pytest.fixture(scope="module")
-def kedro_viz(project, tmp_path_factory):
-    log = tmp_path_factory.mktemp("viz") / "log"
-    with served(project, log, "viz", "run", "--no-browser") as address:
+def kedro_viz(kedro_server):
+    with kedro_server("viz", "run", "--no-browser") as address:
         yield address
 
 
@@ -128,8 +95,11 @@ def page(browser):
     """A page without what MLflow and Kedro-Viz put over theirs for newcomers."""
     page = browser.new_page(viewport={"width": 1500, "height": 900}, device_scale_factor=1.5)
     page.set_default_timeout(PATIENCE * SECOND)
-    for hint in MLFLOW_HINTS:
-        page.add_locator_handler(page.locator(f'[data-component-id="{hint}"]'), lambda button: button.click())
+    for hint in (
+        *(page.locator(f'[data-component-id="{name}"]') for name in MLFLOW_HINTS),
+        page.get_by_text("Dismiss"),
+    ):
+        page.add_locator_handler(hint, lambda button: button.click())
     page.add_init_script(f"localStorage.KedroViz ??= {json.dumps(json.dumps(VIZ_LOOK))}")
     yield page
     page.close()
@@ -194,8 +164,7 @@ def select(page, name):
 def viz(kedro_viz, page):
     page.set_viewport_size({"width": 1250, "height": 1350})
     page.goto(f"{kedro_viz}/?pid=mrt_rl")
-    page.get_by_text("Dismiss").click()  # news of releases
-    page.locator(".pipeline-node").first.wait_for()
+    expect(page.locator(".pipeline-node").first).to_be_visible()
     return page
 
 
@@ -238,20 +207,15 @@ def test_kedro_viz_shows_the_first_rows_of_a_table_in_place(viz, table, column):
     keep(viz, f"kedro-viz-{table}")
 
 
-def test_kedro_viz_builds_a_site_that_needs_no_server_of_its_own(project, page, tmp_path):
+def test_kedro_viz_builds_a_site_that_any_web_server_can_serve(project, page, served, free_port, tmp_path):
     if os.environ.get("MRT_PROJECT"):
-        pytest.skip("writes into the project")
+        pytest.skip("it would write into the project")
     kedro(project, "viz", "build", "--include-previews")
-    handler = partial(SimpleHTTPRequestHandler, directory=project / "build")
-    site = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    Thread(target=site.serve_forever, daemon=True).start()
-    try:
+    port = free_port()
+    command = [sys.executable, "-m", "http.server", str(port), "--bind", "127.0.0.1", "-d", str(project / "build")]
+    with served(command, f"http://127.0.0.1:{port}", tmp_path) as address:
         page.set_viewport_size({"width": 1250, "height": 1350})
-        page.goto(f"http://127.0.0.1:{site.server_port}/")
-        page.locator(".pipeline-node").first.wait_for()
-        page.get_by_text("Dismiss").click()
+        page.goto(address)
         select(page, "regret")
         expect(page.locator(".pipeline-metadata .preview-table")).to_be_visible()
         keep(page, "kedro-viz-build")
-    finally:
-        site.shutdown()
