@@ -1,6 +1,6 @@
 """What a user sees: MLflow's pages and Kedro-Viz in a headless browser, of two toy runs, or of the runs in MRT_PROJECT.
 
-Needs chromium, and takes minutes: `pytest -n 0 -m browser`. With MRT_SCREENSHOTS=<folder> the pages are kept as pictures.
+Needs chromium, and takes minutes: `pytest -n 0 -m browser`. With MRT_SCREENSHOTS=<folder> what is seen is kept.
 """
 
 import json
