@@ -33,6 +33,7 @@ from mrt_pipeline.tasks.countdown_backtracking import CountdownBacktracking
 
 ROOT = Path(__file__).parents[1]
 torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"  # of the commands that tests start; there are as many test processes as cores
 settings.register_profile("project", deadline=None, max_examples=60, derandomize=True, database=None)
 settings.load_profile("project")
 
@@ -91,7 +92,7 @@ def served():
                 cwd=cwd or folder,
                 stdout=file,
                 stderr=file,
-                env={**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})},
+                env={**os.environ, **(environment or {})},
                 start_new_session=True,
             )
         try:

@@ -30,7 +30,7 @@ VIZ_LOOK = {"theme": "light", "showFeatureHints": False, "visible": {"sidebar": 
 
 def kedro(folder, *arguments):
     command, environment = [str(BIN / "kedro"), *arguments], {**os.environ, **ENVIRONMENT}
-    result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
+    result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=900)
     assert result.returncode == 0, result.stdout + result.stderr
 
 

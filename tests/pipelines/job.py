@@ -33,7 +33,7 @@ TABLES = {
 
 def kedro(project, *arguments):
     command = [str(Path(sys.executable).with_name("kedro")), *arguments]
-    return subprocess.run(command, cwd=project, capture_output=True, text=True, timeout=300)
+    return subprocess.run(command, cwd=project, capture_output=True, text=True, timeout=900)
 
 
 def run(project, params, pipeline="mrt_rl"):

@@ -138,7 +138,7 @@ def test_a_killed_training_goes_on_and_ends_as_if_nothing_had_happened(project):
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
     )
     assert killed.returncode == 9, killed.stdout + killed.stderr
     assert list((folder / "data/06_models/checkpoints").iterdir())
