@@ -33,8 +33,14 @@ from mrt_pipeline.tasks.countdown_backtracking import CountdownBacktracking
 
 ROOT = Path(__file__).parents[1]
 torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"  # of the commands that tests start; there are as many test processes as cores
 settings.register_profile("project", deadline=None, max_examples=60, derandomize=True, database=None)
 settings.load_profile("project")
+
+
+def pytest_collection_modifyitems(items):
+    """Whole jobs come first, so that the processes that share the tests end at about the same time."""
+    items.sort(key=lambda item: "copy_project" not in item.fixturenames)
 
 
 @pytest.fixture(autouse=True)
@@ -78,15 +84,15 @@ def served():
     """Runs a server while a test needs it: a context manager that gives its address once it answers."""
 
     @contextmanager
-    def serve(command, url, folder, environment=None, seconds=300):
+    def serve(command, url, folder, environment=None, seconds=300, cwd=None):
         log = folder / "server.log"
         with open(log, "w") as file:
             server = subprocess.Popen(
                 command,
-                cwd=folder,
+                cwd=cwd or folder,
                 stdout=file,
                 stderr=file,
-                env={**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})},
+                env={**os.environ, **(environment or {})},
                 start_new_session=True,
             )
         try:

@@ -24,7 +24,7 @@ def project(copy_project):
 def test_it_runs(project, notebook, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(project / "src"), os.environ.get("PYTHONPATH", "")]))
     document = nbformat.read(notebook, as_version=4)
-    client = NotebookClient(document, timeout=300, resources={"metadata": {"path": str(project / "notebooks")}})
+    client = NotebookClient(document, timeout=900, resources={"metadata": {"path": str(project / "notebooks")}})
     client.execute()
     ran = [cell for cell in document.cells if cell.cell_type == "code"]
     assert len(ran) > 3 and all(cell.execution_count for cell in ran)

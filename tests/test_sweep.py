@@ -1,7 +1,6 @@
 """Sweeps as a user runs them, at toy size, in a copy of the project."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -21,14 +20,12 @@ def project(copy_project):
 
 
 def sweep(project, *arguments):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.run(
         [sys.executable, "-m", "mrt_pipeline.sweep", "--multirun", *TINY, *arguments],
         cwd=project,
-        env=environment,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
     )
 
 

@@ -33,7 +33,7 @@ def project(copy_project):
 
 def run(project, params):
     command = [str(Path(sys.executable).with_name("kedro")), "run", "--pipeline=mrt_rl", "--params", params]
-    return subprocess.run(command, cwd=project, capture_output=True, text=True, timeout=500)
+    return subprocess.run(command, cwd=project, capture_output=True, text=True, timeout=900)
 
 
 def last_run(project):

@@ -19,9 +19,8 @@ from mrt_pipeline.tracking.records import new_address
 
 def run(project, server, *command):
     environment = {**os.environ, "MLFLOW_TRACKING_URI": server if isinstance(server, str) else server.uri}
-    environment["OMP_NUM_THREADS"] = "1"
     done = subprocess.run(
-        [sys.executable, "-m", *command], cwd=project, env=environment, capture_output=True, text=True, timeout=300
+        [sys.executable, "-m", *command], cwd=project, env=environment, capture_output=True, text=True, timeout=900
     )
     assert "Traceback" not in done.stdout + done.stderr
     return done

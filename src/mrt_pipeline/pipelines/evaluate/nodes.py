@@ -178,6 +178,7 @@ def report(
 ) -> tuple[str, go.Figure, go.Figure, go.Figure, go.Figure, go.Figure]:
     """The closing tables and the figures; the numbers go to MLflow, with the budget as the step, or k of maj@k."""
     measured = make_task(task).trace_metrics
+    by_step: dict[int, dict[str, float]] = {}
     for points in (
         budget_metrics(regret, accuracy),
         analysis_metrics(summary, stopping, rollout.thinking_budget),
@@ -185,7 +186,9 @@ def report(
     ):
         for name, history in points.items():
             for point in history:
-                log_metrics({f"evaluation/{name}": point["value"]}, int(point["step"]))
+                by_step.setdefault(int(point["step"]), {})[f"evaluation/{name}"] = point["value"]
+    for step, metrics in by_step.items():
+        log_metrics(metrics, step)
     for suffix, samples in (("", trained_samples), ("_base", base_samples)):
         if samples is None:
             continue

@@ -14,7 +14,7 @@ def create_pipeline(**kwargs) -> Pipeline:
                 ["rollouts", "episodes", "params:task"],
                 "learning_signal",
                 name="measure_learning_signal",
-                tags="training",
+                tags="train",
             ),
             Node(
                 train_policy,
@@ -33,7 +33,7 @@ def create_pipeline(**kwargs) -> Pipeline:
                 ],
                 ["trained_policy", "training_history"],
                 name="train_policy",
-                tags="training",
+                tags="train",
             ),
         ]
     )
