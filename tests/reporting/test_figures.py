@@ -2,7 +2,14 @@ import pandas as pd
 import pytest
 
 from mrt_pipeline.evaluation.regret_sources import SOURCES
-from mrt_pipeline.reporting.figures import majority_figure, progress_figure, sources_figure, vote_figure
+from mrt_pipeline.reporting.figures import budget_figure, majority_figure, progress_figure, sources_figure, vote_figure
+
+
+def test_shares_are_drawn_from_zero_on_so_that_noise_is_not_blown_up():
+    row = {"policy": "base", "forced": False, "ci_low": 1 - 2e-12, "ci_high": 1.0, "regret": 1 - 1e-12}
+    figure = budget_figure(pd.DataFrame([{**row, "budget": budget} for budget in (48, 24)]), "regret", 48)
+    assert list(figure.data[0].x) == [24, 48]
+    assert figure.layout.yaxis.rangemode == "tozero"
 
 
 def test_progress_counts_the_episodes_before_the_natural_end():
@@ -41,7 +48,9 @@ def test_votes_are_drawn_for_powers_of_two_and_direct_answers_beside_them():
         for method, j in (("vote", 0), ("vote", 3), ("direct", 0))
         for p in range(1, 9)
     ]
-    first, second, direct = vote_figure(pd.DataFrame(rows)).data
+    figure = vote_figure(pd.DataFrame(rows))
+    first, second, direct = figure.data
+    assert (first.text[0], second.text[0]) == ("0", "3") and first.showlegend and not second.showlegend
     assert list(second.x) == [31, 32, 34, 38] and list(first.y) == [0.1, 0.2, 0.4, 0.8]
     assert list(first.error_y.arrayminus) == pytest.approx([0.1, 0.2, 0.4, 0.8])
     assert len(direct.x) == 8

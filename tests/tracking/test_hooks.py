@@ -3,7 +3,7 @@ import subprocess
 import pytest
 
 from mrt_pipeline.errors import InputError
-from mrt_pipeline.tracking.hooks import _check_kind, git_state
+from mrt_pipeline.tracking.hooks import _check_kind, git_state, run_name
 from mrt_pipeline.tracking.runs import check_finite
 
 
@@ -17,6 +17,14 @@ def test_algorithms_of_the_kind_and_other_pipelines_pass():
     _check_kind(["mrt_rl"], "mrt_online")
     _check_kind(["mrt_star"], "mrt_star")
     _check_kind(["evaluate"], "star")
+
+
+def test_a_run_is_called_after_what_it_trains_and_a_stage_alone_after_the_stage():
+    given = {"preset": "smoke", "algorithm": "grpo", "seed": "3"}
+    assert run_name([], "grpo", 3, {}) == run_name(["mrt_rl"], "grpo", 3, {}) == "grpo seed=3"
+    assert run_name(["mrt_star"], "star", 0, {"preset": "smoke"}) == "star seed=0 preset=smoke"
+    assert run_name(["train"], "grpo", 3, given) == "train grpo seed=3 preset=smoke"
+    assert run_name(["evaluate"], "grpo", 3, given) == "evaluate preset=smoke"
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])

@@ -102,6 +102,7 @@ def comparison_figure(comparison: pd.DataFrame, quantity: str) -> go.Figure:
         )
         figure.add_trace(line, row=1, col=2 if forced else 1)
     figure.update_xaxes(title="thinking tokens (budget)")
+    figure.update_yaxes(rangemode="nonnegative")
     figure.update_yaxes(title=quantity, col=1)
     figure.update_layout(title=f"{quantity.capitalize()} by budget", template="plotly_white")
     return figure
@@ -125,6 +126,7 @@ def learning_figure(arms: Sequence[Arm]) -> go.Figure:
         title="Learning curves",
         xaxis_title="sampled tokens",
         yaxis_title="validation accuracy (running mean of three)",
+        yaxis_rangemode="nonnegative",
         template="plotly_white",
     )
     return figure
@@ -149,6 +151,7 @@ def majority_figure(majority: pd.DataFrame) -> go.Figure:
         title="maj@k at the training budget",
         xaxis_title="tokens for a problem (thinking and answers of k samples)",
         yaxis_title="accuracy of the majority answer",
+        yaxis_rangemode="nonnegative",
         template="plotly_white",
     )
     return figure

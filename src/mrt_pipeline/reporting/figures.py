@@ -32,7 +32,11 @@ def budget_figure(table: pd.DataFrame, quantity: str, thinking_budget: int) -> g
         )
     figure.add_vline(x=thinking_budget, line_dash="dot", annotation_text="training budget")
     figure.update_layout(
-        title=_TITLES[quantity], xaxis_title="thinking tokens (budget)", yaxis_title=quantity, template="plotly_white"
+        title=_TITLES[quantity],
+        xaxis_title="thinking tokens (budget)",
+        yaxis_title=quantity,
+        yaxis_rangemode="tozero",
+        template="plotly_white",
     )
     return figure
 
@@ -57,6 +61,7 @@ def progress_figure(episodes: pd.DataFrame) -> go.Figure:
         barmode="overlay",
         title="Progress of episodes",
         xaxis_title="progress: J after the episode minus J before",
+        xaxis_range=[-1.025, 1.025],
         yaxis_title="share of episodes",
         yaxis_type="log",
         template="plotly_white",
@@ -122,26 +127,32 @@ def majority_figure(majority: pd.DataFrame) -> go.Figure:
         title="Token efficiency: maj@k against the tokens of k samples",
         xaxis_title="sampled tokens for a problem, of k samples together",
         yaxis_title="accuracy of the majority answer",
+        yaxis_rangemode="tozero",
         template="plotly_white",
     )
     return figure
 
 
 def vote_figure(stop_and_vote: pd.DataFrame) -> go.Figure:
-    """Stop after j episodes and vote over p answers (lines from p = 1 on); pass@k of direct answers (dashed)."""
+    """Stop after j episodes and vote over p answers (a line a j, named where p = 1); direct pass@k (dashed)."""
     figure = go.Figure()
     for policy, table in stop_and_vote.groupby("policy", sort=False):
         colour = _COLOURS.get(str(policy))
         votes = table[table["method"] == "vote"]
-        for j, curve in votes.groupby("episode"):
+        for i, (j, curve) in enumerate(votes.groupby("episode")):
             curve = curve[curve["p"].isin([1, 2, 4, 8])]
             figure.add_trace(
                 go.Scatter(
                     x=curve["n_tokens"],
                     y=curve["accuracy"],
-                    name=f"{policy}, {j} episodes",
+                    text=[str(j), *[""] * (len(curve) - 1)],
+                    textposition="top left",
+                    textfont={"color": colour},
+                    hovertext=[f"[maj@{p}]_{j}" for p in curve["p"]],
+                    name=f"{policy}, stopped after j",
                     legendgroup=str(policy),
-                    mode="lines+markers",
+                    showlegend=i == 0,
+                    mode="lines+markers+text",
                     line={"color": colour, "width": 1},
                     error_y=error_bars(curve, "accuracy", thickness=0.5, width=1),
                 )
@@ -158,9 +169,10 @@ def vote_figure(stop_and_vote: pd.DataFrame) -> go.Figure:
             )
         )
     figure.update_layout(
-        title="Stop after j episodes and vote over 1, 2, 4, 8 answers: [maj@p]_j",
+        title="Stop after j episodes (the number beside a line) and vote over 1, 2, 4, 8 answers: [maj@p]_j",
         xaxis_title="tokens, of the thought and of all answers",
         yaxis_title="accuracy",
+        yaxis_rangemode="tozero",
         template="plotly_white",
     )
     return figure

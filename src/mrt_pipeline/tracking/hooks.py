@@ -94,11 +94,7 @@ class TrackingHook(MlflowHook):
         overrides = ",".join(f"{name}={value}" for name, value in given.items())
         command = f"kedro run --pipeline={'+'.join(pipelines or ['__default__'])}"
         names = {group: self._parameters[group]["name"] for group in _NAMED}
-        others = [f"{name}={value}" for name, value in given.items() if name not in ("algorithm", "seed")]
-        what = [names["algorithm"], f"seed={self._parameters['seed']}"]
-        if pipelines in (["compare"], ["plan"], ["evaluate"]):  # nothing is trained
-            what = pipelines
-        self._run_name = " ".join([*what, *others])
+        self._run_name = run_name(pipelines, names["algorithm"], self._parameters["seed"], given)
         tags = {
             **{name: str(value) for name, value in quiet.items() if value},
             **names,
@@ -210,6 +206,14 @@ def _only_if_down(error: Exception) -> Exception:
             "(or MLFLOW_TRACKING_URI) and the credentials"
         ) from error
     return error
+
+
+def run_name(pipelines: list[str], algorithm: str, seed: int, given: dict[str, Any]) -> str:
+    """What a run is called: its algorithm and seed, then the other overrides; of single stages, their names first."""
+    trained = [algorithm, f"seed={seed}"]
+    if not {*pipelines} <= {"mrt_rl", "mrt_star", "__default__"}:
+        trained = [*pipelines, *(trained if "train" in pipelines else [])]
+    return " ".join([*trained, *(f"{key}={value}" for key, value in given.items() if key not in ("algorithm", "seed"))])
 
 
 def _check_kind(pipelines: list[str], algorithm: str) -> None:
