@@ -54,7 +54,8 @@ def measure_learning_signal(rollouts: pd.DataFrame, episodes: pd.DataFrame, task
     if signal["base/groups_with_signal"] == 0:
         logger.warning(
             "No training problem has both right and wrong traces of the base policy, so outcome rewards carry no "
-            "signal: raise policy.warm_start.steps, choose easier problems, or raise rollout.n_rollouts"
+            "signal: choose easier problems, raise rollout.n_rollouts, or begin with a better policy (tiny: "
+            "policy.warm_start.steps)"
         )
     return signal
 
