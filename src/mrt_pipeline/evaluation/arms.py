@@ -19,6 +19,7 @@ from mrt_pipeline.evaluation.stop_and_vote import shown_episodes, trace_regrets
 logger = logging.getLogger(__name__)
 _SHARED = ("task", "policy", "engine", "prover", "rollout", "evaluation")  # groups that must agree
 _IGNORED = ("seed", "preset", "compare")
+_NAMED = 5  # differences that a refusal names
 
 
 class TrainingRun(Protocol):
@@ -42,9 +43,10 @@ def check_comparable(runs: Sequence[TrainingRun]) -> None:
             and (name.split(".")[0] in _SHARED or name == "training.sampled_tokens")
         ]
         if differing:
+            more = f" and {len(differing) - _NAMED} more" if len(differing) > _NAMED else ""
             raise InputError(
-                f"runs {runs[0].run_id} and {run.run_id} are not comparable, they differ in {', '.join(differing)}: "
-                "leave one out, or set compare.allow_different=true"
+                f"runs {runs[0].run_id} and {run.run_id} are not comparable, they differ in "
+                f"{', '.join(differing[:_NAMED])}{more}: leave one out, or set compare.allow_different=true"
             )
 
 

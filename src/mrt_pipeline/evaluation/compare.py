@@ -10,6 +10,8 @@ from mrt_pipeline.evaluation.evaluate import reading, trace_curves
 from mrt_pipeline.evaluation.intervals import problem_means
 from mrt_pipeline.mrt.regret import normalized_regret
 
+_ROUNDING = 1e-9  # smaller differences are not ones
+
 
 def measure(
     episodes: pd.DataFrame, anytime: pd.DataFrame, budgets: Sequence[int]
@@ -52,7 +54,7 @@ def difference_table(arms: Sequence[Arm], against: Sequence[Arm], bootstrap: Boo
                         "difference": difference,
                         "ci_low": low,
                         "ci_high": high,
-                        "excludes_zero": low > 0 or high < 0,
+                        "excludes_zero": low > _ROUNDING or high < -_ROUNDING,
                     }
                 )
     table = pd.DataFrame(rows)
