@@ -1,5 +1,7 @@
+import contextlib
 import copy
 import os
+import random
 import shutil
 import signal
 import socket
@@ -69,12 +71,14 @@ def copy_project(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def free_port():
-    """Finds a port that nobody listens at."""
+    """Finds a port that nobody listens at, below those that the system gives out: Kedro-Viz takes none of these."""
 
     def find():
-        with socket.socket() as found:
-            found.bind(("127.0.0.1", 0))
-            return found.getsockname()[1]
+        for port in random.SystemRandom().sample(range(20_000, 32_000), 100):
+            with socket.socket() as found, contextlib.suppress(OSError):
+                found.bind(("127.0.0.1", port))
+                return port
+        raise AssertionError("there is no free port")
 
     return find
 
@@ -107,7 +111,8 @@ def served():
                 raise AssertionError(log.read_text()[-3000:])
             yield url
         finally:
-            os.killpg(server.pid, signal.SIGTERM)
+            with contextlib.suppress(ProcessLookupError):  # it may have ended by itself
+                os.killpg(server.pid, signal.SIGTERM)
             server.wait(timeout=60)
 
     return serve

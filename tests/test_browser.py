@@ -169,11 +169,10 @@ def viz(kedro_viz, page):
 
 
 def test_kedro_viz_shows_the_pipeline_in_the_order_of_the_method(viz):
-    layers = [element.inner_text() for element in viz.locator(".pipeline-layer-name").all()]
-    assert layers == ["problems", "policies", "rollouts", "progress", "training", "evaluation", "report"]
-    nodes = [element.text_content() for element in viz.locator(".pipeline-node").all()]
+    layers = ["problems", "policies", "rollouts", "progress", "training", "evaluation", "report"]
+    expect(viz.locator(".pipeline-layer-name")).to_have_text(layers)
     for name in ("make_problems", "warm_start_policy", "label_training_progress", "train_policy", "measure_budgets"):
-        assert name in nodes
+        expect(viz.locator(".pipeline-node").filter(has=viz.get_by_text(name, exact=True))).to_be_attached()
     keep(viz, "kedro-viz")
 
 
