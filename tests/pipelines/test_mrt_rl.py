@@ -246,6 +246,10 @@ def test_finished_runs_are_compared(project):
 def test_what_cannot_be_compared_is_refused_in_words(project):
     folder, _ = project
     first, _, grpo = (run_.info.run_id for run_ in runs(folder)[1][:3])
+    n_runs = len(runs(folder)[1])
+    refused = kedro(folder, "run", "--pipeline=compare", "--params", f"runs=[{first},{grpo}],compare.baseline=star")
+    assert refused.returncode == 1 and "fits none of the arms" in refused.stderr
+    assert len(runs(folder)[1]) == n_runs  # nothing was started that could have failed
     before = mlflow.get_tracking_uri()
     mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
     how = {"allow_different": False, "n_resamples": 20, "confidence": 0.9, "seed": 0}
@@ -260,10 +264,6 @@ def test_what_cannot_be_compared_is_refused_in_words(project):
             read_arms(CompareParams(runs=[first, grpo], baseline="star", **how))
     finally:
         mlflow.set_tracking_uri(before)
-    n_runs = len(runs(folder)[1])
-    refused = kedro(folder, "run", "--pipeline=compare", "--params", f"runs=[{first},{grpo}],compare.baseline=star")
-    assert refused.returncode == 1 and "fits none of the arms" in refused.stderr
-    assert len(runs(folder)[1]) == n_runs  # nothing was started that could have failed
 
 
 def test_nothing_is_reported_to_anybody(project):
