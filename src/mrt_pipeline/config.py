@@ -275,20 +275,23 @@ class TorchEngineParams(_Group):
     score_tokens: PositiveInt = Field(description="most padded tokens of a scoring pass")
 
 
-class VLLMEngineParams(_Group):
-    """vLLM, for language models; see engines/vllm_engine.py."""
-
-    name: Literal["vllm"]
+class _VLLMParams(_Group):
     dtype: Literal["float32", "bfloat16"] = Field(description="of its copy of the weights")
-    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = Field(
-        description="share of a GPU's memory for its weights and cache; the trainer needs the rest"
-    )
     cpu_cache_gib: PositiveInt = Field(description="memory for the cache on a CPU")
-    tensor_parallel_size: PositiveInt = Field(description="GPUs that share its weights")
+    tensor_parallel_size: PositiveInt = Field(description="GPUs that share a copy of the weights")
     enforce_eager: bool = Field(description="do not compile: starts sooner, samples slower")
 
 
-class VLLMServerEngineParams(_Group):
+class VLLMEngineParams(_VLLMParams):
+    """vLLM, for language models; see engines/vllm_engine.py."""
+
+    name: Literal["vllm"]
+    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = Field(
+        description="share of a GPU's memory for its weights and cache; the trainer needs the rest"
+    )
+
+
+class VLLMServerEngineParams(_VLLMParams):
     """vLLM in processes of its own, started by `python -m mrt_pipeline.serve`; see engines/vllm_server.py."""
 
     name: Literal["vllm_server"]
@@ -296,14 +299,10 @@ class VLLMServerEngineParams(_Group):
         pattern=r"^https?://[^/:]+:\d+/?$", description="where the trainer reaches it, with the port it listens at"
     )
     host: str = Field(description="address that it listens at; keep strangers away from any but the default")
-    dtype: Literal["float32", "bfloat16"] = Field(description="of its copy of the weights")
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = Field(
         description="share of each of its GPUs' memory for weights and cache"
     )
-    cpu_cache_gib: PositiveInt = Field(description="memory for the cache on a CPU")
-    tensor_parallel_size: PositiveInt = Field(description="GPUs that share a copy of the weights")
     data_parallel_size: PositiveInt = Field(description="copies that share the requests, each on GPUs of its own")
-    enforce_eager: bool = Field(description="do not compile: starts sooner, samples slower")
     weights_folder: str | None = Field(
         description="folder through which weights are handed over, by the same name for trainer and server; null: one "
         "for temporary files, if both are on one machine"

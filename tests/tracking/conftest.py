@@ -1,7 +1,6 @@
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,8 +15,8 @@ from mrt_pipeline.tracking.outbox import use
 class MlflowServer:
     """`mlflow server` with a port, a database and an artifact folder of its own, in a process that can be hurt."""
 
-    def __init__(self, folder):
-        self._folder, self._process, self.port = folder, None, free_port()
+    def __init__(self, folder, port):
+        self._folder, self._process, self.port = folder, None, port
         self.uri = f"http://127.0.0.1:{self.port}"
 
     def start(self):
@@ -46,16 +45,10 @@ class MlflowServer:
         self._process = None
 
 
-def free_port():
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
-
-
 @pytest.fixture(scope="module")
-def server(tmp_path_factory):
+def server(tmp_path_factory, free_port):
     """Not started yet."""
-    server = MlflowServer(tmp_path_factory.mktemp("server"))
+    server = MlflowServer(tmp_path_factory.mktemp("server"), free_port())
     yield server
     server.stop()
 

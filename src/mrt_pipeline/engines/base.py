@@ -73,6 +73,12 @@ class Completion:
     natural_length: int
 
 
+def check_cuts(trace: Sequence[int], cuts: Sequence[int]) -> None:
+    """Raise ValueError if a cut of a trace lies outside of it, or leaves nothing before it."""
+    if len(cuts) and (min(cuts) < 1 or max(cuts) > len(trace)):
+        raise ValueError(f"cuts must lie in 1..{len(trace)}, got {[int(cut) for cut in cuts]}")
+
+
 class Engine(Protocol):
     """Samples and scores tokens. Sampling is repeatable: same weights, prompts, parameters and seed, same tokens.
 

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from mrt_pipeline.engines.base import check_cuts
+
 
 class AnswerTree:
     """The suffix (a chain) followed by the prefix tree of the continuations.
@@ -78,9 +80,8 @@ def pack_trees(
     positions[:, :trace_columns] = np.arange(trace_columns)
     mask[:, :trace_columns, :trace_columns] = causal
     for row, (trace, cut, tree) in enumerate(zip(traces, cuts, trees, strict=True)):
+        check_cuts(trace, cut)
         cut = np.asarray(cut, dtype=np.int64)
-        if len(cut) and (cut.min() < 1 or cut.max() > len(trace)):
-            raise ValueError(f"cuts must lie in 1..{len(trace)}, got {cut.tolist()}")
         ids[row, : len(trace)] = trace
         used = slice(trace_columns, trace_columns + len(cut) * tree.size)
         tokens, start = np.tile(tree.tokens, (len(cut), 1)), cut

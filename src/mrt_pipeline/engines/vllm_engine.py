@@ -42,13 +42,11 @@ class VLLMEngine(VLLMSampling):
         tensor_parallel_size: int = 1,
         enforce_eager: bool = False,
     ):
-        for name, value in {
+        own = {
             "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # in this process, so that weights are handed over as they are
-            "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-            "VLLM_CPU_KVCACHE_SPACE": str(cpu_cache_gib),
-            "VLLM_NO_USAGE_STATS": "1",
             "VLLM_LOGGING_LEVEL": "ERROR",
-        }.items():
+        }
+        for name, value in (own | vllm_environment(cpu_cache_gib)).items():
             os.environ.setdefault(name, value)
         try:
             import vllm
@@ -97,6 +95,15 @@ def _generated(output, params: dict[str, Any]) -> Generated:
         [float(entry[token].logprob) for entry, token in zip(output.logprobs, tokens, strict=True)],
         {token: float(first[token].logprob) for token in params.get("logprob_token_ids", ())},
     )
+
+
+def vllm_environment(cpu_cache_gib: int) -> dict[str, str]:
+    """Environment variables of vLLM that every engine needs."""
+    return {
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        "VLLM_CPU_KVCACHE_SPACE": str(cpu_cache_gib),
+        "VLLM_NO_USAGE_STATS": "1",
+    }
 
 
 def vllm_arguments(max_length: int, gpu_memory_utilization: float) -> dict[str, Any]:

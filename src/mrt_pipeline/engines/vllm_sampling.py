@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from mrt_pipeline.engines.base import Completion, SamplingParams, StopReason
+from mrt_pipeline.engines.base import Completion, SamplingParams, StopReason, check_cuts
 
 _LOGPROB_IDS = 64  # next tokens asked for in one request; vLLM allows 128
 
@@ -124,8 +124,7 @@ class VLLMSampling(ABC):
         """
         wanted: dict[tuple[int, ...], set[int]] = {}
         for trace, cut, answers in zip(traces, cuts, continuations, strict=True):
-            if len(cut) and (min(cut) < 1 or max(cut) > len(trace)):
-                raise ValueError(f"cuts must lie in 1..{len(trace)}, got {list(cut)}")
+            check_cuts(trace, cut)
             for k in cut:
                 for answer in answers:
                     for prefix, token in _steps(trace, int(k), suffix, answer):

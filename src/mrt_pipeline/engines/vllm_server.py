@@ -17,7 +17,7 @@ import requests
 import torch
 from requests.adapters import HTTPAdapter
 
-from mrt_pipeline.engines.vllm_engine import vllm_arguments
+from mrt_pipeline.engines.vllm_engine import vllm_arguments, vllm_environment
 from mrt_pipeline.engines.vllm_sampling import Generated, VLLMSampling
 from mrt_pipeline.engines.vllm_weights import save_weights
 from mrt_pipeline.errors import InputError
@@ -137,9 +137,5 @@ def serve_command(
 
 def serve_environment(cpu_cache_gib: int) -> dict[str, str]:
     """Environment variables of such a server."""
-    return {
-        "VLLM_SERVER_DEV_MODE": "1",  # offers /collective_rpc and /reset_prefix_cache
-        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-        "VLLM_CPU_KVCACHE_SPACE": str(cpu_cache_gib),
-        "VLLM_NO_USAGE_STATS": "1",
-    }
+    development = {"VLLM_SERVER_DEV_MODE": "1"}  # offers /collective_rpc and /reset_prefix_cache
+    return development | vllm_environment(cpu_cache_gib)

@@ -11,7 +11,7 @@ from plotly.subplots import make_subplots
 from mrt_pipeline.evaluation.bootstrap import Arm
 from mrt_pipeline.evaluation.efficiency import learning_curve
 from mrt_pipeline.reporting.cells import STAR, interval_cell, pivot
-from mrt_pipeline.reporting.figures import error_bars
+from mrt_pipeline.reporting.figures import error_bars, majority_curve
 
 _STOPS = ((False, "natural stop"), (True, "forced on"))
 
@@ -136,17 +136,7 @@ def majority_figure(majority: pd.DataFrame) -> go.Figure:
     """maj@k against the tokens of the k samples, an arm a line."""
     figure = go.Figure()
     for i, (arm, rows) in enumerate(majority.groupby("arm", sort=False)):
-        figure.add_trace(
-            go.Scatter(
-                x=rows["tokens"],
-                y=rows["accuracy"],
-                text=[f"maj@{k}" for k in rows["k"]],
-                name=arm,
-                mode="lines+markers",
-                line={"color": arm_colour(i)},
-                error_y=error_bars(rows, "accuracy", thickness=0.5, width=1),
-            )
-        )
+        figure.add_trace(majority_curve(rows, arm, {"color": arm_colour(i)}, thickness=0.5, width=1))
     figure.update_layout(
         title="maj@k at the training budget",
         xaxis_title="tokens for a problem (thinking and answers of k samples)",

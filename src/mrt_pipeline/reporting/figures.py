@@ -112,17 +112,9 @@ def majority_figure(majority: pd.DataFrame) -> go.Figure:
     figure = go.Figure()
     for (policy, linearised), curve in majority.groupby(["policy", "linearised"], sort=False):
         curve = curve.sort_values("k")
-        figure.add_trace(
-            go.Scatter(
-                x=curve["tokens"],
-                y=curve["accuracy"],
-                text=[f"maj@{k}" for k in curve["k"]],
-                name=f"{policy}, linearised" if linearised else str(policy),
-                mode="lines+markers",
-                line={"color": _COLOURS.get(str(policy)), "dash": "dash" if linearised else "solid"},
-                error_y=error_bars(curve, "accuracy"),
-            )
-        )
+        name = f"{policy}, linearised" if linearised else str(policy)
+        line = {"color": _COLOURS.get(str(policy)), "dash": "dash" if linearised else "solid"}
+        figure.add_trace(majority_curve(curve, name, line))
     figure.update_layout(
         title="Token efficiency: maj@k against the tokens of k samples",
         xaxis_title="sampled tokens for a problem, of k samples together",
@@ -131,6 +123,19 @@ def majority_figure(majority: pd.DataFrame) -> go.Figure:
         template="plotly_white",
     )
     return figure
+
+
+def majority_curve(rows: pd.DataFrame, name: str, line: dict, **bars: float) -> go.Scatter:
+    """Accuracy over tokens, a point a k, in the order of the rows: `k`, `accuracy` with its interval, `tokens`."""
+    return go.Scatter(
+        x=rows["tokens"],
+        y=rows["accuracy"],
+        text=[f"maj@{k}" for k in rows["k"]],
+        name=name,
+        mode="lines+markers",
+        line=line,
+        error_y=error_bars(rows, "accuracy", **bars),
+    )
 
 
 def vote_figure(stop_and_vote: pd.DataFrame) -> go.Figure:

@@ -75,10 +75,10 @@ class TrackingHook(MlflowHook):
         pipelines = run_params["pipeline_names"] or []
         _check_kind(pipelines, self._parameters["algorithm"]["name"])
         check_inputs(self._project_path, pipeline, self._typed)
-        if self._down and "arms" in pipeline.all_outputs():
-            where = f"MLflow at {mlflow.get_tracking_uri()} cannot be reached ({reason(self._down)})"
-            raise InputError(f"{where}, and the runs to compare are there: try again when it answers")
         if "arms" in pipeline.all_outputs():
+            if self._down:
+                where = f"MLflow at {mlflow.get_tracking_uri()} cannot be reached ({reason(self._down)})"
+                raise InputError(f"{where}, and the runs to compare are there: try again when it answers")
             choose_runs(self._typed.compare)
         quiet = {name: value for name, value in run_params.items() if name not in ("runtime_params", "project_path")}
         self._start(quiet, pipeline, catalog)
