@@ -1,5 +1,6 @@
 import contextlib
 import copy
+import json
 import os
 import random
 import shutil
@@ -22,7 +23,7 @@ from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.trainers import BpeTrainer
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from mrt_pipeline.engines.base import Completion, StopReason
+from mrt_pipeline.engines.base import NO_CHOICE, Completion, StopReason
 from mrt_pipeline.engines.torch_engine import TorchEngine
 from mrt_pipeline.learner.learner import LearnerSettings
 from mrt_pipeline.learner.warm_start import warm_start
@@ -286,6 +287,8 @@ def make_rollout():
         thought_sampled=None,
         problem_id="p",
         natural_length=None,
+        choices=None,
+        natural_close=(),
     ):
         thought = np.asarray(thought, dtype=np.int64)
         return Rollout(
@@ -293,8 +296,9 @@ def make_rollout():
             group=group,
             prompt=np.array([1, 4]),
             thought=thought,
+            thought_choices=_choices(thought, choices, thought_sampled),
             thought_logprobs=-0.1 * np.arange(1, len(thought) + 1, dtype=np.float32),
-            thought_sampled=np.ones(len(thought), bool) if thought_sampled is None else np.asarray(thought_sampled),
+            natural_close=np.array(natural_close, dtype=np.int64),
             natural_length=len(thought) if natural_length is None else natural_length,
             stop_reason=stop_reason,
             close=np.array([5]),
@@ -306,6 +310,12 @@ def make_rollout():
         )
 
     return make
+
+
+def _choices(token_ids, choices, sampled):
+    """The tokens themselves, but for `choices` if given; NO_CHOICE where `sampled` is False."""
+    chosen = np.asarray(token_ids if choices is None else choices, dtype=np.int64)
+    return chosen if sampled is None else np.where(sampled, chosen, NO_CHOICE)
 
 
 @pytest.fixture(scope="session")
@@ -342,12 +352,12 @@ def scripted_engine():
 
 @pytest.fixture(scope="session")
 def make_completion():
-    def make(token_ids, stop_token_id=None, sampled=None, natural_length=None):
+    def make(token_ids, stop_token_id=None, sampled=None, natural_length=None, choices=None):
         n = len(token_ids)
         return Completion(
             token_ids=np.asarray(token_ids, dtype=np.int64),
+            choices=_choices(np.asarray(token_ids, dtype=np.int64), choices, sampled),
             logprobs=-np.arange(1, n + 1, dtype=np.float32),
-            sampled=np.ones(n, bool) if sampled is None else np.asarray(sampled),
             stop_reason=StopReason.LENGTH if stop_token_id is None else StopReason.STOP,
             stop_token_id=stop_token_id,
             stop_logprob=0.0 if stop_token_id is None else -0.25,
@@ -363,20 +373,46 @@ _CHATML = (
 )
 
 
+FIXTURES = Path(__file__).parent / "fixtures"
+
+
+@pytest.fixture(scope="session")
+def real_thoughts():
+    """A few thoughts and answers of DeepSeek-R1-Distill-Qwen-1.5B (thaotnguyen/thinking-llms-interp), without golds."""
+    return [json.loads(line) for line in (FIXTURES / "r1_distill_answers.jsonl").read_text().splitlines()]
+
+
 @pytest.fixture(scope="session")
 def language_model(tmp_path_factory):
     """Folder of a small language model with random weights, a byte-level tokenizer and a chat template."""
-    folder = tmp_path_factory.mktemp("language_model")
+    texts = ["12 + 7 = 19\n19 - 30 = -11\n", "State the final answer to: 45 - 8 ="] * 3
+    special = ["<|im_start|>", "<|im_end|>", "####"]
+    return _language_model(tmp_path_factory.mktemp("language_model"), texts, special, "<|im_end|>", 400, _CHATML)
+
+
+@pytest.fixture(scope="session")
+def reasoner(tmp_path_factory, real_thoughts):
+    """The same with the chat template and the markers of DeepSeek-R1's distillates."""
+    template = (FIXTURES / "deepseek_r1_distill_qwen.jinja").read_text()
+    begin, end = "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>"
+    special = [begin, end, "<｜User｜>", "<｜Assistant｜>", "<think>", "</think>"]
+    texts = [text for item in real_thoughts for text in (item["question"], item["thought"], item["answer"])]
+    folder = tmp_path_factory.mktemp("reasoner")
+    return _language_model(folder, texts, special, end, 1_500, template, bos_token=begin)
+
+
+def _language_model(folder, texts, special, end, n_tokens, chat_template, **tokens):
     backend = Tokenizer(BPE())
     backend.pre_tokenizer = ByteLevel(add_prefix_space=False)
     backend.decoder = ByteLevelDecoder()
-    special = ["<|im_start|>", "<|im_end|>", "####"]
-    trainer = BpeTrainer(vocab_size=400, special_tokens=special, initial_alphabet=ByteLevel.alphabet())
-    backend.train_from_iterator(["12 + 7 = 19\n19 - 30 = -11\n", "State the final answer to: 45 - 8 ="] * 3, trainer)
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=backend, eos_token="<|im_end|>", pad_token="<|im_end|>", clean_up_tokenization_spaces=False
+    trainer = BpeTrainer(
+        vocab_size=n_tokens, special_tokens=special, initial_alphabet=ByteLevel.alphabet(), show_progress=False
     )
-    tokenizer.chat_template = _CHATML
+    backend.train_from_iterator(texts, trainer)
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend, eos_token=end, pad_token=end, clean_up_tokenization_spaces=False, **tokens
+    )
+    tokenizer.chat_template = chat_template
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=64,

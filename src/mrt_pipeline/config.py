@@ -40,6 +40,12 @@ class CountdownTask(_CountdownRules):
 
     name: Literal["countdown"]
     cut_fraction: Fraction = Field(description="share of warm-start traces cut at a random symbol")
+    long_fraction: Fraction = Field(
+        description="share of warm-start traces that go on to max_attempts whatever they find"
+    )
+    max_attempts: PositiveInt = Field(
+        description="most attempts of a warm-start trace; places beyond are new to the policy"
+    )
 
     @property
     def longest_answer(self) -> int:
@@ -205,19 +211,30 @@ class ExampleParams(_Group):
 class _ChatParams(_Group):
     chat_template: str | None = Field(description="Jinja, in place of the tokenizer's own; null: that one")
     system: str | None = Field(description="system prompt")
-    suffix: str = Field(description="put after every question, examples included")
-    opening: str = Field(
-        description="text after the generation prompt that opens the thought, if the chat template has none"
-    )
 
 
 class TextTemplateParams(_ChatParams):
     """How the model thinks and answers in text; see policy/text_template.py."""
 
     kind: Literal["think"]
+    family: Literal["auto", "r1", "qwen3", "think"] | None = Field(
+        description="gives suffix, opening and close where they are null; auto: found from the chat template"
+    )
+    suffix: str | None = Field(
+        description="put after every question, examples included; null: the family's instruction"
+    )
+    opening: str | None = Field(
+        description="text after the generation prompt that opens the thought; null: the family's, if the chat template "
+        "has none"
+    )
     examples: list[ExampleParams] = Field(description="worked examples before the question")
-    close: str = Field(description="marker that ends a thought: one token")
+    close: str | None = Field(description="marker that ends a thought: one token; null: the family's")
     stop_phrase: str = Field(description="put after a thought that is cut short; contains the marker")
+    natural_answer: Literal["opened", "free"] = Field(
+        description="after a marker that the model wrote itself: opened puts the end of the stop phrase in, as where "
+        "it is stopped; free lets it write, and the last complete box counts"
+    )
+    free_answer_tokens: PositiveInt = Field(description="most tokens of an answer that is written freely")
     answer_opening: str = Field(description="end of the stop phrase that is part of the answer, as \\boxed{")
     answer_end: str = Field(description="what the exact prover expects after an answer; empty: the end token")
     extensions: list[Annotated[str, Field(min_length=1)]] = Field(
@@ -227,11 +244,20 @@ class TextTemplateParams(_ChatParams):
         ParagraphSegmentation | FixedSegmentation | LowProbabilitySegmentation, Field(discriminator="kind")
     ]
 
+    @model_validator(mode="after")
+    def _family(self) -> "TextTemplateParams":
+        lacking = [name for name in ("suffix", "opening", "close") if getattr(self, name) is None]
+        if self.family is None and lacking:
+            raise ValueError(f"without a family, template.{lacking[0]} must be given; or set template.family=auto")
+        return self
+
 
 class TextBacktrackTemplateParams(_ChatParams):
     """Backtracking search in text; see policy/text_backtrack_template.py."""
 
     kind: Literal["backtrack"]
+    suffix: str = Field(description="put after every question")
+    opening: str = Field(description="text after the generation prompt")
     back: list[Annotated[str, Field(min_length=1)]] = Field(
         min_length=1, description="sentences that go back, the first one to the start; <n> stands for a number"
     )
@@ -265,6 +291,12 @@ class LanguageModelPolicy(_Group):
 
 class PolicyParams(RootModel[Annotated[TinyPolicy | LanguageModelPolicy, Field(discriminator="name")]]):
     """The policy."""
+
+
+def writes_freely(policy: PolicyParams) -> bool:
+    """Whether the policy's natural answers are written freely, with a limit of their own."""
+    template = getattr(policy.root, "template", None)
+    return getattr(template, "natural_answer", None) == "free"
 
 
 class TorchEngineParams(_Group):
@@ -358,7 +390,9 @@ class MRTParams(_Group):
 
     name: Literal["mrt"]
     alpha: Annotated[float, Field(ge=0)] = Field(description="weight of the progress bonus")
-    bonus: Literal["continue", "all", "termination"] = Field(description="which rollouts get it, and the baseline")
+    bonus: Literal["next_episode", "continue", "all", "termination"] = Field(
+        description="what thinking on earns besides the outcome; only the first one is more than a scale"
+    )
     refresh_every: PositiveInt = Field(description="steps after which new prefixes are sampled")
 
 
@@ -383,13 +417,19 @@ class MRTOnlineParams(_Group):
     expected_outcome: bool = Field(description="credit the thought with J at its end instead of the sampled 0/1 reward")
 
 
-class STaRParams(_Group):
+class _IteratedParams(_Group):
+    start_from: Literal["base", "current"] = Field(
+        description="each iteration trains the base policy anew, or goes on from the current one"
+    )
+
+
+class STaRParams(_IteratedParams):
     """See algorithms/star.py."""
 
     name: Literal["star"]
 
 
-class MRTStarParams(_Group):
+class MRTStarParams(_IteratedParams):
     """See algorithms/mrt_star.py."""
 
     name: Literal["mrt_star"]
@@ -421,6 +461,11 @@ class RolloutParams(_Group):
     temperature: Annotated[float, Field(gt=0)] = Field(description="of thought and answer")
     n_problems: PositiveInt = Field(description="training problems in the table of base rollouts")
     n_rollouts: PositiveInt = Field(description="rollouts of each of these")
+
+
+def longest_answer(policy: PolicyParams, rollout: RolloutParams) -> int:
+    """Most tokens of any answer."""
+    return max(rollout.answer_tokens, policy.root.template.free_answer_tokens if writes_freely(policy) else 0)
 
 
 class TrainingParams(_Group):
@@ -547,6 +592,11 @@ class Parameters(_Group):
                 "policy.template.kind=backtrack needs prover=sampled: an attempt is a text with its answer somewhere "
                 "in it, so the probability of the answer alone says nothing"
             )
+        if writes_freely(self.policy) and self.prover.root.name == "exact":
+            raise ValueError(
+                "policy.template.natural_answer=free needs prover=sampled: what is written freely has no list of "
+                "accepted answers whose probability could be summed; or set natural_answer=opened"
+            )
         if self.evaluation.window is not None and not (backtracks or isinstance(task, CountdownBacktrackingTask)):
             raise ValueError(
                 f"evaluation.window is {self.evaluation.window}, but only a policy that answers in its stream can be "
@@ -581,7 +631,7 @@ class Parameters(_Group):
             self.rollout.thinking_budget,
             *(round(multiple * self.rollout.thinking_budget) for multiple in self.evaluation.budget_multiples),
         )
-        if longest + self.rollout.answer_tokens + 16 > self.policy.root.max_length:
+        if longest + longest_answer(self.policy, self.rollout) + 16 > self.policy.root.max_length:
             raise ValueError(
                 f"a trace of {longest} thinking tokens (rollout.thinking_budget x the largest of "
                 f"evaluation.budget_multiples) and its answer do not fit into policy.max_length "

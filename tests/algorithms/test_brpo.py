@@ -15,7 +15,7 @@ success_tables = st.tuples(st.integers(1, 4), st.integers(1, 5)).flatmap(
 
 
 def by_the_formula(success):
-    """mrt-facts 6, in plain loops; slots are counted from 1 here."""
+    """docs/method.md, in plain loops; slots are counted from 1 here."""
     traces, slots = success.shape
     result = np.empty_like(success)
     for g in range(traces):
@@ -84,9 +84,9 @@ def test_a_thought_of_the_whole_budget_stays_in_the_last_slot(make_labelled):
 @pytest.mark.parametrize(("n", "cuts", "answers"), [(0, [0, 0, 0], []), (5, [2, 4, 5], [2, 4]), (6, [2, 4, 6], [2, 4])])
 def test_where_it_asks_and_answers(make_labelled, make_rollout, n, cuts, answers):
     algorithm = BRPO(slots=3, answer_weight=1.0, budget=6)
-    rollout = make_rollout(thought=np.arange(n))
-    assert algorithm.cuts(rollout, np.random.default_rng(0)) == cuts
-    assert algorithm.answers(replace(make_labelled((0.0,)), rollout=rollout)) == answers
+    labelled = replace(make_labelled((0.0,)), rollout=make_rollout(thought=np.arange(n)))
+    assert algorithm.cuts(labelled, np.random.default_rng(0)) == cuts
+    assert algorithm.answers(labelled) == answers
 
 
 def test_forced_answers_are_trained_with_reward_minus_success(make_labelled, make_rollout):

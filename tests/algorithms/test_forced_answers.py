@@ -17,10 +17,9 @@ def test_the_rollouts_keep_their_weights(make_labelled, inner):
     assert all(np.array_equal(a, b) for a, b in zip(ours, inner.weights(batch), strict=True))
 
 
-def test_cuts_are_uniform_over_the_thought_and_its_end(make_rollout):
-    rng = np.random.default_rng(0)
-    rollout = make_rollout(thought=(7, 8, 9))
-    found = [WithForcedAnswers(GRPO(), 1.0).cuts(rollout, rng)[-1] for _ in range(400)]
+def test_cuts_are_uniform_over_the_thought_and_its_end(make_labelled):
+    rng, labelled = np.random.default_rng(0), make_labelled()  # of three tokens
+    found = [WithForcedAnswers(GRPO(), 1.0).cuts(labelled, rng)[-1] for _ in range(400)]
     counts = np.bincount(found, minlength=4)
     assert len(counts) == 4
     assert abs(counts - 100).max() < 45  # five standard deviations

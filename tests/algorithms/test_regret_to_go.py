@@ -1,10 +1,14 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tabular import Tabular
 
 from mrt_pipeline.algorithms.grpo import GRPO
-from mrt_pipeline.algorithms.regret_to_go import RegretToGo, area_to_go
+from mrt_pipeline.algorithms.regret_to_go import RegretToGo, area_to_go, centred_area_to_go
+from mrt_pipeline.mrt.regret import step_area
 
 curves = st.lists(st.floats(0, 1), min_size=1, max_size=5)
 batches = st.lists(st.tuples(st.integers(0, 2), st.sampled_from([0.0, 1.0]), curves), min_size=1, max_size=8)
@@ -73,7 +77,7 @@ def test_the_bonus_is_the_normalised_credit_minus_that_of_the_others_at_the_same
         expected.append(
             [
                 credit(success, token) - (np.mean([credit(s, token) for s in others]) if others else 0)
-                for token in range(len(success) - 1)
+                for token in range(len(success))  # the last one is that which closes the thought
             ]
         )
     pooled = np.concatenate(expected)
@@ -91,3 +95,38 @@ def test_early_progress_is_worth_more_than_late_progress(make_labelled):
     early, late = make_labelled((0.0, 1.0, 1.0, 1.0)), make_labelled((0.0, 0.0, 0.0, 1.0))
     found = [weights[0] for weights in RegretToGo(1.0, 6).weights([early, late])]
     assert found[0] > 0 > found[1]
+
+
+def test_which_tokens_end_the_stream_of_thinking(make_labelled):
+    """The closing token; all of an answer that is the stream's last attempt; nothing where the thought was cut."""
+    closed = make_labelled((0.0, 1.0))
+    attempt = replace(closed, rollout=replace(closed.rollout, close=np.empty(0, dtype=np.int64)))
+    cut = make_labelled((0.0, 1.0), stop_reason="length")
+    assert [len(bonus) for bonus in centred_area_to_go([closed, attempt, cut], 4)] == [1 + 1, 1 + 2, 1]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_expected_bonus_is_the_gradient_of_the_area(make_labelled, seed):
+    """Every pair of traces of a random policy, J random after every token: groups of two, each the other's baseline."""
+    rng, budget = np.random.default_rng(seed), 5
+    policy = Tabular(longest=3, rng=rng)
+    traces = policy.traces()
+    j = {trace.thought: rng.random() for trace in traces}
+
+    def labelled(trace):
+        success = [j[trace.thought[:n]] for n in range(len(trace.thought) + 1)]
+        return make_labelled(success, stop_reason="stop" if trace.stopped else "length")
+
+    items = [(trace, labelled(trace), policy.chance(trace)) for trace in traces]
+    total = 0.0
+    for first in items:
+        for second in items:
+            for (trace, _, _), bonus in zip((first, second), centred_area_to_go([first[1], second[1]], budget)):
+                assert len(bonus) == len(trace.choices) - 1  # all but the answer
+                total += first[2] * second[2] * policy.score(trace, [*bonus, 0.0])
+
+    def area(trace):
+        item = labelled(trace)
+        return step_area(item.boundaries, item.success, budget)
+
+    assert np.allclose(total, 2 * policy.gradient(traces, area), atol=1e-8)

@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 
+from mrt_pipeline.engines.base import NO_CHOICE
+
 
 def same(left, right, atol=0.0):
     return len(left) == len(right) and all(
         np.array_equal(a.token_ids, b.token_ids)
-        and np.array_equal(a.sampled, b.sampled)
+        and np.array_equal(a.choices, b.choices)
         and np.allclose(a.logprobs, b.logprobs, atol=atol)
         and a.stop_reason is b.stop_reason
         and a.stop_token_id == b.stop_token_id
@@ -19,9 +21,9 @@ def same(left, right, atol=0.0):
 def check_logprobs(all_logprobs, model, prompt, completion, temperature):
     """Against one plain forward pass over prompt and completion."""
     expected = all_logprobs(model, [*prompt, *completion.token_ids], temperature)[len(prompt) - 1 :]
-    for i, token in enumerate(completion.token_ids):
-        if completion.sampled[i]:
-            assert completion.logprobs[i] == pytest.approx(expected[i, token], abs=1e-4)
+    for i, choice in enumerate(completion.choices):
+        if choice != NO_CHOICE:
+            assert completion.logprobs[i] == pytest.approx(expected[i, choice], abs=1e-4)
         else:
             assert completion.logprobs[i] == 0
     if completion.stop_token_id is not None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from engine_checks import check_logprobs, random_queries, same
 
-from mrt_pipeline.engines.base import SamplingParams, StopReason
+from mrt_pipeline.engines.base import NO_CHOICE, SamplingParams, StopReason
 from mrt_pipeline.engines.torch_engine import TorchEngine
 from mrt_pipeline.engines.vllm_engine import VLLMEngine
 from mrt_pipeline.engines.vllm_server import VLLMServerEngine, serve_command, serve_environment
@@ -50,30 +50,32 @@ def engine(request, model, tmp_path_factory, free_port, served):
 def greedy(all_logprobs, model, prompt, params, least=0, most=None):
     """Greedy decoding with budget forcing by one full forward pass a token: the specification, spelled out."""
     most = params.max_tokens if most is None else most
-    tokens, sampled, natural, pending, turn = [], [], None, [], 0
+    tokens, choices, natural, pending, turn = [], [], None, [], 0
+    suppressed = NO_CHOICE
 
     def end(stop):
-        return tokens, sampled, stop, len(tokens) if natural is None else natural
+        return tokens, choices, stop, len(tokens) if natural is None else natural
 
     while True:
         if most == 0 or (pending and len(tokens) == most):
             return end(None)
         if pending:
             tokens.append(pending.pop(0))
-            sampled.append(False)
+            choices.append(suppressed)
+            suppressed = NO_CHOICE
             continue
         token = int(all_logprobs(model, [*prompt, *tokens])[-1].argmax())
         if token in params.stop_token_ids:
             if len(tokens) >= least or not params.extensions:
                 return end(token)
             natural = len(tokens) if natural is None else natural
-            pending = list(params.extensions[turn % len(params.extensions)])
+            pending, suppressed = list(params.extensions[turn % len(params.extensions)]), token
             turn += 1
         elif len(tokens) == most:
             return end(None)
         else:
             tokens.append(token)
-            sampled.append(True)
+            choices.append(token)
 
 
 def check_greedy(all_logprobs, model, prompts, params, found, least, most=None):
@@ -81,13 +83,14 @@ def check_greedy(all_logprobs, model, prompts, params, found, least, most=None):
     n_forced = 0
     for i, (prompt, completion) in enumerate(zip(prompts, found, strict=True)):
         limit = None if most is None else most[i]
-        tokens, sampled, stop, natural = greedy(all_logprobs, model, prompt, params, least[i], limit)
+        tokens, choices, stop, natural = greedy(all_logprobs, model, prompt, params, least[i], limit)
         assert completion.token_ids.tolist() == tokens
-        assert completion.sampled.tolist() == sampled
+        assert completion.choices.tolist() == choices
+        assert completion.sampled.tolist() == [choice != NO_CHOICE for choice in choices]
         assert completion.stop_token_id == stop
         assert completion.stop_reason is (StopReason.LENGTH if stop is None else StopReason.STOP)
         assert completion.natural_length == natural
-        n_forced += not all(sampled)
+        n_forced += choices != tokens
     return n_forced
 
 
@@ -98,7 +101,7 @@ def test_sampled_logprobs_equal_a_full_forward_pass(engine, model, prompts, all_
     assert len(completions) == 5 * len(prompts)
     for i, completion in enumerate(completions):
         check_logprobs(all_logprobs, model, prompts[i // 5], completion, temperature)
-        assert completion.sampled.all()
+        assert np.array_equal(completion.choices, completion.token_ids)
         assert completion.natural_length == len(completion.token_ids)
     assert {completion.stop_reason for completion in completions} == set(StopReason)
 
@@ -118,7 +121,7 @@ def test_completions_end_at_stop_tokens_or_at_max_tokens(engine, prompts):
     params = SamplingParams(max_tokens=6, stop_token_ids=STOPS, n=20)
     for completion in engine.sample(prompts, params, seed=2):
         n = len(completion.token_ids)
-        assert n == len(completion.logprobs) == len(completion.sampled) <= 6
+        assert n == len(completion.logprobs) == len(completion.choices) <= 6
         assert not set(completion.token_ids.tolist()) & set(STOPS)
         if completion.stop_reason is StopReason.LENGTH:
             assert n == 6 and completion.stop_token_id is None
@@ -210,16 +213,18 @@ def test_forced_samples_never_stop_early_and_mark_what_was_put_in(engine, model,
         n = len(completion.token_ids)
         assert n >= least[i // 6]
         check_logprobs(all_logprobs, model, prompts[i // 6], completion, 1.0)
-        assert not set(completion.token_ids[completion.sampled].tolist()) & set(STOPS)
-        put_in = np.flatnonzero(~completion.sampled)
+        starts = np.flatnonzero(np.isin(completion.choices, STOPS))  # an extension stands in place of a stop
+        put_in = (starts[:, None] + np.arange(len(extension))).ravel()
+        put_in = put_in[put_in < n]
         expected = [extension[k % len(extension)] for k in range(len(put_in))]
         assert completion.token_ids[put_in].tolist() == expected
         assert len(put_in) % len(extension) == 0 or put_in[-1] == 11
-        starts = put_in[:: len(extension)]
+        assert np.array_equal(np.flatnonzero(~completion.sampled), np.setdiff1d(put_in, starts))
+        own = np.setdiff1d(np.arange(n), put_in)
+        assert np.array_equal(completion.choices[own], completion.token_ids[own])
         assert np.all(starts < least[i // 6])
         assert completion.natural_length == (starts[0] if len(starts) else n)
-    assert sum(not c.sampled.all() for c in found) > 10
-    assert sum(c.natural_length < len(c.token_ids) for c in found) == sum(not c.sampled.all() for c in found)
+    assert sum(c.natural_length < len(c.token_ids) for c in found) > 10
 
 
 def test_a_minimum_needs_extensions(engine, prompts):

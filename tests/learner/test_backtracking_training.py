@@ -13,6 +13,7 @@ from mrt_pipeline.algorithms.mrt_online import MRTOnline
 from mrt_pipeline.algorithms.mrt_star import MRTStar
 from mrt_pipeline.algorithms.regret_to_go import RegretToGo
 from mrt_pipeline.algorithms.star import STaR
+from mrt_pipeline.engines.base import NO_CHOICE
 from mrt_pipeline.engines.torch_engine import TorchEngine
 from mrt_pipeline.learner import warm_start as warm_start_module
 from mrt_pipeline.learner.learner import Learner, LearnerSettings
@@ -112,8 +113,9 @@ def test_only_sampled_tokens_are_trained_and_every_answer_follows_a_boundary(run
             for sequence, rollout in zip(sequences, [*rollouts, *(a.rollout for a in answers)], strict=True):
                 assert np.array_equal(sequence.token_ids, rollout.token_ids())
                 assert np.array_equal(sequence.trained, rollout.sampled())
-                injected += int((~rollout.thought_sampled).sum()) if rollout.group == 0 else 0
-                prefixes += len(rollout.thought) if not rollout.thought_sampled.any() else 0
+                assert np.array_equal(sequence.targets[sequence.trained], rollout.choices()[sequence.trained])
+                injected += int((sequence.targets != sequence.token_ids[sequence.prompt_length :]).sum())
+                prefixes += len(rollout.thought) if (rollout.thought_choices == NO_CHOICE).all() else 0
         for sequence in sequences:
             rest = sequence.token_ids[sequence.prompt_length :]
             assert len(rest) == len(sequence.weights) == len(sequence.trained)
@@ -121,7 +123,7 @@ def test_only_sampled_tokens_are_trained_and_every_answer_follows_a_boundary(run
     assert trained > 0
     assert all(np.all(np.isfinite(list(metrics.values()))) for metrics in history)
     if not algorithm.likelihood:
-        assert injected > 0  # the first group was forced on, so some `back0` are nobody's choice
+        assert injected > 0  # the first group was forced on: some `back0` stand where stopping was chosen
     if algorithm.name in ("mrt", "brpo"):
         assert prefixes > 0
 

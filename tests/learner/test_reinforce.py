@@ -1,4 +1,5 @@
 import contextlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from mrt_pipeline.algorithms.mrt_star import MRTStar
 from mrt_pipeline.algorithms.star import STaR
 from mrt_pipeline.engines.torch_engine import TorchEngine
 from mrt_pipeline.learner.learner import Learner, LearnerSettings
-from mrt_pipeline.learner.reinforce import ReinforceSettings, Setup, _problem_order, reinforce, validate
+from mrt_pipeline.learner.reinforce import ReinforceSettings, Setup, _problem_order, _seed, reinforce, validate
 from mrt_pipeline.rollouts.prover import ExactProver
 from mrt_pipeline.rollouts.rollout import RolloutSettings
 from mrt_pipeline.tasks.base import Grade
@@ -39,7 +40,7 @@ class Spy(Algorithm):
     def __init__(self, inner):
         self.inner, self.batches = inner, []
         self.needs_success, self.likelihood = inner.needs_success, inner.likelihood
-        self.refresh_every = inner.refresh_every
+        self.refresh_every, self.from_base = inner.refresh_every, inner.from_base
         self.cuts, self.answers, self.answer_weights = inner.cuts, inner.answers, inner.answer_weights
 
     def weights(self, rollouts):
@@ -51,8 +52,12 @@ class Spy(Algorithm):
 def run(tmp_path, warm_policy, copy_policy, task, known_problems, problems):
     """A run of its own on a fresh copy of the warm policy: (weights, history, logged), as far as it came."""
 
-    def start(folder, algorithm=None, kill_at=None, settings=SETTINGS, optimizer="adamw", validation=True):
+    def start(
+        folder, algorithm=None, kill_at=None, settings=SETTINGS, optimizer="adamw", validation=True, template=None
+    ):
         policy, logged = copy_policy(warm_policy), []
+        if template is not None:
+            policy = replace(policy, template=template)
 
         def log(metrics, step):
             logged.append((step, dict(metrics)))
@@ -109,7 +114,7 @@ def test_a_killed_run_goes_on_bit_equal(run, optimizer):
         WithForcedAnswers(MRTOnline(0.5, 0.8), 0.5),
         STaR(),
         MRTStar(1),
-        MRT(1.0, "continue", refresh_every=3),  # killed between two refreshes
+        MRT(1.0, "next_episode", refresh_every=3),  # killed between two refreshes
         BRPO(4, 1.0, BUDGET),
     ],
     ids=lambda algorithm: algorithm.name,
@@ -183,7 +188,7 @@ def test_forced_groups_come_first_and_reach_the_budget(run):
     for batch, metrics in zip(spy.batches, history[1:], strict=True):
         forced, free = batch[:4], batch[4:]
         assert all(len(item.rollout.thought) == BUDGET for item in forced)
-        assert all(item.rollout.thought_sampled.all() for item in free)
+        assert all(np.array_equal(item.rollout.thought_choices, item.rollout.thought) for item in free)
         assert metrics["train/thinking_tokens"] == np.mean([len(item.rollout.thought) for item in free])
         assert metrics["train/reward"] == np.mean([item.rollout.reward for item in free])
         assert metrics["train/reward_forced"] == np.mean([item.rollout.reward for item in forced])
@@ -192,7 +197,8 @@ def test_forced_groups_come_first_and_reach_the_budget(run):
         assert metrics["train/progress"] == pytest.approx(gained / sum(len(item.success) - 1 for item in batch))
         assert metrics["train/unanswered"] == np.mean([item.rollout.grade is Grade.UNPARSED for item in free])
     assert any(len(item.rollout.thought) < BUDGET for batch in spy.batches for item in batch[4:])
-    assert any(not item.rollout.thought_sampled.all() for batch in spy.batches for item in batch[:4])
+    turned = [item.rollout for batch in spy.batches for item in batch[:4]]
+    assert any(not np.array_equal(rollout.thought_choices, rollout.thought) for rollout in turned)
 
 
 def test_the_prover_is_only_asked_if_the_algorithm_needs_it(run):
@@ -247,6 +253,33 @@ def test_star_trains_the_likelihood_of_right_traces_only(run, trained_on):
     assert all(metrics["train/ratio_kl"] == 0 for metrics in history[1:])
 
 
+@pytest.mark.parametrize("start_from", ["base", "current"])
+def test_an_iteration_of_star_trains_the_base_or_goes_on(run, trained_on, warm_policy, copy_policy, start_from):
+    weights, history, _ = run("run", STaR(start_from), settings=replace(SETTINGS, sampled_tokens=2_000))
+    last, batch = history[-1], trained_on[-1]
+    assert len(trained_on) > 1 and last["train/trained_sequences"] > 0
+    base = copy_policy(warm_policy)
+    learner = Learner(base.model, LearnerSettings(learning_rate=3e-4, minibatches=2))
+    learner.update(batch, 0.0, _seed(0, last["step"] - 1, 3), span=1.0)
+    alone = torch.cat([p.detach().flatten() for p in base.model.parameters()])
+    assert torch.equal(alone, weights) == (start_from == "base")
+
+
+def test_mrt_star_imitates_the_policys_own_close_and_never_a_stop_phrase(run, trained_on, warm_policy):
+    tokenizer, close = warm_policy.tokenizer, warm_policy.template.close_id
+    phrase = tokenizer.encode("low high 7 </think>", add_special_tokens=False)
+    template = replace(warm_policy.template, stop_phrase=tuple(phrase))
+    settings = replace(SETTINGS, sampled_tokens=4_000)
+    run("run", MRTStar(2), settings=settings, template=template)
+    imitated = [sequence for sequences in trained_on for sequence in sequences]
+    assert imitated
+    for sequence in imitated:
+        rest = sequence.token_ids[sequence.prompt_length :].tolist()
+        cut = rest.index(close)
+        assert rest[max(0, cut - 3) : cut + 1] != phrase and sequence.trained[cut]
+        assert sequence.targets[cut] == close
+
+
 @pytest.mark.parametrize("algorithm", [MRTOnline(0.5, 0.8), GRPO()], ids=["mrt_online", "grpo"])
 def test_forced_answers_are_trained_with_reward_minus_success(run, trained_on, task, warm_policy, algorithm):
     spy = Spy(WithForcedAnswers(algorithm, 0.25))
@@ -270,7 +303,7 @@ def test_forced_answers_are_trained_with_reward_minus_success(run, trained_on, t
             assert len(set(weights)) == 1
             success = reward - weights[0] / 0.25
             assert -1e-9 <= success <= 1 + 1e-9
-            if cut in item.boundaries:  # J is known there
+            if len(item.success) and cut in item.boundaries:  # J is known there
                 assert success == pytest.approx(item.success[item.boundaries.tolist().index(cut)], abs=1e-5)
             rewards.append(reward)
             cuts.append(cut)
@@ -313,7 +346,7 @@ def test_problem_order_is_shuffled_by_epoch_and_seed():
 
 def test_cuts_are_trained_where_the_policy_sampled_them_including_the_stop(run, trained_on, warm_policy):
     spy, close = Spy(MRTStar(2)), warm_policy.template.close_id
-    run("run", spy)
+    run("run", spy, settings=replace(SETTINGS, sampled_tokens=4_000))
     n_cuts = 0
     for sequences, batch in zip(trained_on, spy.batches, strict=True):
         thoughts = [item.rollout.thought.tolist() for item in batch]

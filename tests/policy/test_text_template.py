@@ -30,7 +30,7 @@ def template(tokenizer):
 
 
 def test_strings_become_tokens(tokenizer, template):
-    assert tokenizer.decode(template.close) == "####"
+    assert tokenizer.decode(template.close) == "#### \\boxed{"
     assert tokenizer.decode(template.stop_phrase) == "\nTime is up.\n#### \\boxed{"
     assert tokenizer.decode(template.answer_end) == "}"
     assert [tokenizer.decode(ids) for ids in template.extensions] == ["Wait, ", "Hold on, "]
@@ -98,10 +98,10 @@ def test_the_stream_is_split_where_the_model_closes_its_thought(template):
 @pytest.mark.parametrize(
     ("text", "ended", "forced", "read"),
     [
-        (" 12", True, False, " 12"),
+        ("12}", True, False, " \\boxed{12}"),
         ("12}", True, True, " \\boxed{12}"),
         ("12} and th", False, True, " \\boxed{12} and "),
-        (" 123", False, False, " "),
+        ("12} and th", False, False, " \\boxed{12} and "),
         ("60}", False, True, " \\boxed{60}"),
     ],
 )

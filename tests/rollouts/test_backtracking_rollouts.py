@@ -92,17 +92,18 @@ def test_every_rollout_is_a_thought_of_whole_episodes_and_an_attempt(kind, reque
 def test_logprobs_equal_a_full_forward_pass_where_sampled(kind, request, policy, all_logprobs):
     for rollout in request.getfixturevalue(kind)[::3]:
         tokens, p = rollout.token_ids(), len(rollout.prompt)
-        expected = all_logprobs(policy.model, tokens)[np.arange(p - 1, len(tokens) - 1), tokens[p:]]
+        expected = all_logprobs(policy.model, tokens)[np.arange(p - 1, len(tokens) - 1), rollout.choices()]
         sampled = rollout.sampled()
         assert np.allclose(rollout.logprobs()[sampled], expected[sampled], atol=1e-4)
         assert not rollout.logprobs()[~sampled].any()
 
 
-def test_forcing_goes_back_to_the_start_by_tokens_that_are_not_sampled(forced, policy, backtracking):
+def test_forcing_goes_back_to_the_start_where_the_policy_chose_to_stop(forced, policy, backtracking):
     put_in = 0
     for rollout in forced:
-        where = np.flatnonzero(~rollout.sampled())
+        where = np.flatnonzero(rollout.choices() != rollout.token_ids()[len(rollout.prompt) :])
         assert set(rollout.token_ids()[len(rollout.prompt) :][where].tolist()) <= {policy.template.back_ids[0]}
+        assert set(rollout.choices()[where].tolist()) <= {policy.template.eos_id}
         if rollout.group == 1:  # not forced
             assert len(where) == 0
             continue
@@ -224,7 +225,8 @@ def test_exact_is_the_probability_of_the_right_next_attempts(
 
 def test_exact_and_sampled_agree(engine, policy, queries, backtracking):
     exact = np.concatenate([s.mean for s in ExactProver(policy.tokenizer, policy.template).success(engine, queries)])
-    prover = SampledProver(policy.tokenizer, policy.template, backtracking, n_answers=600, answer_tokens=8)
+    settings = RolloutSettings(30, 8)
+    prover = SampledProver(policy.tokenizer, policy.template, backtracking, n_answers=600, settings=settings)
     found = prover.success(engine, queries, seed=1)
     mean, sem = (np.concatenate([getattr(s, name) for s in found]) for name in ("mean", "sem"))
     assert exact.max() > 0.1

@@ -79,7 +79,7 @@ def test_a_window_as_long_as_the_trace_gives_the_distribution_of_ordinary_sampli
 def test_every_token_has_the_probability_it_has_after_its_window(
     sample, window, search_policy, engine, continuation_logprob
 ):
-    rollouts = sample(RolloutSettings(60, 8), 8, window=window)
+    rollouts = sample(RolloutSettings(60, 8), 40, window=window)
     longest = max(len(rollout.boundaries(search_policy.template)) - 1 for rollout in rollouts)
     assert longest > window + 1
     for rollout in rollouts:

@@ -6,6 +6,9 @@ import pytest
 from mrt_pipeline.engines.torch_engine import TorchEngine
 from mrt_pipeline.policy.template import encode_prompt
 from mrt_pipeline.rollouts.prover import ExactProver, Query, SampledProver
+from mrt_pipeline.rollouts.rollout import RolloutSettings
+
+SETTINGS = RolloutSettings(24, 6)
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +69,7 @@ def test_exact_equals_brute_force_enumeration(warm_engine, warm_policy, queries,
 
 def test_exact_and_sampled_agree(warm_engine, warm_policy, task, queries, exact):
     n = 4000
-    sampled = SampledProver(warm_policy.tokenizer, warm_policy.template, task, n_answers=n, answer_tokens=6)
+    sampled = SampledProver(warm_policy.tokenizer, warm_policy.template, task, n_answers=n, settings=SETTINGS)
     truth = np.concatenate([success.mean for success in exact.success(warm_engine, queries)])
     found = np.concatenate([success.mean for success in sampled.success(warm_engine, queries, seed=1)])
     # Eight comparisons at |z| < 4.5.
@@ -121,7 +124,7 @@ def test_the_end_token_belongs_to_an_answer(warm_engine, queries, exact, warm_po
 
 def test_no_queries_no_answers(warm_engine, warm_policy, task, exact):
     assert exact.success(warm_engine, []) == []
-    assert SampledProver(warm_policy.tokenizer, warm_policy.template, task, 2, 6).success(warm_engine, []) == []
+    assert SampledProver(warm_policy.tokenizer, warm_policy.template, task, 2, SETTINGS).success(warm_engine, []) == []
 
 
 def test_sampled_counts_right_answers_that_end(scripted_engine, make_completion, warm_policy, task, queries):
@@ -136,7 +139,7 @@ def test_sampled_counts_right_answers_that_end(scripted_engine, make_completion,
         [reply(right), reply(right, ends=False), reply("1 - 1"), reply(right), *(reply("1 + wait") for _ in range(4))]
     )
     success = SampledProver(
-        tokenizer, warm_policy.template, task, n_answers=4, answer_tokens=6, temperature=0.5
+        tokenizer, warm_policy.template, task, n_answers=4, settings=RolloutSettings(24, 6, 0.5)
     ).success(engine, [query], seed=9)[0]
     assert success.mean.tolist() == [0.5, 0.0]
     assert success.sem.tolist() == [pytest.approx(np.sqrt(0.5 * 0.5 / 4)), 0.0]
@@ -149,12 +152,13 @@ def test_sampled_counts_right_answers_that_end(scripted_engine, make_completion,
 def test_sampled_tokens_are_counted(scripted_engine, make_completion, warm_policy, task, queries):
     engine = scripted_engine([make_completion([7, 8], warm_policy.template.eos_id), make_completion([7, 8, 9])])
     query = dataclasses.replace(queries[0], cuts=np.array([0]))
-    prover = SampledProver(warm_policy.tokenizer, warm_policy.template, task, n_answers=2, answer_tokens=3)
+    settings = RolloutSettings(24, 3)
+    prover = SampledProver(warm_policy.tokenizer, warm_policy.template, task, n_answers=2, settings=settings)
     assert prover.success(engine, [query])[0].n_tokens == 3 + 3
 
 
 def test_the_seed_of_sampled_repeats(warm_policy, task, queries):
-    prover = SampledProver(warm_policy.tokenizer, warm_policy.template, task, n_answers=50, answer_tokens=6)
+    prover = SampledProver(warm_policy.tokenizer, warm_policy.template, task, n_answers=50, settings=SETTINGS)
     engine = TorchEngine(warm_policy.model)
     first, again, other = (
         np.concatenate([s.mean for s in prover.success(engine, queries, seed)]) for seed in (0, 0, 1)

@@ -75,7 +75,7 @@ def test_parts_and_flags_of_every_rollout_fit(rollouts, warm_policy, task):
     for rollout in rollouts:
         check_lengths(rollout)
         assert rollout.natural_length == len(rollout.thought) <= 24
-        assert rollout.thought_sampled.all()
+        assert np.array_equal(rollout.thought_choices, rollout.thought)
         assert rollout.close.tolist() == ([] if rollout.stop_reason == "eos" else [template.close_id])
         assert np.array_equal(
             rollout.token_ids(), np.concatenate([rollout.prompt, rollout.thought, rollout.close, rollout.answer])
@@ -94,7 +94,7 @@ def test_logprobs_equal_a_full_forward_pass_where_sampled_and_are_zero_elsewhere
 ):
     for rollout in request.getfixturevalue(kind)[::3]:
         tokens, p = rollout.token_ids(), len(rollout.prompt)
-        expected = all_logprobs(warm_policy.model, tokens)[np.arange(p - 1, len(tokens) - 1), tokens[p:]]
+        expected = all_logprobs(warm_policy.model, tokens)[np.arange(p - 1, len(tokens) - 1), rollout.choices()]
         sampled = rollout.sampled()
         assert np.allclose(rollout.logprobs()[sampled], expected[sampled], atol=1e-4)
         assert not rollout.logprobs()[~sampled].any()
@@ -104,14 +104,17 @@ def test_forcing_holds_the_thought_to_its_minimum_and_marks_what_was_put_in(forc
     template = warm_policy.template
     for rollout in forced:
         check_lengths(rollout)
-        put_in = np.flatnonzero(~rollout.thought_sampled)
+        put_in = np.flatnonzero(rollout.thought_choices != rollout.thought)
         if rollout.group == 1:  # not forced
             assert len(put_in) == 0
             continue
         assert len(rollout.thought) == 24
         assert set(rollout.thought[put_in].tolist()) <= set(template.extensions[0])
+        assert set(rollout.thought_choices[put_in].tolist()) <= set(template.thinking_stops)  # what was really chosen
         assert rollout.natural_length == (put_in[0] if len(put_in) else 24)
-        assert not rollout.sampled()[put_in].any()
+        assert rollout.sampled()[put_in].all()
+        closed = len(put_in) and rollout.thought_choices[put_in[0]] == template.close_id
+        assert rollout.natural_close.tolist() == ([template.close_id] if closed else [])
     assert any(rollout.natural_length < 24 for rollout in forced)
 
 
@@ -262,7 +265,7 @@ def test_prefixes_are_part_of_the_thought_but_never_sampled(continued, warm_poli
             assert rollout.n_sampled == rollout.sampled().sum()
         assert n_start <= rollout.natural_length == len(rollout.thought) <= 24
         tokens, p = rollout.token_ids(), len(rollout.prompt)
-        expected = all_logprobs(warm_policy.model, tokens)[np.arange(p - 1, len(tokens) - 1), tokens[p:]]
+        expected = all_logprobs(warm_policy.model, tokens)[np.arange(p - 1, len(tokens) - 1), rollout.choices()]
         sampled = rollout.sampled()
         assert np.allclose(rollout.logprobs()[sampled], expected[sampled], atol=1e-4)
 

@@ -156,7 +156,7 @@ def test_every_thought_that_was_cut_ends_with_a_finished_paragraph(sampled, toke
 def test_logprobs_equal_a_full_forward_pass_where_sampled(sampled, engine, all_logprobs):
     for rollout in sampled[1][::4]:
         tokens, p = rollout.token_ids(), len(rollout.prompt)
-        expected = all_logprobs(engine.model, tokens)[np.arange(p - 1, len(tokens) - 1), tokens[p:]]
+        expected = all_logprobs(engine.model, tokens)[np.arange(p - 1, len(tokens) - 1), rollout.choices()]
         where = rollout.sampled()
         assert np.allclose(rollout.logprobs()[where], expected[where], atol=1e-4)
 
@@ -170,7 +170,9 @@ def test_labels_and_budgets_hold_j_of_the_last_finished_paragraph(sampled, engin
     for item in labelled[::6]:
         for cut in (0, 7, len(item.rollout.thought)):
             place = template.snap(item.rollout.thought, cut, item.rollout.finished)
-            context = [*prompt, *item.rollout.thought[:place], *template.stop_phrase]
+            closed = place == item.rollout.natural_length and len(item.rollout.natural_close)
+            suffix = item.rollout.natural_close if closed else template.stop_phrase
+            context = [*prompt, *item.rollout.thought[:place], *suffix]
             answer = [*tokenizer.encode("19"), template.eos_id]
             expected = np.exp(continuation_logprob(engine.model, context, answer))
             assert item.success_at(place) == pytest.approx(expected, abs=1e-4)
@@ -189,4 +191,5 @@ def test_labels_and_budgets_hold_j_of_the_last_finished_paragraph(sampled, engin
         for point in mine.itertuples():
             cut = point.n_tokens if point.forced else min(point.n_tokens, natural)
             place = template.snap(item.rollout.thought, min(cut, len(item.rollout.thought)), item.rollout.finished)
-            assert point.success == pytest.approx(item.success_at(place))
+            ended = not point.forced and point.n_tokens >= row.stopped_at  # the whole trace, inside its thought
+            assert point.success == pytest.approx(0.0 if ended else item.success_at(place))

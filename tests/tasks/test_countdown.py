@@ -122,7 +122,7 @@ HOSTILE = [
     "(" * 150, "(" * 100 + "7" + ")" * 100, "-" * 199 + "7", "+".join("7" * 100), "[" * 150, "7" * 199, "~" * 199 + "1",
     "9**9**9", "(9**9)**9", "9 * 9 ** 9", "7 << 99999999", "'a' * 999999999", "(" + "9" * 190 + " - 3) * 12",
     "(7 - 3) * 12" + " " * 1_000_000, "(7 - 3) * 12" + "1" * 1_000_000, "(" * 1_000_000,
-    "(７ - ３) * １２", "(٧ - ٣) * ١٢", "(7 − 3) × 12", "(7 - 3) * 12\0", "\ud800", "\x0c" * 10, "\\", "'''",  # noqa: RUF001
+    "(７ - ３) * １２", "(٧ - ٣) * ١٢", "(7 − 3) × 12", "(7 - 3) * 12\0", "\ud800", "\x0c" * 10, "\\", "'''",
     "True - 1", "(True + 6 - 3) * 12", "(True - 3) * 12", "(7.0 - 3) * 12", "(7. - 3.) * 12.", "7e0 - 3",
     "(7j - 3) * 12", "(7 - 3) * 12.0", "nan", "inf - inf", "None", "...", "f'{48}'", "(7 - 3) * 12 if True else 0",
     "@", "7 @ 3 @ 12",
@@ -211,8 +211,17 @@ def traces(task, problems, n=15, seed=0):
 
 
 def split_episodes(thought):
-    symbols = thought.split()
-    return [symbols[i : i + 9] for i in range(0, len(symbols), 9)]
+    """Symbols of each episode; an attempt that was right is followed by the answer it states."""
+    episodes = []
+    for symbol in thought.split():
+        if symbol == "wait":
+            episodes.append([])
+        episodes[-1].append(symbol)
+    return episodes
+
+
+def is_whole(episode):
+    return len(episode) == (14 if "yes" in episode else 9)
 
 
 def test_complete_episodes_are_true_calculations(task, problems):
@@ -222,12 +231,16 @@ def test_complete_episodes_are_true_calculations(task, problems):
         for episode in split_episodes(trace.thought):
             if len(episode) < 9:
                 continue
-            marker, a, first, b, inner, second, c, value, verdict = episode
+            marker, a, first, b, inner, second, c, value, verdict, *stated = episode
             assert marker == "wait"
             assert sorted(map(int, (a, b, c))) == sorted(problem.metadata["numbers"])
             assert inner == f"={OPERATIONS[first](int(a), int(b))}"
             assert value == f"={OPERATIONS[second](int(inner[1:]), int(c))}"
             assert verdict == ("yes" if int(value[1:]) == target else "low" if int(value[1:]) < target else "high")
+            if is_whole(episode) and verdict == "yes":
+                assert " ".join(stated) == f"({a} {first} {b}) {second} {c}" in problem.answers
+            else:
+                assert verdict == "yes" or not stated
             n_checked += 1
     assert n_checked > 1000
 
@@ -235,18 +248,29 @@ def test_complete_episodes_are_true_calculations(task, problems):
 def test_cut_traces_are_flagged(task, problems):
     found = traces(task, problems)
     for _, trace in found:
-        whole = len(trace.thought.split()) % 9 == 0 and trace.thought
-        assert trace.cut or whole
-    assert any(trace.cut and len(trace.thought.split()) % 9 for _, trace in found)
+        episodes = split_episodes(trace.thought)
+        assert trace.cut or (episodes and all(map(is_whole, episodes)))
+    assert any(trace.cut and trace.thought and not is_whole(split_episodes(trace.thought)[-1]) for _, trace in found)
     assert any(trace.cut and not trace.thought for _, trace in found)
     share = np.mean([trace.cut for _, trace in found])
-    assert abs(share - 0.25) < 5 * np.sqrt(0.25 * 0.75 / len(found))
+    expected = 1 - (1 - task.cut_fraction) * (1 - task.long_fraction)
+    assert abs(share - expected) < 5 * np.sqrt(expected * (1 - expected) / len(found))
 
 
 @pytest.mark.parametrize(("fraction", "expected"), [(0.0, {False}), (1.0, {True})])
 def test_cut_fraction_at_its_ends(problems, fraction, expected):
-    task = Countdown(cut_fraction=fraction)
+    task = Countdown(cut_fraction=fraction, long_fraction=0.0)
     assert {trace.cut for _, trace in traces(task, problems[:10], n=5)} == expected
+
+
+def test_long_traces_go_on_whatever_they_find_and_their_end_is_not_imitated(problems):
+    task = Countdown(cut_fraction=0.0, long_fraction=1.0, max_attempts=30)
+    found = [trace for _, trace in traces(task, problems[:10], n=5)]
+    assert {len(split_episodes(trace.thought)) for trace in found} == {30} and all(trace.cut for trace in found)
+    assert any("yes" in trace.thought.split()[:100] for trace in found)
+    few = Countdown(cut_fraction=0.0, long_fraction=0.0, max_attempts=3)
+    lengths = {len(split_episodes(trace.thought)) for _, trace in traces(few, problems[:10], n=5)}
+    assert max(lengths) == 3 and not any(trace.cut for _, trace in traces(few, problems[:10], n=5))
 
 
 def test_the_answer_of_a_trace_is_a_legal_chain(task, problems):
@@ -257,15 +281,18 @@ def test_the_answer_of_a_trace_is_a_legal_chain(task, problems):
         assert task.grade(problem, trace.answer) in (Grade.CORRECT, Grade.WRONG)
 
 
-def test_a_trace_that_saw_the_answer_mostly_gives_it_and_one_that_did_not_cannot_know_it(task, problems):
-    grades = {True: [], False: []}
+def test_a_trace_answers_with_what_it_found_or_else_with_its_last_attempt(task, problems):
+    n_checked = {True: 0, False: 0}
     for problem, trace in traces(task, problems):
-        saw = any(len(episode) == 9 and episode[-1] == "yes" for episode in split_episodes(trace.thought))
-        if saw or trace.thought.split()[8:]:  # at least one complete episode
-            grades[saw].append(task.grade(problem, trace.answer) is Grade.CORRECT)
-    assert np.mean(grades[True]) > 0.9
-    assert not any(grades[False])
-    assert min(map(len, grades.values())) > 30
+        tried = [episode for episode in split_episodes(trace.thought) if len(episode) >= 9]
+        if not tried:
+            continue
+        right = [episode for episode in tried if "yes" in episode]
+        _, a, first, b, _, second, c, *_ = (right or tried)[-1]
+        assert trace.answer == f"({a} {first} {b}) {second} {c}"
+        assert (task.grade(problem, trace.answer) is Grade.CORRECT) == bool(right)
+        n_checked[bool(right)] += 1
+    assert min(n_checked.values()) > 30
 
 
 def test_traces_repeat_with_the_generator(task, problems):

@@ -1,9 +1,11 @@
 import subprocess
 
 import pytest
+from kedro.pipeline import Node, Pipeline
 
 from mrt_pipeline.errors import InputError
-from mrt_pipeline.tracking.hooks import _check_kind, git_state, run_name
+from mrt_pipeline.tracking import hooks
+from mrt_pipeline.tracking.hooks import _check_kind, git_state, is_partial, run_name
 from mrt_pipeline.tracking.runs import check_finite
 
 
@@ -25,6 +27,25 @@ def test_a_run_is_called_after_what_it_trains_and_a_stage_alone_after_the_stage(
     assert run_name(["mrt_star"], "star", 0, {"preset": "smoke"}) == "star seed=0 preset=smoke"
     assert run_name(["train"], "grpo", 3, given) == "train grpo seed=3 preset=smoke"
     assert run_name(["evaluate"], "grpo", 3, given) == "evaluate preset=smoke"
+
+
+@pytest.mark.parametrize(
+    ("names", "run", "run_params", "partial"),
+    [
+        (["mrt_rl"], "abc", {}, False),
+        ([], "abc", {}, False),
+        (["mrt_rl"], "c", {}, True),  # --nodes=c
+        (["first", "last"], "abc", {}, False),
+        (["mrt_rl"], "abc", {"only_missing_outputs": True}, True),
+    ],
+)
+def test_a_run_that_leaves_nodes_of_its_pipeline_out_is_partial(monkeypatch, names, run, run_params, partial):
+    def nodes(which):
+        return Pipeline([Node(lambda: None, None, name, name=name) for name in which])
+
+    registered = {"mrt_rl": nodes("abc"), "__default__": nodes("abc"), "first": nodes("a"), "last": nodes("bc")}
+    monkeypatch.setattr(hooks, "registered", registered)
+    assert is_partial(names, nodes(run), run_params) is partial
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])

@@ -6,7 +6,6 @@ from typing import ClassVar
 import numpy as np
 
 from mrt_pipeline.rollouts.label import ForcedAnswer, LabelledRollout
-from mrt_pipeline.rollouts.rollout import Rollout
 
 
 class Algorithm:
@@ -17,22 +16,28 @@ class Algorithm:
     likelihood: the weights are of log-likelihood (STaR), so there is no importance ratio.
     refresh_every: if positive, rollouts start from stale prefixes: half of each group thinks on from there and half
         answers at once. So often, in steps, new prefixes are sampled by the policy of that time.
+    from_base: every step trains the base policy anew, on what the policy of the last step sampled.
     """
 
     name: ClassVar[str]
     needs_success: bool = False
     likelihood: bool = False
     refresh_every: int = 0
+    from_base: bool = False
 
     def weights(self, rollouts: Sequence[LabelledRollout]) -> list[np.ndarray]:
         """A weight for every token after the prompt (thought, close, answer) of every rollout of a batch.
 
-        The learner ignores the weights of tokens that the policy did not sample.
+        It is the weight of what the policy chose at that place: the token, or the stop that budget forcing put an
+        extension in place of. The learner ignores weights where the policy chose nothing.
         """
         raise NotImplementedError
 
-    def cuts(self, rollout: Rollout, rng: np.random.Generator) -> Sequence[int]:
-        """Where J is wanted besides the episode boundaries, in thinking tokens: it comes back as `at_cuts`."""
+    def cuts(self, labelled: LabelledRollout, rng: np.random.Generator) -> Sequence[int]:
+        """Where J is wanted besides the episode boundaries, in thinking tokens: it comes back as `at_cuts`.
+
+        labelled: without J yet.
+        """
         return ()
 
     def answers(self, labelled: LabelledRollout) -> Sequence[int]:
@@ -42,6 +47,13 @@ class Algorithm:
     def answer_weights(self, rollouts: Sequence[LabelledRollout], answers: Sequence[ForcedAnswer]) -> list[np.ndarray]:
         """A weight for every token after the prompt of every forced answer; only asked if there are any."""
         raise NotImplementedError
+
+
+def check_start(start_from: str) -> bool:
+    """Whether iterations start from the base policy: `start_from` is base, not current. ValueError for others."""
+    if start_from not in ("base", "current"):
+        raise ValueError(f"unknown start_from {start_from!r}; expected base or current")
+    return start_from == "base"
 
 
 def center_by_group(values: np.ndarray, groups: np.ndarray, divide_by_std: bool = False) -> np.ndarray:

@@ -25,7 +25,6 @@ import numpy as np
 
 from mrt_pipeline.algorithms.base import Algorithm
 from mrt_pipeline.rollouts.label import ForcedAnswer, LabelledRollout
-from mrt_pipeline.rollouts.rollout import Rollout
 
 
 class BRPO(Algorithm):
@@ -37,9 +36,9 @@ class BRPO(Algorithm):
         self.budgets = np.unique(np.round(budget * np.arange(1, slots + 1) / slots).astype(np.int64))
         self.answer_weight = answer_weight
 
-    def cuts(self, rollout: Rollout, rng: np.random.Generator) -> list[int]:
+    def cuts(self, labelled: LabelledRollout, rng: np.random.Generator) -> list[int]:
         """The budgets, or the end of the thought where that is earlier."""
-        return np.minimum(self.budgets, len(rollout.thought)).tolist()
+        return np.minimum(self.budgets, len(labelled.rollout.thought)).tolist()
 
     def answers(self, labelled: LabelledRollout) -> list[int]:
         """The budgets that are shorter than the thought."""

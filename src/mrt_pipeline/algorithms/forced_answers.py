@@ -15,7 +15,6 @@ import numpy as np
 
 from mrt_pipeline.algorithms.base import Algorithm
 from mrt_pipeline.rollouts.label import ForcedAnswer, LabelledRollout
-from mrt_pipeline.rollouts.rollout import Rollout
 
 
 class WithForcedAnswers(Algorithm):
@@ -31,9 +30,9 @@ class WithForcedAnswers(Algorithm):
         """Those of `inner`."""
         return self.inner.weights(rollouts)
 
-    def cuts(self, rollout: Rollout, rng: np.random.Generator) -> list[int]:
+    def cuts(self, labelled: LabelledRollout, rng: np.random.Generator) -> list[int]:
         """Those of `inner`, and the random one last."""
-        return [*self.inner.cuts(rollout, rng), int(rng.integers(len(rollout.thought) + 1))]
+        return [*self.inner.cuts(labelled, rng), int(rng.integers(len(labelled.rollout.thought) + 1))]
 
     def answers(self, labelled: LabelledRollout) -> list[int]:
         """Those of `inner`, and the one at the random cut last."""

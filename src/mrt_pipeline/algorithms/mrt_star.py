@@ -6,33 +6,38 @@ The paper keeps traces "that maximize progress and are also followed by correct 
     j*(z)  = argmax_j J(z_0:j) over the episode boundaries of a trace, the earliest if there are several: the prefix
              that has made the most progress, since progress from the start telescopes to J(z_0:j) - J(empty)
     P(z)   = J(z_0:j*) - J(empty)
-    a cut  = z_0:j*, the end of the thought, and an answer forced there
+    a cut  = z_0:j*, the end of the thought as the policy itself ends it, and an answer sampled after that
     kept   = of each problem's cuts with P > 0 and a right answer, the `keep` with the largest P; ties go to the
              shorter one
     w_t    = 1 on the thinking tokens that were sampled, the end of the thought and the answer of kept cuts
 
+So stopping is imitated as the policy does it by itself, never a stop phrase that is put in; and where a thought was
+forced on, neither the stop that it wanted nor what was put in its place. Iterations start from the base policy, or go
+on from the current one (`start_from`), as in STaR.
+What it depends on: the thought up to j*, stopping there, and the answer.
 Differs from STaR in what is imitated: not the whole right trace, but its thought up to where it was best, and stopping
 there; and a trace that was right at some point but answered wrongly at its end counts as well.
-Degenerate cases: constant J keeps nothing, as no cut makes progress; an iteration that keeps nothing changes nothing.
+Degenerate cases: constant J keeps nothing, as no cut makes progress; an iteration that keeps nothing leaves the base,
+or with `current` changes nothing.
 """
 
 from collections.abc import Sequence
 
 import numpy as np
 
-from mrt_pipeline.algorithms.base import Algorithm
+from mrt_pipeline.algorithms.base import Algorithm, check_start
 from mrt_pipeline.rollouts.label import ForcedAnswer, LabelledRollout
 
 
 class MRTStar(Algorithm):
-    """See the module's docstring. keep: cuts kept of each problem."""
+    """See the module's docstring. keep: cuts kept of each problem. start_from: base or current."""
 
     name = "mrt_star"
     needs_success = True
     likelihood = True
 
-    def __init__(self, keep: int):
-        self.keep = keep
+    def __init__(self, keep: int, start_from: str = "base"):
+        self.keep, self.from_base = keep, check_start(start_from)
 
     def weights(self, rollouts: Sequence[LabelledRollout]) -> list[np.ndarray]:
         """Whole traces are not trained: weight 0 everywhere."""

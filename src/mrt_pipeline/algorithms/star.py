@@ -2,23 +2,30 @@
 
     w_t = r                                   for every sampled token; no importance ratio, no baseline
 
+A step is an iteration. As in the paper each iteration trains the base policy anew, on what the policy of the iteration
+before sampled (`start_from = base`); with `start_from = current` it goes on from that policy.
+What it depends on: whole traces, so every choice of the policy; where budget forcing put an extension in place of a
+stop, that stop.
 Differs from GRPO in that wrong traces carry no gradient.
-Degenerate case: an iteration without a right trace changes nothing.
+Degenerate case: an iteration without a right trace leaves the base, or with `current` changes nothing.
 """
 
 from collections.abc import Sequence
 
 import numpy as np
 
-from mrt_pipeline.algorithms.base import Algorithm
+from mrt_pipeline.algorithms.base import Algorithm, check_start
 from mrt_pipeline.rollouts.label import LabelledRollout
 
 
 class STaR(Algorithm):
-    """See the module's docstring."""
+    """See the module's docstring. start_from: base or current."""
 
     name = "star"
     likelihood = True
+
+    def __init__(self, start_from: str = "base"):
+        self.from_base = check_start(start_from)
 
     def weights(self, rollouts: Sequence[LabelledRollout]) -> list[np.ndarray]:
         """See `Algorithm.weights`."""

@@ -7,6 +7,9 @@ from typing import Protocol
 
 import numpy as np
 
+NO_CHOICE = -1
+"""In arrays of choices: the policy was not asked."""
+
 
 class StopReason(Enum):
     """Why sampling ended."""
@@ -23,9 +26,9 @@ class SamplingParams:
     stop_token_ids: sampling ends at any of these; the stop token is not part of the completion.
     temperature: 1 samples from the model's distribution; 0 is greedy.
     n: completions of each prompt.
-    extensions: budget forcing. A stop token sampled before `min_tokens` is dropped and the first of these token lists
-        is put in its place, as 'Wait' in s1 (arXiv 2501.19393); the next time the second, and so on in turn, as in
-        MRT's extrapolation (without its limit of 2,048 tokens for each).
+    extensions: budget forcing. The first of these token lists takes the place of a stop token that is sampled before
+        `min_tokens`, as 'Wait' in s1 (arXiv 2501.19393); the next time the second, and so on in turn, as in MRT's
+        extrapolation (without its limit of 2,048 tokens for each).
     """
 
     max_tokens: int
@@ -57,20 +60,26 @@ class Completion:
     """One sampled completion of n tokens.
 
     token_ids: (n,) without the stop token.
-    logprobs: (n,) log-probability of each token under the sampling distribution; 0 where the token was put in.
-    sampled: (n,) False where the token was put in by budget forcing: such tokens are never trained.
+    choices: (n,) what the policy chose at each place: the token that stands there; or the stop token, where budget
+        forcing put an extension in its place; NO_CHOICE at the extension's further tokens.
+    logprobs: (n,) log-probability of each choice under the sampling distribution; 0 without one.
     stop_reason: why it ended.
     stop_token_id, stop_logprob: the sampled stop token and its log-probability; None and 0 if it ended by length.
     natural_length: tokens before the first attempt to stop; n if there was none before the end.
     """
 
     token_ids: np.ndarray
+    choices: np.ndarray
     logprobs: np.ndarray
-    sampled: np.ndarray
     stop_reason: StopReason
     stop_token_id: int | None
     stop_logprob: float
     natural_length: int
+
+    @property
+    def sampled(self) -> np.ndarray:
+        """Bool (n,): places where the policy chose. Only choices are trained."""
+        return self.choices != NO_CHOICE
 
 
 def check_cuts(trace: Sequence[int], cuts: Sequence[int]) -> None:

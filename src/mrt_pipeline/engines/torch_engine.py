@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from transformers.cache_utils import Cache, DynamicLayer
 
-from mrt_pipeline.engines.base import Completion, SamplingParams, StopReason
+from mrt_pipeline.engines.base import NO_CHOICE, Completion, SamplingParams, StopReason
 from mrt_pipeline.engines.tree import AnswerTree, pack_trees
 
 _COMPACT_BELOW = 0.75  # drop finished rows from the batch when fewer than this share is still running
@@ -209,7 +209,7 @@ class _SamplingState:
         shape = (rows, params.max_tokens)
         self.tokens = torch.zeros(shape, dtype=torch.long, device=device)
         self.logprobs = torch.zeros(shape, device=device)
-        self.sampled = torch.ones(shape, dtype=torch.bool, device=device)
+        self.choices = torch.full(shape, NO_CHOICE, device=device)
         self.done = torch.zeros(rows, dtype=torch.bool, device=device)
         self.length = max_tokens.clone()
         self.natural_length = torch.full((rows,), -1, device=device)
@@ -242,6 +242,7 @@ class _SamplingState:
         running = ~self.done[active]
         full = running & (step >= self.max_tokens[active])
         stopping = running & torch.isin(tokens, self.stop_ids) & (self.max_tokens[active] > 0)
+        choices = tokens
         if len(self.extensions):
             forced, turn = self.forced[active], self.turn[active]
             in_extension = running & (forced > 0)
@@ -251,25 +252,25 @@ class _SamplingState:
             self.natural_length[active[first]] = step
             injected = in_extension | held
             tokens = torch.where(injected, self.extensions[turn, forced], tokens)
-            chosen = torch.where(injected, 0.0, chosen)
+            choices = torch.where(in_extension, NO_CHOICE, choices)
+            chosen = torch.where(in_extension, 0.0, chosen)
             forced = torch.where(injected, forced + 1, 0)
             whole = forced == self.extension_lengths[turn]
             self.forced[active] = torch.where(whole, 0, forced)
             self.turn[active] = torch.where(whole, (turn + 1) % len(self.extensions), turn)
             stopping &= ~held
-            if step < self.params.max_tokens:
-                self.sampled[active, step] = ~injected
         stopped = active[stopping]
         self.stop_token[stopped], self.stop_logprob[stopped] = tokens[stopping], chosen[stopping]
         self.length[stopped], self.done[stopped] = step, True
         self.done[active[full]] = True
         if step < self.params.max_tokens:
             self.tokens[active, step], self.logprobs[active, step] = tokens, chosen
+            self.choices[active, step] = choices
         return tokens
 
     def completions(self) -> list[Completion]:
         """All rows as completions."""
-        tokens, logprobs, sampled = (a.cpu().numpy() for a in (self.tokens, self.logprobs, self.sampled))
+        tokens, choices, logprobs = (a.cpu().numpy() for a in (self.tokens, self.choices, self.logprobs))
         length, natural, stop_token, stop_logprob = (
             a.tolist() for a in (self.length, self.natural_length, self.stop_token, self.stop_logprob)
         )
@@ -279,8 +280,8 @@ class _SamplingState:
             result.append(
                 Completion(
                     token_ids=tokens[row, :n].copy(),
+                    choices=choices[row, :n].copy(),
                     logprobs=logprobs[row, :n].astype(np.float32),
-                    sampled=sampled[row, :n].copy(),
                     stop_reason=StopReason.STOP if stopped else StopReason.LENGTH,
                     stop_token_id=stop_token[row] if stopped else None,
                     stop_logprob=stop_logprob[row],

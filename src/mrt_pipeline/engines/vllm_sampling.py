@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from mrt_pipeline.engines.base import Completion, SamplingParams, StopReason, check_cuts
+from mrt_pipeline.engines.base import NO_CHOICE, Completion, SamplingParams, StopReason, check_cuts
 
 _LOGPROB_IDS = 64  # next tokens asked for in one request; vLLM allows 128
 
@@ -38,8 +38,8 @@ class _Row:
     least: int
     most: int
     tokens: list[int] = field(default_factory=list)
+    choices: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
-    sampled: list[bool] = field(default_factory=list)
     natural_length: int | None = None
     turn: int = 0
     stop_token: int | None = None
@@ -49,8 +49,8 @@ class _Row:
         n = len(self.tokens)
         return Completion(
             token_ids=np.array(self.tokens, dtype=np.int64),
+            choices=np.array(self.choices, dtype=np.int64),
             logprobs=np.array(self.logprobs, dtype=np.float32),
-            sampled=np.array(self.sampled, dtype=bool),
             stop_reason=StopReason.LENGTH if self.stop_token is None else StopReason.STOP,
             stop_token_id=self.stop_token,
             stop_logprob=self.stop_logprob,
@@ -177,8 +177,8 @@ def _continue(row: _Row, output: Generated, params: SamplingParams) -> bool:
     stop_logprob = logprobs[-1] if stop is not None else 0.0
     left = row.most - len(row.tokens)
     row.tokens += tokens[:left]
+    row.choices += tokens[:left]
     row.logprobs += logprobs[: min(left, len(tokens))]
-    row.sampled += [True] * min(left, len(tokens))
     if stop is None:
         return False
     if len(row.tokens) >= row.least or not params.extensions:
@@ -190,8 +190,8 @@ def _continue(row: _Row, output: Generated, params: SamplingParams) -> bool:
     put_in = extension[: row.most - len(row.tokens)]
     row.turn += 1
     row.tokens += put_in
-    row.logprobs += [0.0] * len(put_in)
-    row.sampled += [False] * len(put_in)
+    row.choices += [stop, *[NO_CHOICE] * len(put_in)][: len(put_in)]
+    row.logprobs += [stop_logprob, *[0.0] * len(put_in)][: len(put_in)]
     # An extension that the maximum cut short ends the row; a whole one leaves room for a stop token, at least.
     return len(put_in) == len(extension)
 

@@ -15,8 +15,10 @@ class TrainingSequence:
     """One sequence of p prompt tokens and n further ones.
 
     token_ids: (p + n,). prompt_length: p; the prompt is never trained.
-    weights: (n,) credit of each token. trained: bool (n,), False for tokens that the policy did not sample.
-    logprobs: (n,) under the policy that sampled them, or None for likelihood training.
+    weights: (n,) credit of each choice. trained: bool (n,), False where the policy did not choose.
+    logprobs: (n,) of the choices under the policy that made them, or None for likelihood training.
+    choices: (n,) what is trained at each place: the token that stands there, or a stop that something was put in place
+        of; ignored where `trained` is False. None: always the token that stands there.
     """
 
     token_ids: np.ndarray
@@ -24,11 +26,18 @@ class TrainingSequence:
     weights: np.ndarray
     trained: np.ndarray
     logprobs: np.ndarray | None = None
+    choices: np.ndarray | None = None
+
+    @property
+    def targets(self) -> np.ndarray:
+        """(n,) the choices, and the token that stands there where nothing is trained."""
+        standing = self.token_ids[self.prompt_length :]
+        return standing if self.choices is None else np.where(self.trained, self.choices, standing)
 
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """Sequences padded on the right. `targets` are the last `kept` columns of `token_ids`, whose logits are needed.
+    """Sequences padded on the right. `targets` belong to the last `kept` columns, whose logits are needed.
 
     token_ids: (rows, length). targets, weights, trained, logprobs: (rows, kept); logprobs may be None.
     places: for each sequence, its row and where its first token after the prompt stands among the kept columns.
@@ -60,11 +69,12 @@ def collate(sequences: Sequence[TrainingSequence], device: torch.device | str = 
     length = max(len(sequence.token_ids) for sequence in sequences)
     first = max(1, min(sequence.prompt_length for sequence in sequences))
     shape = (len(sequences), length)
-    ids, trained = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=bool)
+    ids, targets, trained = (np.zeros(shape, dtype=kind) for kind in (np.int64, np.int64, bool))
     weights, logprobs = np.zeros(shape, dtype=np.float32), np.zeros(shape, dtype=np.float32)
     for row, sequence in enumerate(sequences):
         rest = slice(sequence.prompt_length, len(sequence.token_ids))
-        ids[row, : rest.stop] = sequence.token_ids
+        ids[row, : rest.stop] = targets[row, : rest.stop] = sequence.token_ids
+        targets[row, rest] = sequence.targets
         weights[row, rest], trained[row, rest] = sequence.weights, sequence.trained
         if sequence.logprobs is not None:
             logprobs[row, rest] = sequence.logprobs
@@ -72,7 +82,7 @@ def collate(sequences: Sequence[TrainingSequence], device: torch.device | str = 
         torch.from_numpy(a).to(device)
         for a in (
             ids,
-            ids[:, first:].copy(),
+            targets[:, first:].copy(),
             weights[:, first:].copy(),
             trained[:, first:].copy(),
             logprobs[:, first:].copy(),

@@ -67,6 +67,7 @@ class Learner:
             reference = reference.to(self.accelerator.device)
         self.reference = reference
         self.n_updates = 0
+        self._start: dict[str, torch.Tensor] = {}
 
     def rate(self, fraction_done: float) -> float:
         """Multiplier of the peak learning rate when `fraction_done` (0..1) of training is over."""
@@ -78,20 +79,40 @@ class Learner:
             return 0.5 * (1 + math.cos(math.pi * min(1.0, rest)))
         return 1.0
 
-    def update(self, sequences: Sequence[TrainingSequence], fraction_done: float, seed: int) -> dict[str, float]:
+    def remember_start(self) -> None:
+        """Keep a copy of the weights as they are now, for `restart`."""
+        self._start = {name: p.detach().clone() for name, p in self._trainable()}
+
+    def restart(self) -> None:
+        """Back to the weights that were remembered, with an optimiser that knows nothing."""
+        with torch.no_grad():
+            for name, parameter in self._trainable():
+                parameter.copy_(self._start[name])
+        for optimizer in self.optimizers:
+            optimizer.state.clear()
+
+    def _trainable(self) -> list[tuple[str, torch.nn.Parameter]]:
+        model = self.accelerator.unwrap_model(self.model)
+        return [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+
+    def update(
+        self, sequences: Sequence[TrainingSequence], fraction_done: float, seed: int, span: float = 0.0
+    ) -> dict[str, float]:
         """One pass over the batch in `minibatches` optimiser steps. Returns means over the trained tokens.
 
+        fraction_done: of training, at its start. span: how much of training it is; the learning rate follows that.
         seed: of the order in which sequences are dealt to minibatches.
         """
         self.model.train()
-        rate = self.rate(fraction_done)
-        for optimizer in self.optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = group["peak_lr"] * rate
         order = np.random.default_rng(seed).permutation(len(sequences))
         totals = {"loss": 0.0, "kl": 0.0, "clip_fraction": 0.0, "ratio_kl": 0.0, "entropy": 0.0}
         grad_norms, n_trained = [], 0
-        for indices in np.array_split(order, max(1, min(self.settings.minibatches, len(sequences)))):
+        parts = np.array_split(order, max(1, min(self.settings.minibatches, len(sequences))))
+        for part, indices in enumerate(parts):
+            rate = self.rate(fraction_done + span * part / len(parts))
+            for optimizer in self.optimizers:
+                for group in optimizer.param_groups:
+                    group["lr"] = group["peak_lr"] * rate
             minibatch = [sequences[i] for i in indices]
             n_tokens = sum(int(sequence.trained.sum()) for sequence in minibatch)
             if n_tokens == 0:

@@ -3,7 +3,8 @@
 A step samples `groups` problems with `group_size` rollouts each. In `forced_fraction` of the groups the thought is
 forced on to the full budget, so that states past the natural end are trained too. If the algorithm asks for it,
 rollouts start from stale prefixes, sampled anew every few steps, and the prover labels every episode boundary. The
-algorithm turns that into token weights, and the learner makes its update.
+algorithm turns that into token weights, and the learner makes its update, from the policy as it is or (STaR) from the
+base.
 Training ends when the policy has sampled `sampled_tokens` tokens: algorithms are compared at equal numbers of these.
 """
 
@@ -67,6 +68,8 @@ def reinforce(
     logged again, so that the record of the resumed run is complete.
     log: called with the metrics of a step. show: called with a few rollouts after each validation.
     """
+    if algorithm.from_base:
+        learner.remember_start()
     state = load_checkpoint(checkpoint, learner) or _START
     setup.engine.update_weights()
     history: list[dict[str, float]] = list(state["history"])
@@ -104,12 +107,12 @@ def reinforce(
         if not setup.engine.shares_weights:
             batch, mismatch = correct_mismatch(learner, batch, settings.ratio_cap)
             metrics |= {f"train/{name}": value for name, value in mismatch.items()}
-        metrics |= {
-            f"train/{name}": value
-            for name, value in learner.update(
-                batch, sampled_tokens / settings.sampled_tokens, seed=_seed(seed, step, 3)
-            ).items()
-        }
+        done, span = sampled_tokens / settings.sampled_tokens, 0.0
+        if algorithm.from_base:
+            learner.restart()
+            done, span = 0.0, 1.0  # a training of its own
+        updated = learner.update(batch, done, _seed(seed, step, 3), span)
+        metrics |= {f"train/{name}": value for name, value in updated.items()}
         setup.engine.update_weights()
         clock.lap("update")
         sampled_tokens += int(metrics.pop("sampled_tokens"))

@@ -32,14 +32,20 @@ class Setup:
             self.engine, self.task, policy.tokenizer, policy.template, problems, self.rollout, n, seed, **how
         )
 
-    def answer(self, rollouts: Sequence[Rollout], cuts: Sequence[int], seed: int) -> list[Rollout]:
-        """Cut each rollout's thought after so many tokens, where an answer is possible, and force one there."""
+    def answer(
+        self, rollouts: Sequence[Rollout], cuts: Sequence[int], seed: int, closed: bool = False
+    ) -> list[Rollout]:
+        """Cut each rollout's thought after so many tokens, where an answer is possible, and have it answered there.
+
+        closed: after its own `close`, instead of the stop phrase.
+        """
         return self.sample(
             [rollout.problem for rollout in rollouts],
             1,
             seed,
             prefixes=[rollout.thought[:cut] for rollout, cut in zip(rollouts, cuts, strict=True)],
             direct=[True] * len(rollouts),
+            closed=closed,
         )
 
 

@@ -28,7 +28,7 @@ def collate_shared(sequences: Sequence[TrainingSequence], device: torch.device |
     rows = _rows(sequences)
     shape = (len(rows), max(_length(row) for row in rows))
     first = max(1, min(row[0].prompt_length for row in rows))  # a place's column in the row is `first` more
-    ids, positions = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
+    ids, targets, positions = (np.zeros(shape, dtype=np.int64) for _ in range(3))
     part = np.full(shape, -1)  # 0: prompt, 1...: the rollouts, -1: padding
     weights, logprobs = np.zeros(shape, dtype=np.float32), np.zeros(shape, dtype=np.float32)
     trained = np.zeros(shape, dtype=bool)
@@ -46,16 +46,14 @@ def collate_shared(sequences: Sequence[TrainingSequence], device: torch.device |
             positions[i, start:end] = np.arange(prompt - 1, len(sequence.token_ids))
             part[i, start:end] = number
             rest = slice(start + 1, end)
-            weights[i, rest], trained[i, rest] = sequence.weights, sequence.trained
+            weights[i, rest], trained[i, rest], targets[i, rest] = sequence.weights, sequence.trained, sequence.targets
             if sequence.logprobs is not None:
                 logprobs[i, rest] = sequence.logprobs
             places.append((i, start + 1 - first))
     same = part[:, :, None] == part[:, None, :]
     visible = (same | (part[:, None, :] == 0)) & np.tri(shape[1], dtype=bool)
-    tensors = [
-        torch.from_numpy(np.ascontiguousarray(a)).to(device)
-        for a in (ids, ids[:, first:], weights[:, first:], trained[:, first:], logprobs[:, first:], positions, visible)
-    ]
+    kept = [a[:, first:] for a in (targets, weights, trained, logprobs)]
+    tensors = [torch.from_numpy(np.ascontiguousarray(a)).to(device) for a in (ids, *kept, positions, visible)]
     return MicroBatch(
         *tensors[:4],
         tensors[4] if with_logprobs else None,

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from mrt_pipeline.algorithms.base import Algorithm
+from mrt_pipeline.engines.base import NO_CHOICE
 from mrt_pipeline.learner.batch import TrainingSequence
 from mrt_pipeline.learner.sampling import Setup, sample_branches, sample_groups
 from mrt_pipeline.mrt.progress import progress
@@ -39,12 +40,18 @@ def sample_batch(
         labelled = sample_groups(setup, problems, group_size, n_forced, seed(_SAMPLE))
     lap("sample")
     rng = np.random.default_rng(seed(_CUT))
-    cuts = [list(algorithm.cuts(item.rollout, rng)) for item in labelled]
+    cuts = [list(algorithm.cuts(item, rng)) for item in labelled]
     prover_tokens = 0
     if algorithm.needs_success or any(cuts):
         rollouts = [item.rollout for item in labelled]
         found, prover_tokens = label_rollouts(
-            setup.engine, setup.prover, setup.policy.template, rollouts, seed(_PROVE), cuts
+            setup.engine,
+            setup.prover,
+            setup.policy.template,
+            rollouts,
+            seed(_PROVE),
+            cuts,
+            at_boundaries=algorithm.needs_success,
         )
         labelled = [
             replace(new, prefix=old.prefix, direct=old.direct) for new, old in zip(found, labelled, strict=True)
@@ -74,7 +81,8 @@ def _force_answers(
     ]
     if not where:
         return []
-    answered = setup.answer([labelled[i].rollout for i, _ in where], [cut for _, cut in where], seed)
+    rollouts, cuts = [labelled[i].rollout for i, _ in where], [cut for _, cut in where]
+    answered = setup.answer(rollouts, cuts, seed, closed=algorithm.likelihood)
     return [
         ForcedAnswer(i, cut, labelled[i].success_at(cut), answer)
         for (i, cut), answer in zip(where, answered, strict=True)
@@ -98,10 +106,11 @@ def _sequences(
 def _imitated(labelled: Sequence[LabelledRollout], answer: ForcedAnswer, eos_id: int) -> Rollout:
     """A forced answer to be imitated as a whole: the policy sampled its thought, and stopping here is to be learnt."""
     rollout = answer.rollout
-    sampled = labelled[answer.source].rollout.thought_sampled[: answer.cut]
+    choices = labelled[answer.source].rollout.thought_choices[: answer.cut]
+    went_on = np.where(choices == rollout.thought, choices, NO_CHOICE)  # stopping where it was forced on is no example
     ended = rollout.answer.copy()
     ended[-1:] = eos_id  # it may have gone back instead; an answer that did not end is never right, so never imitated
-    return replace(rollout, thought_sampled=sampled, stop_reason="stop", answer=ended)
+    return replace(rollout, thought_choices=went_on, stop_reason="stop", answer=ended)
 
 
 def _sequence(rollout: Rollout, weights: np.ndarray, likelihood: bool) -> TrainingSequence:
@@ -112,6 +121,7 @@ def _sequence(rollout: Rollout, weights: np.ndarray, likelihood: bool) -> Traini
         weights=weights,
         trained=trained & (weights != 0) if likelihood else trained,
         logprobs=None if likelihood else rollout.logprobs(),
+        choices=rollout.choices(),
     )
 
 

@@ -47,7 +47,7 @@ def paragraph_boundaries(
     max_episodes: int | None = None,
     separator: str = "\n\n",
 ) -> np.ndarray:
-    r"""Episode boundaries of written thinking, by the rule of the paper's released segmentation (mrt-facts 5).
+    r"""Episode boundaries of written thinking, by the rule of the paper's released segmentation (docs/method.md).
 
     The text is split at `separator`, blank lines in the paper. A paragraph that starts with one of `markers` opens a
     new episode if it is at least `min_paragraphs` paragraphs after the one that opened the last (for the first: after

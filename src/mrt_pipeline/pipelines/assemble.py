@@ -53,6 +53,7 @@ from mrt_pipeline.errors import InputError
 from mrt_pipeline.learner.learner import LearnerSettings
 from mrt_pipeline.pipelines.keys import configuration_key
 from mrt_pipeline.pipelines.reuse import made_once
+from mrt_pipeline.policy.families import find_family
 from mrt_pipeline.policy.language_model import (
     add_adapters,
     load_language_model,
@@ -63,7 +64,14 @@ from mrt_pipeline.policy.language_model import (
 from mrt_pipeline.policy.policy import Policy, build_policy, load_policy
 from mrt_pipeline.policy.template import Template
 from mrt_pipeline.policy.text_backtrack_template import TextBacktrackTemplate
-from mrt_pipeline.policy.text_template import FixedLength, LowProbability, Paragraphs, Segmentation, TextTemplate
+from mrt_pipeline.policy.text_template import (
+    FixedLength,
+    LowProbability,
+    Paragraphs,
+    Segmentation,
+    TextTemplate,
+    check_tokenizer,
+)
 from mrt_pipeline.rollouts.prover import ExactProver, Prover, SampledProver
 from mrt_pipeline.rollouts.rollout import RolloutSettings
 from mrt_pipeline.tasks.base import ScratchTask, Task
@@ -99,14 +107,25 @@ def make_template(
     messages = [{"role": "system", "content": params.system}] if params.system else []
     if isinstance(params, TextBacktrackTemplateParams):
         return TextBacktrackTemplate.from_text(tokenizer, params.back, messages, params.suffix, params.opening)
+    check_tokenizer(tokenizer)
+    own = params.model_dump(include={"suffix", "opening", "close"}, exclude_none=True)
+    parts = (vars(find_family(tokenizer, params.family)) if params.family else {}) | own
+    parts.pop("name", None)
     for example in params.examples:
-        written = f"{params.opening}{example.thought}{params.close}{example.answer}"
+        written = f"{parts['opening']}{example.thought}{parts['close']}{example.answer}"
         messages += [
-            {"role": "user", "content": example.question + params.suffix},
+            {"role": "user", "content": example.question + parts["suffix"]},
             {"role": "assistant", "content": written},
         ]
-    given = params.model_dump(exclude={"kind", "chat_template", "system", "examples", "segmentation"})
-    return TextTemplate.from_text(tokenizer, _make_segmentation(params), messages=messages, **given)
+    given = params.model_dump(include={"stop_phrase", "answer_opening", "answer_end", "extensions"})
+    return TextTemplate.from_text(
+        tokenizer,
+        _make_segmentation(params),
+        messages=messages,
+        free_answer_tokens=params.free_answer_tokens if params.natural_answer == "free" else None,
+        **parts,
+        **given,
+    )
 
 
 def _make_segmentation(params: TextTemplateParams) -> Segmentation:
@@ -194,7 +213,7 @@ def make_prover(params: ProverParams, policy: Policy, task: ScratchTask, rollout
     """The meta-prover."""
     if isinstance(params.root, SampledProverParams):
         return SampledProver(
-            policy.tokenizer, policy.template, task, params.root.n_answers, rollout.answer_tokens, rollout.temperature
+            policy.tokenizer, policy.template, task, params.root.n_answers, make_rollout_settings(rollout)
         )
     return ExactProver(policy.tokenizer, policy.template, rollout.temperature)
 
@@ -209,10 +228,10 @@ def _make_algorithm(params: AlgorithmParams, rollout: RolloutParams) -> Algorith
     match params.root:
         case GRPOParams() as p:
             return GRPO(p.divide_by_std)
-        case STaRParams():
-            return STaR()
+        case STaRParams() as p:
+            return STaR(p.start_from)
         case MRTStarParams() as p:
-            return MRTStar(p.keep)
+            return MRTStar(p.keep, p.start_from)
         case LengthPenaltyParams() as p:
             return LengthPenalty(p.alpha)
         case RegretToGoParams() as p:

@@ -6,7 +6,7 @@ import json
 from pydantic import BaseModel
 
 # Raise when a change of the code changes what the same configuration produces.
-CODE_VERSION = 1
+CODE_VERSION = 2
 # Parameters that change nothing in a table: what is shown of it, and where an engine finds room.
 _NOT_MADE_OF = frozenset(
     {"log_checkpoints", "register_as", "n_traces"}

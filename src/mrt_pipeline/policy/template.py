@@ -34,8 +34,11 @@ class Template(Protocol):
     """Token ids that structure a trace `prompt + thought + close + answer`, and what follows from them.
 
     eos_id: ends the trace. thinking_stops, answer_stops: tokens that end a sampled stream, and a sampled answer.
-    close: between thought and answer where the policy itself ends its thought. stop_phrase: the same where an answer is
-        forced. answer_end: what the exact prover expects after an accepted answer.
+    close: between thought and answer where the policy itself ends its thought: the token that it ends it with, and what
+        is put in after that. stop_phrase: the same where an answer is forced.
+    answer_end: what the exact prover expects after an accepted answer.
+    writes_freely: after its own `close` the policy writes what it likes, so the probability of that is not the
+        probability of an accepted answer.
     extensions: put in place of a stop when the thought is forced on (budget forcing), in turn.
     streams_answer: the policy answers in the stream itself, so the reward of an answer is known where it tries to stop.
     messages, suffix, opening: of a chat, what stands before the question, what is put after it, and what opens the
@@ -48,6 +51,7 @@ class Template(Protocol):
     close: tuple[int, ...]
     stop_phrase: tuple[int, ...]
     answer_end: tuple[int, ...]
+    writes_freely: bool
     extensions: tuple[tuple[int, ...], ...]
     streams_answer: bool
     messages: tuple[dict[str, str], ...]
@@ -74,6 +78,14 @@ class Template(Protocol):
         """Divide a stream that ended with this stop token, or by length (None). finished: as in `snap`."""
         ...
 
+    def natural_close(self, stop_token_id: int) -> tuple[int, ...]:
+        """`close`, where the policy ended its thought with this very token; empty if no answer follows that token."""
+        ...
+
+    def answer_limit(self, answer_tokens: int, forced: bool) -> int:
+        """Most tokens of an answer. answer_tokens: of one that is opened. forced: as in `answer_text`."""
+        ...
+
     def answer_length(self, answer: Sequence[int]) -> int:
         """How many tokens of a sampled answer are one, with the token that ends it; the rest is dropped."""
         ...
@@ -81,7 +93,7 @@ class Template(Protocol):
     def answer_text(self, text: str, ended: bool, forced: bool) -> str:
         """What to grade of an answer's decoded text; empty if it is none.
 
-        ended: a stop token ended it. forced: it follows the stop phrase, whose end may belong to the answer.
+        ended: a stop token ended it. forced: it follows the stop phrase, not the policy's own `close`.
         """
         ...
 
@@ -100,6 +112,7 @@ class ThinkTemplate:
     stop_phrase: tuple[int, ...]
     extensions: tuple[tuple[int, ...], ...]
     marker_ids: frozenset[int]
+    writes_freely: ClassVar[bool] = False
     streams_answer: ClassVar[bool] = False
     messages: ClassVar[tuple[dict[str, str], ...]] = ()
     suffix: ClassVar[str] = ""
@@ -155,9 +168,17 @@ class ThinkTemplate:
         """See `Template.split`. A trace that ends inside its thought answers with nothing."""
         if stop_token_id is None:
             return Split(len(stream), self.stop_phrase, "length", False)
-        if stop_token_id == self.close_id:
-            return Split(len(stream), self.close, "stop", False)
+        if close := self.natural_close(stop_token_id):
+            return Split(len(stream), close, "stop", False)
         return Split(len(stream), (), "eos", True)
+
+    def natural_close(self, stop_token_id: int) -> tuple[int, ...]:
+        """See `Template.natural_close`."""
+        return self.close if stop_token_id == self.close_id else ()
+
+    def answer_limit(self, answer_tokens: int, forced: bool) -> int:
+        """The same for all."""
+        return answer_tokens
 
     def answer_length(self, answer: Sequence[int]) -> int:
         """All: a token ends it."""
@@ -187,6 +208,7 @@ class BacktrackTemplate:
     close: ClassVar[tuple[int, ...]] = ()
     stop_phrase: ClassVar[tuple[int, ...]] = ()
     answer_end: ClassVar[tuple[int, ...]] = ()
+    writes_freely: ClassVar[bool] = False
     streams_answer: ClassVar[bool] = True
     messages: ClassVar[tuple[dict[str, str], ...]] = ()
     suffix: ClassVar[str] = ""
@@ -227,6 +249,14 @@ class BacktrackTemplate:
         """See `Template.split`."""
         stopped = stop_token_id is not None
         return Split(self.snap(stream, len(stream)), (), "stop" if stopped else "length", stopped)
+
+    def natural_close(self, stop_token_id: int) -> tuple[int, ...]:
+        """Empty: no answer follows, it stands in the stream."""
+        return ()
+
+    def answer_limit(self, answer_tokens: int, forced: bool) -> int:
+        """The same for all."""
+        return answer_tokens
 
     def answer_length(self, answer: Sequence[int]) -> int:
         """All: a token ends it."""

@@ -39,6 +39,7 @@ class TextBacktrackTemplate:
     close: ClassVar[tuple[int, ...]] = ()
     stop_phrase: ClassVar[tuple[int, ...]] = ()
     answer_end: ClassVar[tuple[int, ...]] = ()
+    writes_freely: ClassVar[bool] = False
     streams_answer: ClassVar[bool] = True
 
     @classmethod
@@ -88,6 +89,14 @@ class TextBacktrackTemplate:
         """See `Template.split`."""
         stopped = stop_token_id is not None
         return Split(self.snap(stream, len(stream)), (), "stop" if stopped else "length", stopped)
+
+    def natural_close(self, stop_token_id: int) -> tuple[int, ...]:
+        """Empty: no answer follows, it stands in the stream."""
+        return ()
+
+    def answer_limit(self, answer_tokens: int, forced: bool) -> int:
+        """The same for all."""
+        return answer_tokens
 
     def answer_length(self, answer: Sequence[int]) -> int:
         """The attempt, and the first token of the sentence that goes back, which stands for its end."""

@@ -2,7 +2,15 @@ r"""How a language model thinks and answers in text: chat template, closing mark
 
 Two styles, the same code. Reasoning models think between tags and go on after `</think>`; plain models are shown by
 examples to write their steps, then a closing marker such as `####`, then the answer. The marker is one token.
-Backtracking search in text: `text_backtrack_template.py`.
+Backtracking search in text: `text_backtrack_template.py`. Families of reasoning models: `families.py`.
+
+A thought that is cut gets the stop phrase, which ends with the answer's opening, as `\boxed{`. Where the model closes
+its thought itself, its answer is read in one of two ways (`natural_answer`):
+
+    opened   the answer's opening is put in there as well, as AnytimeReasoner does (arXiv 2505.13438); short, and the
+             same everywhere
+    free     the model writes what it likes, as when it is deployed; its last complete box counts, and an answer without
+             one is none
 """
 
 from collections.abc import Sequence
@@ -89,8 +97,12 @@ class TextTemplate:
     tokenizer: the policy's. segmentation: what an episode is.
     close_ids: tokens that end a thought, the same text with and without a space before it; the first is the usual one.
     eos_id: ends the trace. stop_phrase: ids put after a thought that is cut short; they contain the closing marker.
+    natural_opening: ids put in after a closing marker that the model wrote: what follows the marker in the stop phrase,
+        or nothing where it writes freely.
     answer_opening: text at the end of the stop phrase that belongs to the answer, as `\boxed{`.
+    answer_ending: text that closes what it opens, as `}`; may be empty.
     answer_end: ids that the exact prover expects after an accepted answer.
+    free_answer_tokens: most tokens of an answer that is written freely; None if answers are opened.
     extensions: ids put in place of the closing marker when the thought is forced on, in turn.
     messages: of the chat, before the question: a system prompt, examples. suffix: put after the question.
     opening: text after the generation prompt.
@@ -101,9 +113,12 @@ class TextTemplate:
     close_ids: tuple[int, ...]
     eos_id: int
     stop_phrase: tuple[int, ...]
+    natural_opening: tuple[int, ...]
     answer_opening: str
+    answer_ending: str
     answer_end: tuple[int, ...]
     extensions: tuple[tuple[int, ...], ...]
+    free_answer_tokens: int | None = None
     messages: tuple[dict[str, str], ...] = ()
     suffix: str = ""
     opening: str = ""
@@ -119,6 +134,7 @@ class TextTemplate:
         answer_opening: str,
         answer_end: str,
         extensions: Sequence[str],
+        free_answer_tokens: int | None = None,
         messages: Sequence[dict[str, str]] = (),
         suffix: str = "",
         opening: str = "",
@@ -136,15 +152,20 @@ class TextTemplate:
             )
         if close.strip() not in stop_phrase:
             raise InputError(f"policy.template.stop_phrase {stop_phrase!r} does not contain the marker {close!r}")
+        after_close = stop_phrase.rpartition(close.strip())[2] + answer_opening
+        natural = after_close if free_answer_tokens is None else ""
         return cls(
             tokenizer=tokenizer,
             segmentation=segmentation,
             close_ids=close_ids,
             eos_id=tokenizer.eos_token_id,
             stop_phrase=tuple(tokenizer.encode(stop_phrase + answer_opening, add_special_tokens=False)),
+            natural_opening=tuple(tokenizer.encode(natural, add_special_tokens=False)),
             answer_opening=answer_opening,
+            answer_ending=answer_end,
             answer_end=tuple(tokenizer.encode(answer_end, add_special_tokens=False)) or (tokenizer.eos_token_id,),
             extensions=tuple(tuple(tokenizer.encode(extension, add_special_tokens=False)) for extension in extensions),
+            free_answer_tokens=free_answer_tokens,
             messages=tuple(messages),
             suffix=suffix,
             opening=opening,
@@ -162,8 +183,13 @@ class TextTemplate:
 
     @property
     def close(self) -> tuple[int, ...]:
-        """The usual closing marker."""
-        return self.close_ids[:1]
+        """The usual closing marker, and the answer's opening where that is put in."""
+        return (self.close_ids[0], *self.natural_opening)
+
+    @property
+    def writes_freely(self) -> bool:
+        """Whether a natural answer is what the model likes to write."""
+        return self.free_answer_tokens is not None
 
     def boundaries(self, thought: Sequence[int], logprobs: np.ndarray) -> np.ndarray:
         """See `Template.boundaries`."""
@@ -187,17 +213,34 @@ class TextTemplate:
         """See `Template.split`. A trace that ends inside its thought answers with nothing."""
         if stop_token_id is None:
             return Split(self.snap(stream, len(stream), finished), self.stop_phrase, "length", False)
-        if stop_token_id in self.close_ids:
-            return Split(len(stream), (stop_token_id,), "stop", False)
+        if close := self.natural_close(stop_token_id):
+            return Split(len(stream), close, "stop", False)
         return Split(len(stream), (), "eos", True)
+
+    def natural_close(self, stop_token_id: int) -> tuple[int, ...]:
+        """See `Template.natural_close`."""
+        return (stop_token_id, *self.natural_opening) if stop_token_id in self.close_ids else ()
+
+    def answer_limit(self, answer_tokens: int, forced: bool) -> int:
+        """See `Template.answer_limit`."""
+        return answer_tokens if forced or self.free_answer_tokens is None else self.free_answer_tokens
 
     def answer_length(self, answer: Sequence[int]) -> int:
         """All: a token ends it."""
         return len(answer)
 
     def answer_text(self, text: str, ended: bool, forced: bool) -> str:
-        """See `Template.answer_text`. An answer that was cut loses its last word, which may not be whole."""
-        text = f"{self.answer_opening}{text}" if forced else text
+        """See `Template.answer_text`. An answer that was cut loses its last word, which may not be whole.
+
+        One that was written freely is none without a complete box (or what else the answer's opening is): a number that
+        happens to stand in a text is no answer.
+        """
+        if self.writes_freely and not forced and self.answer_opening:
+            _, opened, rest = text.partition(self.answer_opening)
+            if not (opened and self.answer_ending in rest):
+                return ""
+        else:
+            text = f"{self.answer_opening}{text}"
         return text if ended else text.rstrip(_WORD)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from mrt_pipeline.engines.base import Engine
 from mrt_pipeline.policy.template import Template
-from mrt_pipeline.rollouts.prover import Prover, Query
+from mrt_pipeline.rollouts.prover import Prover, Query, Success
 from mrt_pipeline.rollouts.rollout import Rollout
 
 
@@ -80,11 +80,13 @@ def label_rollouts(
     rollouts: Sequence[Rollout],
     seed: int,
     extra_cuts: Sequence[Sequence[int]] | None = None,
+    at_boundaries: bool = True,
 ) -> tuple[list[LabelledRollout], int]:
     """Label rollouts, and ask for J at further cuts of each rollout's thought in the same pass.
 
     extra_cuts: for each rollout, numbers of thinking tokens within its thought, in any order. They are moved back to
         where an answer can be forced (`Template.snap`), and J is held from there.
+    at_boundaries: whether J is wanted at the boundaries; without it `success` is empty.
     Returns the labelled rollouts and the number of tokens the prover spent.
     """
     boundaries = [rollout.boundaries(template) for rollout in rollouts]
@@ -92,15 +94,13 @@ def label_rollouts(
         np.array([template.snap(rollout.thought, cut, rollout.finished) for cut in cuts], dtype=np.int64)
         for rollout, cuts in zip(rollouts, extra_cuts or [()] * len(rollouts), strict=True)
     ]
-    cuts = [np.union1d(b, e) for b, e in zip(boundaries, extra, strict=True)]
-    queries = [
-        Query(rollout.problem, rollout.prompt, rollout.thought, cut)
-        for rollout, cut in zip(rollouts, cuts, strict=True)
-    ]
-    found = prover.success(engine, queries, seed)
-    labelled = []
-    for rollout, b, e, cut, success in zip(rollouts, boundaries, extra, cuts, found, strict=True):
-        at_boundary = np.searchsorted(cut, b)
-        at_cuts = success.mean[np.searchsorted(cut, e)]
+    asked = [b if at_boundaries else b[:0] for b in boundaries]
+    queries = [Query.about(rollout, np.union1d(a, e)) for rollout, a, e in zip(rollouts, asked, extra, strict=True)]
+    found = iter(prover.success(engine, [query for query in queries if len(query.cuts)], seed))
+    labelled, n_tokens = [], 0
+    for rollout, b, a, e, query in zip(rollouts, boundaries, asked, extra, queries, strict=True):
+        success = next(found) if len(query.cuts) else Success(np.empty(0), np.empty(0), 0)
+        at_boundary, at_cuts = np.searchsorted(query.cuts, a), success.mean[np.searchsorted(query.cuts, e)]
         labelled.append(LabelledRollout(rollout, b, success.mean[at_boundary], success.sem[at_boundary], e, at_cuts))
-    return labelled, sum(success.n_tokens for success in found)
+        n_tokens += success.n_tokens
+    return labelled, n_tokens

@@ -134,10 +134,11 @@ class _Chain:
     def completion(self) -> Completion:
         """The whole chain, as if it had been sampled at once."""
         n = len(self.logprobs)
+        token_ids = np.concatenate([_NOTHING, *self.episodes, self.attempt])
         return Completion(
-            token_ids=np.concatenate([_NOTHING, *self.episodes, self.attempt]),
+            token_ids=token_ids,
+            choices=token_ids,
             logprobs=self.logprobs,
-            sampled=np.ones(n, dtype=bool),
             stop_reason=StopReason.LENGTH if self.stop_token_id is None else StopReason.STOP,
             stop_token_id=self.stop_token_id,
             stop_logprob=self.stop_logprob,

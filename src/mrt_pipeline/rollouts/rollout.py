@@ -1,12 +1,12 @@
 """Episodic rollouts: think until the model stops or the budget ends, then answer, then grade."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from mrt_pipeline.engines.base import Completion, Engine, SamplingParams
+from mrt_pipeline.engines.base import NO_CHOICE, Completion, Engine, SamplingParams, StopReason
 from mrt_pipeline.policy.template import Template, encode_prompt
 from mrt_pipeline.rollouts.stream import Stream
 from mrt_pipeline.tasks.base import Grade, Problem, Task
@@ -18,7 +18,7 @@ class RolloutSettings:
 
     thinking_budget: most thinking tokens; a longer thought is cut and the answer forced. Where the policy answers in
         the stream itself, the last attempt counts as well: it is an answer only if the policy stops after it in time.
-    answer_tokens: most tokens of the answer.
+    answer_tokens: most tokens of the answer, unless the template's natural answers have a limit of their own.
     temperature: of thought and answer.
     """
 
@@ -33,29 +33,33 @@ class Rollout:
 
     problem: what was asked. group: index of the problem within the batch; rollouts of one group share a prompt.
     prompt: (p,) token ids, ending with the opening of the thought.
-    thought: (n,) thinking tokens. thought_logprobs: (n,). thought_sampled: (n,) False where budget forcing put a token.
+    thought: (n,) thinking tokens. thought_choices, thought_logprobs: (n,), what the policy chose at each place; see
+        `Completion`. Where budget forcing put an extension in place of a stop, that is the stop.
     natural_length: thinking tokens before the model first tried to stop; n if it never did.
+    natural_close: (c,) what leads to the answer there; empty if it never tried, or if no answer follows.
     stop_reason: "stop" if the model closed the thought itself at its end (in backtracking search: ended the trace after
         an attempt), "eos" if it ended the trace without an answer, "length" if it was cut at the budget.
-    close: (c,) ids between thought and answer: the sampled close token, or the stop phrase. Empty after "eos", and
-        where the template has none.
+    close: (c,) ids between thought and answer: the sampled close token and what is put in after it, or the stop phrase.
+        Empty after "eos", and where the template has none.
     close_logprob: log-probability of the sampled close (or end) token; 0 if it was forced.
     answer: (m,) ids, with the token that ended it, if one did: eos, or a back symbol. answer_logprobs: (m,).
     answer_text, grade: the answer as the task reads it, and its grade.
     beyond: tokens of the stream beyond the thought: in backtracking search the attempt that is the answer; what the
         budget cut and the template drops, an attempt or a paragraph.
     dropped: how many of these were sampled and are in no other field.
-    stopped_at, stopped_reward: where the policy answers in the stream itself, its first attempt to stop: tokens of the
-        stream by then, and the reward of its answer there; None if it never tried, or answers elsewhere.
+    stopped_at, stopped_reward: the first attempt to stop if no answer is to follow it: tokens of the stream by then,
+        and the reward there. That is the reward of the last attempt where the policy answers in the stream, and 0 where
+        it tried to end the trace inside its thought. None if it never tried, or an answer follows.
     """
 
     problem: Problem
     group: int
     prompt: np.ndarray
     thought: np.ndarray
+    thought_choices: np.ndarray
     thought_logprobs: np.ndarray
-    thought_sampled: np.ndarray
     natural_length: int
+    natural_close: np.ndarray
     stop_reason: str
     close: np.ndarray
     close_logprob: float
@@ -95,15 +99,23 @@ class Rollout:
         """The whole trace, (p + n + c + m,)."""
         return np.concatenate([self.prompt, self.thought, self.close, self.answer]).astype(np.int64)
 
+    def choices(self) -> np.ndarray:
+        """What the policy chose at each place after the prompt, int64 (n + c + m,); NO_CHOICE where it did not."""
+        return np.concatenate([self.thought_choices, self._chosen_close(self.close, NO_CHOICE), self.answer])
+
     def sampled(self) -> np.ndarray:
-        """Which tokens after the prompt the policy sampled, bool (n + c + m,). Only these may be trained."""
-        close = np.full(len(self.close), self.stop_reason != "length")
-        return np.concatenate([self.thought_sampled, close, np.ones(len(self.answer), dtype=bool)])
+        """Places after the prompt at which the policy chose, bool (n + c + m,). Only choices may be trained."""
+        return self.choices() != NO_CHOICE
 
     def logprobs(self) -> np.ndarray:
-        """Log-probabilities after the prompt, float32 (n + c + m,); 0 where nothing was sampled."""
-        close = np.full(len(self.close), self.close_logprob if self.stop_reason != "length" else 0.0)
+        """Log-probabilities of the choices, float32 (n + c + m,); 0 without one."""
+        close = self._chosen_close(self.close_logprob, 0.0)
         return np.concatenate([self.thought_logprobs, close, self.answer_logprobs]).astype(np.float32)
+
+    def _chosen_close(self, chosen: np.ndarray | float, otherwise: float) -> np.ndarray:
+        """`chosen` where the policy closed its thought itself, at the first token of `close`; (c,)."""
+        first = (np.arange(len(self.close)) == 0) & (self.stop_reason != "length")
+        return np.where(first, chosen, otherwise)
 
     def per_token(self, thought: np.ndarray | float, rest: float) -> np.ndarray:
         """One number per token after the prompt: `thought` on the thinking tokens, `rest` on close and answer."""
@@ -128,6 +140,7 @@ def sample_rollouts(
     min_thinking: Sequence[int] | int = 0,
     prefixes: Sequence[np.ndarray] | None = None,
     direct: Sequence[bool] | None = None,
+    closed: bool = False,
 ) -> list[Rollout]:
     """`n` graded rollouts of each problem, those of one problem side by side: len(problems) * n.
 
@@ -136,6 +149,7 @@ def sample_rollouts(
     prefixes: thinking tokens that each problem's rollouts start with. They count against the budget and as not
         sampled, so they are never trained. An answer must be possible after them (`Template.snap`).
     direct: for each problem, whether to answer right after the prefix (forced termination) instead of thinking on.
+    closed: these answers follow the policy's own `close` instead of the stop phrase, as if it had closed its thought.
     seed: the same seed, weights and problems give the same rollouts.
     """
     prompts = [np.asarray(encode_prompt(tokenizer, template, problem.question)) for problem in problems]
@@ -155,6 +169,11 @@ def sample_rollouts(
     )
     contexts = [np.concatenate(pair) for pair in zip(prompts, starts, strict=True)]
     sampled = engine.sample(contexts, thinking, seed, np.maximum(np.asarray(min_thinking) - used, 0), left)
+    if closed and template.close:
+        sampled = [
+            replace(completion, stop_reason=StopReason.STOP, stop_token_id=template.close[0]) if now else completion
+            for completion, now in zip(sampled, np.repeat(left == 0, n), strict=True)
+        ]
     streams = [Stream.of(starts[i // n], completion, template) for i, completion in enumerate(sampled)]
     return answer_streams(engine, task, tokenizer, template, problems, prompts, streams, settings, seed)
 
@@ -178,12 +197,12 @@ def answer_streams(
     """
     n = len(streams) // len(problems)
     seen = [stream.thought for stream in streams] if recalled is None else recalled
-    answering = SamplingParams(
-        max_tokens=settings.answer_tokens, stop_token_ids=template.answer_stops, temperature=settings.temperature
-    )
     asked = [i for i, stream in enumerate(streams) if not stream.split.answered]
     questions = [np.concatenate([prompts[i // n], seen[i], streams[i].close]) for i in asked]
-    answers = dict(zip(asked, engine.sample(questions, answering, seed + 1), strict=True))
+    forced = [streams[i].split.stop_reason == "length" for i in asked]
+    answers = dict(
+        zip(asked, sample_answers(engine, template, questions, forced, settings, seed=seed + 1), strict=True)
+    )
 
     rollouts = []
     for i, stream in enumerate(streams):
@@ -207,9 +226,10 @@ def answer_streams(
                 group=i // n,
                 prompt=prompts[i // n],
                 thought=stream.thought,
+                thought_choices=stream.choices[: split.n_thought],
                 thought_logprobs=stream.logprobs[: split.n_thought],
-                thought_sampled=stream.sampled[: split.n_thought],
                 natural_length=stream.natural_end(template),
+                natural_close=stream.natural_close(template),
                 stop_reason=split.stop_reason,
                 close=stream.close,
                 close_logprob=stream.stop_logprob,
@@ -218,12 +238,35 @@ def answer_streams(
                 answer_text=text,
                 grade=grade,
                 beyond=len(stream.token_ids) - split.n_thought,
-                dropped=0 if split.answered else int(stream.sampled[split.n_thought :].sum()),
+                dropped=0 if split.answered else int((stream.choices[split.n_thought :] != NO_CHOICE).sum()),
                 stopped_at=stopped_at,
                 stopped_reward=None if stopped_at is None else task.grade(problem, stopped_text).reward,
             )
         )
     return rollouts
+
+
+def sample_answers(
+    engine: Engine,
+    template: Template,
+    contexts: Sequence[Sequence[int]],
+    forced: Sequence[bool],
+    settings: RolloutSettings,
+    seed: int,
+    n: int = 1,
+) -> list[Completion]:
+    """`n` answers after each context: prompt, thought, and the close or stop phrase that ends it.
+
+    forced: for each context, whether it ends with the stop phrase.
+    """
+    limits = [template.answer_limit(settings.answer_tokens, bool(is_forced)) for is_forced in forced]
+    params = SamplingParams(
+        max_tokens=max(limits, default=settings.answer_tokens),
+        stop_token_ids=template.answer_stops,
+        temperature=settings.temperature,
+        n=n,
+    )
+    return engine.sample(contexts, params, seed, max_tokens=limits if len({*limits}) > 1 else None)
 
 
 def _sampled_answer(answer: Completion, tokenizer: PreTrainedTokenizerBase) -> tuple[np.ndarray, np.ndarray, str]:

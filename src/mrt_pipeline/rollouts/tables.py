@@ -38,6 +38,7 @@ ROLLOUTS = DataFrameSchema(
         "prompt_token_ids": Column(object),
         "thought_token_ids": Column(object),
         "thought_logprobs": Column(object),
+        "natural_close_token_ids": Column(object),
         "close_token_ids": Column(object),
         "answer_token_ids": Column(object),
         "text": Column(str),
@@ -164,6 +165,7 @@ def rollouts_table(rollouts: Sequence[Rollout], policy: str, decode, seed: int) 
                 "prompt_token_ids": rollout.prompt,
                 "thought_token_ids": rollout.thought,
                 "thought_logprobs": rollout.thought_logprobs,
+                "natural_close_token_ids": rollout.natural_close,
                 "close_token_ids": rollout.close,
                 "answer_token_ids": rollout.answer,
                 "text": decode(rollout.token_ids()),
@@ -197,8 +199,7 @@ def queries_from_table(
     for row in rollouts.itertuples(index=False):
         thought = np.asarray(row.thought_token_ids)
         extra = _snap(template, thought, np.minimum(budgets, len(thought)), row.natural_length)
-        cuts = np.union1d(_boundaries(row, template), extra)
-        queries.append(Query(by_id[row.problem_id], np.asarray(row.prompt_token_ids), thought, cuts))
+        queries.append(_query(row, by_id[row.problem_id], np.union1d(_boundaries(row, template), extra)))
     return queries
 
 
@@ -208,10 +209,13 @@ def natural_queries(rollouts: pd.DataFrame, problems: Sequence[Problem], templat
     queries = []
     for row in rollouts.itertuples(index=False):
         boundaries = _boundaries(row, template)
-        cuts = boundaries[boundaries <= row.natural_length]
-        thought = np.asarray(row.thought_token_ids)
-        queries.append(Query(by_id[row.problem_id], np.asarray(row.prompt_token_ids), thought, cuts))
+        queries.append(_query(row, by_id[row.problem_id], boundaries[boundaries <= row.natural_length]))
     return queries
+
+
+def _query(row, problem: Problem, cuts: np.ndarray) -> Query:
+    prompt, thought = np.asarray(row.prompt_token_ids), np.asarray(row.thought_token_ids)
+    return Query(problem, prompt, thought, cuts, row.natural_length, tuple(map(int, row.natural_close_token_ids)))
 
 
 def episodes_table(

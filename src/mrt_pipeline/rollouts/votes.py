@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerBase
 
 from mrt_pipeline.engines.base import Completion
 from mrt_pipeline.policy.template import Template
-from mrt_pipeline.rollouts.prover import Query, forced_text, n_tokens
+from mrt_pipeline.rollouts.prover import Query, n_tokens, read_answer
 from mrt_pipeline.tasks.base import Grade, Task
 
 
@@ -23,8 +23,8 @@ def votes_table(
     """One row an episode boundary: the answers forced there, as votes count them (empty: none), rewards and tokens."""
     rows = []
     for row, query, answers in zip(rollouts.itertuples(index=False), queries, found, strict=True):
-        for episode, (cut, sampled) in enumerate(zip(query.cuts, answers, strict=True), start=-1):
-            texts = [forced_text(tokenizer, template, answer) for answer in sampled]
+        for episode, (cut, forced, sampled) in enumerate(zip(query.cuts, query.forced, answers, strict=True), start=-1):
+            texts = [read_answer(tokenizer, template, answer, forced) for answer in sampled]
             grades = [task.grade(query.problem, text) if text else Grade.UNPARSED for text in texts]
             rows.append(
                 {

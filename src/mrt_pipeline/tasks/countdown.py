@@ -9,7 +9,9 @@ The variant played here:
 * No intermediate result may exceed `max_result`, which keeps every number one symbol.
 
 A thought is a stream of attempts, each an episode of nine symbols for three numbers:
-`wait 7 - 3 =4 * 12 =48 high`. The verdict (`low`, `high`, `yes`) compares the chain's value with the target.
+`wait 7 - 3 =4 * 12 =48 high`. The verdict (`low`, `high`, `yes`) compares the chain's value with the target. An attempt
+that succeeds goes on to state the answer, `... =48 yes (7 - 3) * 12`, as reasoning models write "so the answer is ...":
+what was found can then be copied later, so that a small model can recall it.
 """
 
 import ast
@@ -74,7 +76,7 @@ class Chain:
     def attempt(self, target: int) -> str:
         """The chain as an episode of the thought."""
         value = self.results()[-1]
-        verdict = "yes" if value == target else "low" if value < target else "high"
+        verdict = f"yes {self.answer()}" if value == target else "low" if value < target else "high"
         return f"{EPISODE_MARKER} {self.written_out()} {verdict}"
 
 
@@ -88,6 +90,9 @@ class Countdown:
     max_solutions: problems with more solving chains are left out, since guessing would solve them.
     cut_fraction: share of search traces that are cut at a random symbol before they answer, so that a warm-started
         policy can be stopped anywhere.
+    long_fraction: share of search traces that go on whatever they find until they have `max_attempts` attempts, so that
+        a warm-started policy knows every place that a thought can reach. Their end is not imitated.
+    max_attempts: attempts of these, the most that any search trace has.
     n_train, n_validation, n_test: problems of each split (n_train None: all that are left). Splits never share a
         number multiset, so nothing can be memorised.
     seed: of the split.
@@ -105,13 +110,15 @@ class Countdown:
         max_result: int = 99,
         max_solutions: int = 4,
         cut_fraction: float = 0.25,
+        long_fraction: float = 0.05,
+        max_attempts: int = 48,
         n_validation: int = 200,
         n_test: int = 600,
         n_train: int | None = None,
         seed: int = 0,
     ):
         self.n_numbers, self.max_number, self.max_result = n_numbers, max_number, max_result
-        self.cut_fraction = cut_fraction
+        self.cut_fraction, self.long_fraction, self.max_attempts = cut_fraction, long_fraction, max_attempts
         self.target_min, self.target_max, self.max_solutions = target_min, target_max, max_solutions
         self.n_train, self.n_validation, self.n_test, self.seed = n_train, n_validation, n_test, seed
 
@@ -259,9 +266,12 @@ class Countdown:
         repeat = rng.choice([0.0, 0.3, 0.6], p=[0.3, 0.4, 0.3])
         stop_early = rng.choice([0.0, 0.12], p=[0.6, 0.4])
         go_on = rng.choice([0.0, 0.5, 0.9], p=[0.3, 0.3, 0.4])
-        most_episodes = rng.choice([8, 16, 26], p=[0.2, 0.3, 0.5])
+        most_attempts = min(rng.choice([8, 16, 26], p=[0.2, 0.3, 0.5]), self.max_attempts)
+        endless = rng.random() < self.long_fraction
+        if endless:
+            stop_early, go_on, most_attempts = 0.0, 1.0, self.max_attempts
         tried, found = [], False
-        while len(tried) < most_episodes:
+        while len(tried) < most_attempts:
             again = max(repeat, 0.5) if found else repeat
             if tried and (not untried or rng.random() < again):
                 chain = tried[rng.integers(len(tried))]
@@ -271,24 +281,24 @@ class Countdown:
             found = found or chain.results()[-1] == target
             if rng.random() < (1 - go_on if found else stop_early):
                 break
-        symbols = " ".join(chain.attempt(target) for chain in tried).split()
+        attempts = [chain.attempt(target).split() for chain in tried]
+        symbols = [symbol for attempt in attempts for symbol in attempt]
         cut = rng.random() < self.cut_fraction
         if cut:
             symbols = symbols[: rng.integers(len(symbols) + 1)]
-        complete = tried[: len(symbols) // self._episode_length]
-        return SearchTrace(" ".join(symbols), self._conclude(complete, problem, rng).answer(), cut)
+        starts = np.cumsum([0, *map(len, attempts[:-1])])
+        complete = tried[: int(np.sum(starts + self._verdict <= len(symbols)))]
+        return SearchTrace(" ".join(symbols), self._conclude(complete, problem, rng).answer(), bool(cut or endless))
 
     @property
-    def _episode_length(self) -> int:
+    def _verdict(self) -> int:
+        """Symbols of an attempt up to its verdict."""
         return 3 * self.n_numbers
 
     def _conclude(self, tried: list[Chain], problem: Problem, rng: np.random.Generator) -> Chain:
-        """The chain to answer with: the one found (now and then the last one), else the nearest, else a guess."""
-        target = problem.metadata["target"]
+        """The chain to answer with: the one that was found, else the last one tried, else a guess."""
         if not tried:
             chains = self.chains(tuple(problem.metadata["numbers"]))
             return chains[rng.integers(len(chains))]
-        found = [chain for chain in tried if chain.results()[-1] == target]
-        if found and tried[-1] not in found and rng.random() < 0.05:
-            return tried[-1]
-        return found[-1] if found else min(tried, key=lambda chain: abs(chain.results()[-1] - target))
+        found = [chain for chain in tried if chain.results()[-1] == problem.metadata["target"]]
+        return (found or tried)[-1]

@@ -12,6 +12,7 @@ from typing import Any
 import mlflow
 import yaml
 from kedro.framework.hooks import hook_impl
+from kedro.framework.project import pipelines as registered
 from kedro.io import DataCatalog
 from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
@@ -27,7 +28,7 @@ from mrt_pipeline.tracking.freshness import check_inputs, note_saved
 from mrt_pipeline.tracking.outbox import OUTBOX, RESEND, Outbox, current, use
 from mrt_pipeline.tracking.records import new_address
 from mrt_pipeline.tracking.resend import send_waiting
-from mrt_pipeline.tracking.runs import CONFIGURATION_TAG, log_text, send, training_key
+from mrt_pipeline.tracking.runs import CONFIGURATION_TAG, PARTIAL_TAG, log_text, send, training_key
 from mrt_pipeline.tracking.system_metrics import SystemMetrics
 
 with warnings.catch_warnings(record=True):  # mlflow warns of the model that kedro-mlflow defines here, not of ours
@@ -100,6 +101,7 @@ class TrackingHook(MlflowHook):
             **names,
             **git_state(self._project_path),
             "pipeline": "+".join(pipelines or ["mrt_rl"]),
+            PARTIAL_TAG: str(is_partial(pipelines, pipeline, run_params)).lower(),
             CONFIGURATION_TAG: training_key(self._typed),
             "kedro_command": f'{command} --params "{overrides}"' if overrides else command,
             "mlflow.runName": self._run_name,
@@ -214,6 +216,15 @@ def run_name(pipelines: list[str], algorithm: str, seed: int, given: dict[str, A
     if not {*pipelines} <= {"mrt_rl", "mrt_star", "__default__"}:
         trained = [*pipelines, *(trained if "train" in pipelines else [])]
     return " ".join([*trained, *(f"{key}={value}" for key, value in given.items() if key not in ("algorithm", "seed"))])
+
+
+def is_partial(names: list[str], pipeline: Pipeline, run_params: dict[str, Any]) -> bool:
+    """Whether a run leaves nodes of its pipelines out (--nodes, --from-nodes, --tags, ...).
+
+    names: of the pipelines; none is the default one. pipeline: what is run of them.
+    """
+    whole = {node.name for name in names or ["__default__"] for node in registered[name].nodes}
+    return bool(run_params.get("only_missing_outputs")) or {node.name for node in pipeline.nodes} != whole
 
 
 def _check_kind(pipelines: list[str], algorithm: str) -> None:

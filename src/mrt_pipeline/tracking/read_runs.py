@@ -16,6 +16,7 @@ from mlflow.exceptions import MlflowException
 from mrt_pipeline.errors import InputError
 from mrt_pipeline.tracking.failures import is_refusal, reason
 from mrt_pipeline.tracking.records import WAITING, find_run
+from mrt_pipeline.tracking.runs import PARTIAL_TAG
 
 logger = logging.getLogger(__name__)
 _TABLES = (
@@ -50,14 +51,15 @@ class FinishedRun:
 def find_runs(names: Sequence[str]) -> list[FinishedRun]:
     """The training runs that `names` stand for: run ids, parent runs of sweeps, or experiments; each once.
 
-    Their tables are not read. Raises InputError for a name that nothing has, for a run named by itself that is not a
-    finished training run, for one that lacks a table, and if MLflow cannot be reached.
+    Their tables are not read. Runs that left nodes of their pipeline out are skipped, with a line that says so.
+    Raises InputError for a name that nothing has, for a run named by itself that is not a finished training run, for
+    one that lacks a table, and if MLflow cannot be reached.
     """
     client = mlflow.MlflowClient()
     found: dict[str, Run] = {}
     try:
         for name in names:
-            found |= {run.info.run_id: run for run in _resolve(client, name)}
+            found |= {run.info.run_id: run for run in _resolve(client, name) if not _is_partial(run)}
     except (MlflowException, OSError) as error:
         raise InputError(f"MLflow at {mlflow.get_tracking_uri()} cannot be read ({reason(error)})") from error
     if not found:
@@ -115,6 +117,13 @@ def _of_sweep(client: mlflow.MlflowClient, parent: Run) -> list[Run]:
         [parent.info.experiment_id], f"tags.mlflow.parentRunId = '{parent.info.run_id}'", max_results=10_000
     )
     return [run for run in children if _is_training(run)]
+
+
+def _is_partial(run: Run) -> bool:
+    partial = run.data.tags.get(PARTIAL_TAG) == "true"
+    if partial:
+        logger.warning("Left out, as it executed a part of its pipeline only: run %s", run.info.run_id)
+    return partial
 
 
 def _is_training(run: Run) -> bool:

@@ -18,6 +18,8 @@ from mrt_pipeline.tracking.records import Record
 logger = logging.getLogger(__name__)
 
 CONFIGURATION_TAG = "configuration_key"
+PARTIAL_TAG = "partial"
+"""true for a run that left nodes of its pipeline out: it has the key of a whole run, but not what that makes."""
 
 
 def check_finite(metrics: dict[str, float]) -> None:
@@ -79,11 +81,12 @@ def training_key(parameters: Parameters) -> str:
 
 
 def find_finished_run(pipeline: str, parameters: Parameters) -> str | None:
-    """The newest finished run of a pipeline with exactly these parameters in the current experiment; None without.
+    """The newest finished run of a whole pipeline with exactly these parameters in the current experiment, or None.
 
     Runs that still wait for a server are not found, nor any while it cannot be asked.
     """
     wanted = f"tags.{CONFIGURATION_TAG} = '{training_key(parameters)}' and tags.pipeline = '{pipeline}'"
+    wanted += f" and tags.{PARTIAL_TAG} = 'false'"
     try:
         runs = mlflow.search_runs(
             filter_string=f"{wanted} and attributes.status = 'FINISHED'",

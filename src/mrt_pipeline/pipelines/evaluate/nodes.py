@@ -16,7 +16,6 @@ from mrt_pipeline.config import (
     RolloutParams,
     TaskParams,
 )
-from mrt_pipeline.engines.base import SamplingParams
 from mrt_pipeline.evaluation.evaluate import (
     accuracy_by_budget,
     budgets_of,
@@ -26,7 +25,13 @@ from mrt_pipeline.evaluation.evaluate import (
 from mrt_pipeline.evaluation.majority import majority_by_policy
 from mrt_pipeline.evaluation.regret_sources import regret_sources, summarize_sources
 from mrt_pipeline.evaluation.stop_and_vote import shown_episodes, stopping_regret, vote_accuracy
-from mrt_pipeline.pipelines.assemble import make_engine, make_task, open_policy, open_tokenizer
+from mrt_pipeline.pipelines.assemble import (
+    make_engine,
+    make_rollout_settings,
+    make_task,
+    open_policy,
+    open_tokenizer,
+)
 from mrt_pipeline.pipelines.reuse import once_for_base
 from mrt_pipeline.reporting.figures import (
     budget_figure,
@@ -61,14 +66,8 @@ def sample_forced_votes(
         game = make_task(task)
         opened = open_policy(policy, policy_params, game)
         queries = natural_queries(chosen, problems_from_table(problems), opened.template)
-        params = SamplingParams(
-            max_tokens=rollout.answer_tokens,
-            stop_token_ids=opened.template.answer_stops,
-            temperature=rollout.temperature,
-            n=evaluation.n_votes,
-        )
-        sampler = make_engine(engine, opened, policy, policy_params)
-        found = force_answers(sampler, opened.template, queries, params, seed)
+        sampler, settings = make_engine(engine, opened, policy, policy_params), make_rollout_settings(rollout)
+        found = force_answers(sampler, opened.template, queries, settings, evaluation.n_votes, seed)
         return (votes_table(chosen, queries, found, game, opened.tokenizer, opened.template),)
 
     traces = hashlib.sha256("\n".join(chosen["text"]).encode()).hexdigest()

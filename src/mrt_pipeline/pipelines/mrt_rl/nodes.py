@@ -18,6 +18,7 @@ from mrt_pipeline.config import (
     TaskParams,
     TrainingParams,
 )
+from mrt_pipeline.evaluation.base_check import check_base, look_at_base
 from mrt_pipeline.learner.checkpoint import CHECKPOINTS
 from mrt_pipeline.learner.learner import Learner, has_adapters
 from mrt_pipeline.learner.reinforce import ReinforceSettings, reinforce
@@ -42,21 +43,17 @@ _POLICIES = Path("data/06_models/trained")
 
 
 def measure_learning_signal(rollouts: pd.DataFrame, episodes: pd.DataFrame, task: TaskParams) -> dict[str, float]:
-    """What RL will find on the base policy's training traces: reward, mixed groups, size of progress, task's own."""
-    rewards = rollouts.groupby("problem_id")["reward"].mean()
-    signal = {
-        "base/train_reward": float(rollouts["reward"].mean()),
-        "base/groups_with_signal": float(((rewards > 0) & (rewards < 1)).mean()),
-        "base/absolute_progress": float(episodes.loc[~episodes["stopped"], "progress"].abs().mean()),
-        **{f"base/{name}": value for name, value in make_task(task).trace_metrics(rollouts["text"].tolist()).items()},
+    """What RL will find on the base policy's training traces; warns of what would spoil it, refuses the hopeless."""
+    found = look_at_base(rollouts)
+    measured = {
+        **found,
+        "absolute_progress": float(episodes.loc[~episodes["stopped"], "progress"].abs().mean()),
+        **make_task(task).trace_metrics(rollouts["text"].tolist()),
     }
+    signal = {f"base/{name}": value for name, value in measured.items()}
     log_metrics(signal, 0)
-    if signal["base/groups_with_signal"] == 0:
-        logger.warning(
-            "No training problem has both right and wrong traces of the base policy, so outcome rewards carry no "
-            "signal: choose easier problems, raise rollout.n_rollouts, or begin with a better policy (tiny: "
-            "policy.warm_start.steps)"
-        )
+    for warning in check_base(found, len(rollouts)):
+        logger.warning("Look before you train: %s", warning)
     return signal
 
 

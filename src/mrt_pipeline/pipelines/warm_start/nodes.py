@@ -15,6 +15,7 @@ from mrt_pipeline.config import (
     RolloutParams,
     TaskParams,
     TinyPolicy,
+    longest_answer,
 )
 from mrt_pipeline.errors import InputError
 from mrt_pipeline.evaluation.evaluate import budgets_of
@@ -47,7 +48,8 @@ def warm_start_policy(
     """
     key = configuration_key(task=task, policy=policy)
     if isinstance(policy.root, LanguageModelPolicy):
-        longest = budgets_of(rollout.thinking_budget, evaluation.budget_multiples)[-1] + rollout.answer_tokens
+        longest = budgets_of(rollout.thinking_budget, evaluation.budget_multiples)[-1]
+        longest += longest_answer(policy, rollout)
         path = _find_language_model(policy.root, problems, longest)
         return {"name": "base", "path": path, "base": path, "key": key}
     folder = _FOLDER / key

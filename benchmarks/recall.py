@@ -1,0 +1,79 @@
+"""Does a base policy recall what it found, and does more thinking help it? For choosing a warm start.
+
+    python benchmarks/recall.py "policy.warm_start.steps=2400" "policy.warm_start.steps=4800,task.cut_fraction=0.5" ...
+
+Each argument is a list of overrides, as for `kedro run --params`; "" is the default. The base policy of each is made, or
+taken if it is there already, and asked on the validation problems: J so many episodes after the first right attempt,
+traces forced on to the largest budget, and accuracy at every budget. Two traces of each problem, exact prover.
+"""
+
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from mrt_pipeline.cli import parse_overrides
+from mrt_pipeline.config import Parameters
+from mrt_pipeline.config_loader import compose_parameters
+from mrt_pipeline.evaluation.evaluate import budgets_of
+from mrt_pipeline.pipelines.assemble import make_engine, make_prover, make_rollout_settings, make_task, open_policy
+from mrt_pipeline.pipelines.warm_start.nodes import warm_start_policy
+from mrt_pipeline.rollouts.label import LabelledRollout, label_rollouts
+from mrt_pipeline.rollouts.rollout import sample_rollouts
+from mrt_pipeline.rollouts.tables import problems_table
+
+LATER = (0, 1, 2, 5, 10, 15, 30)  # episodes after the find
+N_TRACES = 2
+
+
+def recall(labelled: list[LabelledRollout], found: list[int | None]) -> dict[int, float]:
+    """Mean J so many episodes after the episode in which an attempt was right first."""
+    return {
+        later: float(np.mean([item.success[end + later] for item, end in zip(labelled, found, strict=True)
+                              if end is not None and end + later < len(item.success)]))
+        for later in LATER
+    }  # fmt: skip
+
+
+def first_find(item: LabelledRollout, yes: int) -> int | None:
+    """Index of the boundary at which the episode of the first right attempt ends."""
+    right = np.flatnonzero(item.rollout.thought == yes)
+    return int(np.searchsorted(item.boundaries, right[0], side="right")) if len(right) else None
+
+
+def measure(overrides: str) -> None:
+    tree = compose_parameters(Path("conf/base/parameters").resolve(), parse_overrides(None, None, overrides))
+    params = Parameters.model_validate(tree)
+    task = make_task(params.task)
+    problems = task.problems()
+    started = time.perf_counter()
+    ref = warm_start_policy(problems_table(problems), params.task, params.policy, params.rollout, params.evaluation)
+    made = time.perf_counter() - started
+    policy = open_policy(ref, params.policy, task)
+    engine, prover = (
+        make_engine(params.engine, policy, ref, params.policy),
+        make_prover(params.prover, policy, task, params.rollout),
+    )
+    budgets = budgets_of(params.rollout.thinking_budget, params.evaluation.budget_multiples)
+    settings = make_rollout_settings(params.rollout, budgets[-1])
+    chosen = [problem for problem in problems if problem.split == "validation"]
+    rollouts = sample_rollouts(
+        engine, task, policy.tokenizer, policy.template, chosen, settings, N_TRACES, 0, min_thinking=budgets[-1]
+    )
+    cuts = [sorted({*budgets, *(min(b, r.natural_length) for b in budgets)}) for r in rollouts]
+    labelled, _ = label_rollouts(engine, prover, policy.template, rollouts, 0, cuts)
+    natural = [np.mean([i.success_at(min(b, i.rollout.natural_length)) for i in labelled]) for b in budgets]
+    forced = [np.mean([i.success_at(b) for i in labelled]) for b in budgets]
+    yes = policy.tokenizer.convert_tokens_to_ids("yes")
+    later = recall(labelled, [first_find(item, yes) for item in labelled])
+    print(f"\n{overrides or 'the default'}  (warm start {made:.0f} s, {policy.n_parameters} parameters)")
+    print("  J after a find: ", "  ".join(f"+{n} {value:.3f}" for n, value in later.items()))
+    for name, values in (("natural", natural), ("forced on", forced)):
+        print(f"  accuracy, {name:9}:", "  ".join(f"{b} {v:.3f}" for b, v in zip(budgets, values, strict=True)))
+    print("  thinking tokens, natural:", round(float(np.mean([r.natural_length for r in rollouts])), 1), flush=True)
+
+
+if __name__ == "__main__":
+    for argument in sys.argv[1:] or [""]:
+        measure(argument)

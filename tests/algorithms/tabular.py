@@ -1,0 +1,97 @@
+"""A policy small enough to list all of its traces: every expectation is a sum, every gradient a list of numbers."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+MARKER, OTHER, STOP = 6, 7, 5  # a marker opens an episode; STOP is what `make_rollout` closes a thought with
+
+
+@dataclass(frozen=True)
+class Trace:
+    """thought: new thinking tokens. stopped: the policy closed it itself. right: its answer.
+
+    choices: for each choice, in the order of the tokens, the index of its state's logits and which one was taken.
+    """
+
+    thought: tuple[int, ...]
+    stopped: bool
+    right: bool
+    choices: tuple[tuple[int, int], ...]
+
+
+class Tabular:
+    """Thinks at most `longest` tokens, MARKER or OTHER or STOP, then answers rightly or wrongly; all by logits."""
+
+    actions = (MARKER, OTHER, STOP)
+
+    def __init__(self, longest, rng):
+        self.longest = longest
+        self.rows = {}  # state -> row of `logits`; ("answer", thought) is the state of answering
+        for thought in self._thoughts():
+            if len(thought) < longest:
+                self.rows[thought] = len(self.rows)
+            self.rows["answer", thought] = len(self.rows)
+        self.logits = rng.normal(size=(len(self.rows), 3))
+        for state, row in self.rows.items():
+            if state and state[0] == "answer":
+                self.logits[row, 2] = -np.inf  # two answers
+
+    def _thoughts(self):
+        found = [()]
+        for thought in found:
+            if len(thought) < self.longest:
+                found += [(*thought, token) for token in (MARKER, OTHER)]
+        return found
+
+    def probabilities(self, logits=None):
+        logits = self.logits if logits is None else logits
+        shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
+        return shifted / shifted.sum(axis=1, keepdims=True)
+
+    def success(self, thought):
+        """J: the probability of the right answer, stopped here."""
+        return self.probabilities()[self.rows["answer", tuple(thought)], 0]
+
+    def traces(self):
+        """All of them."""
+        found = []
+        for thought in self._thoughts():
+            walked = tuple((self.rows[thought[:i]], self.actions.index(token)) for i, token in enumerate(thought))
+            stops = [False] if len(thought) == self.longest else [True]
+            for stopped in stops:
+                closed = (*walked, (self.rows[thought], 2)) if stopped else walked
+                for answer in (0, 1):
+                    choices = (*closed, (self.rows["answer", thought], answer))
+                    found.append(Trace(thought, stopped, answer == 0, choices))
+        return found
+
+    def direct(self):
+        """The two traces that answer at once."""
+        return [Trace((), False, answer == 0, ((self.rows["answer", ()], answer),)) for answer in (0, 1)]
+
+    def chance(self, trace, logits=None):
+        probabilities = self.probabilities(logits)
+        return np.prod([probabilities[row, taken] for row, taken in trace.choices])
+
+    def score(self, trace, weights):
+        """Sum over the choices of weight times the gradient of their log-probability, shape of the logits."""
+        probabilities, gradient = self.probabilities(), np.zeros(self.logits.shape)
+        for (row, taken), weight in zip(trace.choices, weights, strict=True):
+            gradient[row] -= weight * probabilities[row]
+            gradient[row, taken] += weight
+        return gradient
+
+    def gradient(self, traces, value, step=1e-6):
+        """Of the expected value over these traces, by finite differences: no formula of a policy gradient in it."""
+
+        def expected(logits):
+            return sum(self.chance(trace, logits) * value(trace) for trace in traces)
+
+        result = np.zeros(self.logits.shape)
+        for where in np.argwhere(np.isfinite(self.logits)):
+            up, down = self.logits.copy(), self.logits.copy()
+            up[tuple(where)] += step
+            down[tuple(where)] -= step
+            result[tuple(where)] = (expected(up) - expected(down)) / (2 * step)
+        return result

@@ -1,0 +1,92 @@
+import pandas as pd
+import pytest
+
+from mrt_pipeline.errors import InputError
+from mrt_pipeline.evaluation.base_check import check_base, look_at_base
+
+GOOD = {
+    "cut_at_budget": 0.2,
+    "groups_without_signal": 0.5,
+    "unreadable": 0.05,
+    "reward_natural": 0.4,
+    "reward_cut": 0.3,
+}
+
+
+def table(rows):
+    """rows: (problem, stop_reason, grade) of each trace."""
+    traces = pd.DataFrame(rows, columns=["problem_id", "stop_reason", "grade"])
+    return traces.assign(reward=(traces["grade"] == "correct").astype(float))
+
+
+def test_what_is_looked_at():
+    found = look_at_base(
+        table(
+            [
+                ("a", "stop", "correct"),
+                ("a", "stop", "unparsed"),
+                ("b", "eos", "unparsed"),
+                ("b", "length", "wrong"),
+                ("c", "stop", "wrong"),
+                ("c", "length", "correct"),
+                ("d", "stop", "wrong"),
+                ("d", "stop", "failed"),
+            ]
+        )
+    )
+    assert found == {
+        "train_reward": 2 / 8,
+        "cut_at_budget": 2 / 8,
+        "groups_without_signal": 2 / 4,  # b and d
+        "unreadable": 2 / 6,
+        "reward_natural": 1 / 6,
+        "reward_cut": 1 / 2,
+    }
+
+
+def test_what_no_trace_shows_is_left_out():
+    assert {"unreadable", "reward_natural"}.isdisjoint(look_at_base(table([("a", "length", "wrong")])))
+    assert "reward_cut" not in look_at_base(table([("a", "stop", "wrong")]))
+    assert check_base(look_at_base(table([("a", "stop", "correct"), ("a", "stop", "wrong")])), 2) == []
+
+
+def test_a_good_base_is_not_warned_of():
+    assert check_base(GOOD, 800) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"unreadable": 0.11}, ["11%", "cannot be read", "policy.template.natural_answer", "rollout.answer_tokens"]),
+        ({"cut_at_budget": 0.26}, ["26%", "cut at the budget", "rollout.thinking_budget"]),
+        ({"groups_without_signal": 0.76}, ["76%", "training.group_size"]),
+        ({"reward_natural": 0.1, "reward_cut": 0.31}, ["0.10", "0.31", "never to stop", "policy.template"]),
+        ({"reward_natural": 0.6, "reward_cut": 0.3}, ["0.60", "0.30", "to stop early", "policy.template"]),
+    ],
+)
+def test_each_warning_names_its_figure_and_the_parameter_to_change(change, named):
+    (warning,) = check_base(GOOD | change, 800)
+    assert all(part in warning for part in named), warning
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"unreadable": 0.1},
+        {"cut_at_budget": 0.25},
+        {"groups_without_signal": 0.75},
+        {"reward_natural": 0.5, "reward_cut": 0.3},
+    ],
+)
+def test_nothing_is_said_at_the_limits(change):
+    assert check_base(GOOD | change, 800) == []
+
+
+def test_rewards_of_a_few_traces_are_not_compared():
+    assert check_base(GOOD | {"reward_natural": 1.0, "reward_cut": 0.0}, 90) == []
+
+
+def test_a_base_that_cannot_be_read_is_refused():
+    with pytest.raises(InputError, match=r"99% .* never to stop.*natural_answer=opened"):
+        check_base(GOOD | {"unreadable": 0.99}, 800)
+    check_base(GOOD | {"unreadable": 0.98}, 800)

@@ -1,0 +1,292 @@
+"""Where the policy closes its thought itself: how its answer is read, and what J is there."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mrt_pipeline.algorithms.mrt_online import MRTOnline
+from mrt_pipeline.config import Parameters
+from mrt_pipeline.config_loader import compose_parameters
+from mrt_pipeline.errors import InputError
+from mrt_pipeline.pipelines.assemble import make_prover, make_rollout_settings, make_template
+from mrt_pipeline.policy.language_model import load_tokenizer
+from mrt_pipeline.policy.policy import Policy
+from mrt_pipeline.policy.template import encode_prompt
+from mrt_pipeline.rollouts.label import label_rollouts
+from mrt_pipeline.rollouts.prover import ExactProver, Query, SampledProver
+from mrt_pipeline.rollouts.rollout import RolloutSettings, sample_answers, sample_rollouts
+from mrt_pipeline.tasks.answers import last_boxed
+from mrt_pipeline.tasks.base import Grade, Problem
+from mrt_pipeline.tasks.math_grader import MathAnswers
+
+ROOT = Path(__file__).parents[2]
+OPENING = "\n\n**Final Answer**\n\n\\boxed{"
+
+
+@pytest.fixture(scope="module")
+def preset():
+    """The R1 preset's parameters, with changes."""
+
+    def compose(**changes):
+        return Parameters.model_validate(
+            compose_parameters(ROOT / "conf/base/parameters", {"preset": "r1_distill_numina", **changes})
+        )
+
+    return compose
+
+
+@pytest.fixture(scope="module")
+def tokenizer(reasoner):
+    return load_tokenizer(reasoner, None, None)
+
+
+@pytest.fixture(scope="module")
+def grader():
+    task = MathAnswers(5.0)
+    yield task
+    task.grader.close()
+
+
+@pytest.fixture
+def answered(preset, tokenizer, grader, scripted_engine, make_completion):
+    """Rollouts of the R1 preset whose model thinks, closes its thought and answers as given."""
+
+    def run(items, answers, **changes):
+        parameters = preset(**changes)
+        template = make_template(parameters.policy.root.template, tokenizer)
+        close = tokenizer.convert_tokens_to_ids("</think>")
+
+        def ids(text):
+            return tokenizer.encode(text, add_special_tokens=False)
+
+        thoughts = [make_completion(ids(item["thought"]), close) for item in items]
+        settings = make_rollout_settings(parameters.rollout)
+        limit = template.answer_limit(settings.answer_tokens, forced=False)
+        written = [
+            make_completion(ids(text)[:limit], tokenizer.eos_token_id if len(ids(text)) <= limit else None)
+            for text in answers
+        ]
+        problems = [
+            Problem(item["id"], "hand", "train", item["question"], (last_boxed(item["answer"]) or "no box",), {})
+            for item in items
+        ]
+        engine = scripted_engine(thoughts, written)
+        return sample_rollouts(engine, grader, tokenizer, template, problems, settings, 1, seed=0), engine
+
+    return run
+
+
+def test_the_prompt_asks_for_a_box_and_the_chat_template_opens_the_thought(answered, real_thoughts, tokenizer):
+    (rollout,), _ = answered(real_thoughts[:1], ["64}"])
+    assert tokenizer.decode(rollout.prompt) == (
+        f"<｜begin▁of▁sentence｜><｜User｜>{real_thoughts[0]['question']}\nPlease reason step by step, and put your "
+        "final answer within \\boxed{}.<｜Assistant｜><think>\n"
+    )
+
+
+def test_real_answers_are_read_by_their_last_box_when_they_are_written_freely(answered, real_thoughts, tokenizer):
+    free = {"policy.template.natural_answer": "free"}
+    rollouts, engine = answered(real_thoughts, [item["answer"] for item in real_thoughts], **free)
+    boxed = [last_boxed(item["answer"]) is not None for item in real_thoughts]
+    assert sum(boxed) >= 6 and not all(boxed)
+    read = [rollout.grade is Grade.CORRECT for rollout in rollouts]
+    assert np.mean(np.array(read)[boxed]) > 0.9
+    assert all(rollout.grade is Grade.UNPARSED for rollout, box in zip(rollouts, boxed, strict=True) if not box)
+    assert all(tokenizer.decode(rollout.close) == "</think>" for rollout in rollouts)
+    assert engine.calls[1]["params"].max_tokens == 1024
+
+
+def test_an_opened_answer_continues_the_box_after_the_models_own_marker(answered, real_thoughts, tokenizer):
+    items = [item for item in real_thoughts if last_boxed(item["answer"])]
+    rollouts, engine = answered(items, [last_boxed(item["answer"]) + "}" for item in items])
+    for rollout, asked in zip(rollouts, engine.calls[1]["prompts"], strict=True):
+        assert tokenizer.decode(rollout.close) == f"</think>{OPENING}"
+        assert asked == [*rollout.prompt, *rollout.thought, *rollout.close]
+        n, c = len(rollout.thought), len(rollout.close)
+        assert rollout.sampled()[n : n + c].tolist() == [True, *[False] * (c - 1)]  # the marker was chosen, no more
+        assert rollout.logprobs()[n : n + c].tolist() == [-0.25, *[0.0] * (c - 1)]
+        assert rollout.grade is Grade.CORRECT
+    assert engine.calls[1]["params"].max_tokens == 32
+
+
+def test_a_cut_thought_is_opened_by_the_stop_phrase_whatever_natural_answers_are(
+    preset, tokenizer, grader, scripted_engine, make_completion
+):
+    parameters = preset(**{"policy.template.natural_answer": "free"})
+    template = make_template(parameters.policy.root.template, tokenizer)
+    close, ids = tokenizer.convert_tokens_to_ids("</think>"), tokenizer.encode("so 1")
+    engine = scripted_engine(
+        [make_completion(ids), make_completion(ids, close)],
+        [make_completion(tokenizer.encode("7}"), tokenizer.eos_token_id), make_completion(tokenizer.encode("it is 7"))],
+    )
+    problem = Problem("p", "hand", "train", "?", ("7",), {})
+    settings = RolloutSettings(16, 32)
+    cut, natural = sample_rollouts(engine, grader, tokenizer, template, [problem], settings, 2, seed=0)
+    assert tokenizer.decode(cut.close).endswith(f"</think>{OPENING}") and "Time is up" in tokenizer.decode(cut.close)
+    assert cut.grade is Grade.CORRECT and natural.grade is Grade.UNPARSED  # no box, so no answer
+    assert engine.calls[1]["max"] == [32, 1024]
+
+
+@pytest.mark.parametrize(
+    ("text", "ended", "read"),
+    [
+        ("So it is \\boxed{7}.", True, "So it is \\boxed{7}."),
+        ("First \\boxed{3}, then \\boxed{7} and the", False, "First \\boxed{3}, then \\boxed{7} and "),
+        ("So it is 7.", True, ""),
+        ("So it is \\boxed{7", False, ""),
+        ("", True, ""),
+    ],
+)
+def test_what_counts_of_an_answer_that_is_written_freely(preset, tokenizer, text, ended, read):
+    parameters = preset(**{"policy.template.natural_answer": "free"})
+    template = make_template(parameters.policy.root.template, tokenizer)
+    assert template.answer_text(text, ended, forced=False) == read
+
+
+def test_free_answers_have_no_exact_probability(preset, tokenizer):
+    own = {"policy": "language_model", "policy.path": "x", "policy.template.natural_answer": "free", "task": "math"}
+    own |= {"task.train": "[a.jsonl]", "task.evaluation": "[b.jsonl]"}
+    with pytest.raises(InputError, match="natural_answer=free needs prover=sampled"):
+        compose_parameters(ROOT / "conf/base/parameters", own)
+    parameters = preset(**{"policy.template.natural_answer": "free"})
+    template = make_template(parameters.policy.root.template, tokenizer)
+    with pytest.raises(ValueError, match="written freely"):
+        ExactProver(tokenizer, template)
+    policy = Policy(None, tokenizer, template)
+    assert make_prover(parameters.prover, policy, None, parameters.rollout).name == "sampled"
+
+
+def test_the_sampled_prover_asks_at_the_natural_end_as_the_policy_answers_there(
+    preset, tokenizer, grader, scripted_engine, make_completion
+):
+    template = make_template(preset(**{"policy.template.natural_answer": "free"}).policy.root.template, tokenizer)
+    problem, thought = Problem("p", "hand", "train", "?", ("7",), {}), np.array(tokenizer.encode("so 1 and 6"))
+    close = template.natural_close(template.close_ids[0])
+    query = Query(problem, np.array([1]), thought, np.array([0, len(thought)]), len(thought), close)
+    eos = tokenizer.eos_token_id
+    texts = ("7}", "8}", "Thus \\boxed{7}.", "Thus 7.")
+    engine = scripted_engine([make_completion(tokenizer.encode(text), eos) for text in texts])
+    (found,) = SampledProver(tokenizer, template, grader, 2, RolloutSettings(64, 32)).success(engine, [query])
+    assert found.mean.tolist() == [0.5, 0.5]
+    assert engine.calls[0]["prompts"] == [[1, *template.stop_phrase], [1, *thought, *close]]
+    assert engine.calls[0]["max"] == [32, 1024]
+
+
+@pytest.fixture(scope="module")
+def two_ways(warm_policy):
+    """The warm policy, where being stopped is another text than closing the thought."""
+    phrase = tuple(warm_policy.tokenizer.encode("low high 7 </think>", add_special_tokens=False))
+    return dataclasses.replace(warm_policy.template, stop_phrase=phrase)
+
+
+@pytest.fixture(scope="module")
+def labelled(warm_policy, warm_engine, task, known_problems, two_ways):
+    settings = RolloutSettings(40, 6)
+    rollouts = sample_rollouts(warm_engine, task, warm_policy.tokenizer, two_ways, known_problems, settings, 40, seed=0)
+    forced = sample_rollouts(
+        warm_engine, task, warm_policy.tokenizer, two_ways, known_problems, settings, 10, seed=1, min_thinking=40
+    )
+    return label_rollouts(
+        warm_engine,
+        ExactProver(warm_policy.tokenizer, two_ways),
+        two_ways,
+        [*rollouts, *forced],
+        0,
+        [[rollout.natural_length] for rollout in (*rollouts, *forced)],
+    )[0]
+
+
+def test_j_is_that_of_the_natural_answer_at_the_natural_end_and_of_a_stopped_one_elsewhere(
+    labelled, warm_policy, two_ways, continuation_logprob
+):
+    ends = different = 0
+    for item in labelled[::3]:
+        rollout = item.rollout
+        for cut, success in zip([*item.boundaries, *item.cuts], [*item.success, *item.at_cuts], strict=True):
+            natural = cut == rollout.natural_length and len(rollout.natural_close)
+            by_suffix = [
+                sum(
+                    np.exp(
+                        continuation_logprob(
+                            warm_policy.model,
+                            [*rollout.prompt, *rollout.thought[:cut], *suffix],
+                            [*warm_policy.tokenizer.encode(answer, add_special_tokens=False), two_ways.eos_id],
+                        )
+                    )
+                    for answer in rollout.problem.answers
+                )
+                for suffix in ((two_ways.close_id,), two_ways.stop_phrase)
+            ]
+            assert success == pytest.approx(by_suffix[0 if natural else 1], abs=1e-4)
+            ends += bool(natural)
+            different += abs(by_suffix[0] - by_suffix[1]) > 0.002
+    assert ends > 20 and different > 20
+
+
+def test_the_expected_outcome_is_the_mean_reward_of_the_policys_own_answers(
+    labelled, warm_policy, warm_engine, task, two_ways
+):
+    n, checked = 3_000, 0
+    algorithm = MRTOnline(0.0, 0.0, expected_outcome=True)
+    for item in labelled[:40:8]:
+        rollout = item.rollout
+        if rollout.stop_reason != "stop":
+            continue
+        context = [*rollout.prompt, *rollout.thought, two_ways.close_id]
+        answers = sample_answers(warm_engine, two_ways, [context], [False], RolloutSettings(40, 6), seed=5, n=n)
+        texts = [warm_policy.tokenizer.decode(a.token_ids) if a.stop_token_id is not None else "" for a in answers]
+        mean = np.mean([task.grade(rollout.problem, text).reward for text in texts])
+        used = rollout.reward - algorithm.weights([item])[0][-1]  # the answer's weight is r - J
+        assert used == item.success[-1]
+        assert abs(mean - used) < 4.5 * np.sqrt(used * (1 - used) / n) + 1e-3
+        checked += 0.02 < used < 0.98
+    assert checked > 1
+
+
+def test_a_trace_that_ends_inside_its_thought_is_worth_nothing_when_it_stops_there(
+    scripted_engine, make_completion, warm_policy, task, problems
+):
+    template, tokenizer = warm_policy.template, warm_policy.tokenizer
+    ids = tokenizer.encode("wait 1", add_special_tokens=False)
+    replies = [make_completion(ids, template.eos_id)], []
+    settings = RolloutSettings(8, 6)
+    (rollout,) = sample_rollouts(
+        scripted_engine(*replies), task, tokenizer, template, problems[:1], settings, 1, seed=0
+    )
+    assert (rollout.stop_reason, rollout.stopped_at, rollout.stopped_reward) == ("eos", 2, 0.0)
+    # Forced on, what it chose there was to end the trace.
+    wait = list(template.extensions[0])
+    held = make_completion([*ids, *wait], natural_length=2, choices=[*ids, template.eos_id])
+    answer = make_completion(tokenizer.encode(problems[0].answers[0], add_special_tokens=False), template.eos_id)
+    engine = scripted_engine([held], [answer])
+    (rollout,) = sample_rollouts(engine, task, tokenizer, template, problems[:1], settings, 1, seed=0)
+    assert (rollout.stop_reason, rollout.stopped_at, rollout.stopped_reward) == ("length", 2, 0.0)
+    assert rollout.reward == 1 and len(rollout.natural_close) == 0
+
+
+def test_answers_that_are_to_be_imitated_follow_the_policys_own_close(
+    scripted_engine, make_completion, preset, tokenizer, grader
+):
+    template = make_template(preset().policy.root.template, tokenizer)
+    thought = np.array(tokenizer.encode("so 1 and 6"))
+    engine = scripted_engine([make_completion([])], [make_completion(tokenizer.encode("7}"), tokenizer.eos_token_id)])
+    problem = Problem("p", "hand", "train", "?", ("7",), {})
+    (rollout,) = sample_rollouts(
+        engine,
+        grader,
+        tokenizer,
+        template,
+        [problem],
+        RolloutSettings(64, 32),
+        1,
+        0,
+        prefixes=[thought],
+        direct=[True],
+        closed=True,
+    )
+    assert tokenizer.decode(rollout.close) == f"</think>{OPENING}" and rollout.stop_reason == "stop"
+    prompt = encode_prompt(tokenizer, template, "?")
+    assert engine.calls[1]["prompts"] == [[*prompt, *thought, *template.close]]
+    assert rollout.grade is Grade.CORRECT
