@@ -2,9 +2,9 @@
 
     python benchmarks/recall.py "policy.warm_start.steps=2400" "policy.warm_start.steps=4800,task.cut_fraction=0.5" ...
 
-Each argument is a list of overrides, as for `kedro run --params`; "" is the default. The base policy of each is made, or
-taken if it is there already, and asked on the validation problems: J so many episodes after the first right attempt,
-traces forced on to the largest budget, and accuracy at every budget. Two traces of each problem, exact prover.
+Each argument is a list of overrides, as for `kedro run --params`; "" is the default. The base policy of each is made,
+or taken if it is there already, and asked on the validation problems: J so many episodes after the first attempt that
+says it is right, traces forced on to the largest budget, and accuracy at every budget. Two traces of each problem.
 """
 
 import sys

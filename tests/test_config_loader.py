@@ -164,3 +164,24 @@ def test_a_users_file_that_would_be_ignored_is_refused(tmp_path):
 
 def test_flatten_joins_nested_keys():
     assert flatten({"a": {"b": {"c": 1}}, "d": [2]}) == {"a.b.c": 1, "d": [2]}
+
+
+def test_the_release_of_june_2026_normalises_nothing():
+    algorithm = compose_parameters(FOLDER, {"algorithm": "mrt_online_v0_1"})["algorithm"]
+    assert algorithm["normalize_progress"] is algorithm["divide_by_std"] is algorithm["expected_outcome"] is False
+
+
+def test_the_papers_form_forces_no_groups_on_unless_it_is_asked_to():
+    tree = compose_parameters(FOLDER, {"algorithm": "mrt", "algorithm.alpha": "0.5"})
+    assert (tree["algorithm"]["bonus"], tree["training"]["forced_fraction"]) == ("next_episode", 0.0)
+    assert tree["training"]["learner"] == compose_parameters(FOLDER, {})["training"]["learner"]
+    asked = compose_parameters(FOLDER, {"algorithm": "mrt", "training.forced_fraction": "0.25"})
+    assert asked["training"]["forced_fraction"] == 0.25
+
+
+def test_the_embedded_default_is_measured_where_attempts_end_and_within_what_its_warm_start_saw():
+    tree = compose_parameters(FOLDER, {})
+    attempt, budget = 3 * tree["task"]["n_numbers"], tree["rollout"]["thinking_budget"]
+    budgets = [budget * multiple for multiple in tree["evaluation"]["budget_multiples"]]
+    assert budgets == [27, 54, 108, 162, 216, 432] and not any(b % attempt for b in budgets)
+    assert attempt * tree["task"]["max_attempts"] >= max(budgets)

@@ -63,6 +63,27 @@ def test_the_main_job_trains_adapters_and_measures_regret(project, language_mode
         assert last.data.metrics["train/mismatch_capped"] == 0
 
 
+@pytest.mark.parametrize("natural_answer", ["opened", "free"])
+def test_the_preset_of_the_papers_model_runs_with_a_toy_of_its_family(project, reasoner, natural_answer):
+    sums = [{"problem": f"What is {a} + {b}?", "answer": str(a + b)} for a in range(2, 9) for b in range(2, 9)]
+    for name, rows in (("train", sums[:40]), ("test", sums[40:])):
+        (project / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    params = (
+        f"preset=r1_distill_numina,policy.path={reasoner},policy.max_length=480,engine=torch,task.train=[train.jsonl],"
+        "task.evaluation=[test.jsonl],task.n_train=24,task.n_validation=4,training.n_validation=4,prover.n_answers=2,"
+        "rollout.thinking_budget=32,rollout.answer_tokens=8,rollout.n_problems=4,rollout.n_rollouts=2,"
+        f"policy.template.natural_answer={natural_answer},policy.template.free_answer_tokens=40,training.groups=2,"
+        "training.sampled_tokens=600,training.learner.mixed_precision=no,evaluation.n_problems=4,evaluation.n_rollouts=1,"
+        "evaluation.n_samples=2,evaluation.n_sample_problems=4,evaluation.n_vote_problems=2,evaluation.n_resamples=50"
+    )
+    result = run(project, params)
+    assert result.returncode == 0, result.stdout + result.stderr
+    rollouts = pd.read_parquet(project / "data/02_intermediate/base_rollouts.parquet")
+    prompt = "<｜Assistant｜><think>\n"
+    assert rollouts["text"].str.contains("put your final answer within \\boxed{}." + prompt, regex=False).all()
+    assert {"train/success_prefix", "train/reward_direct"} <= last_run(project).data.metrics.keys()  # algorithm=mrt
+
+
 @without_vllm
 def test_the_same_job_samples_from_a_server_that_the_same_parameters_start(project, language_model, free_port, served):
     port = free_port()

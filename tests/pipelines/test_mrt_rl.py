@@ -77,7 +77,7 @@ def test_mlflow_holds_parameters_metrics_by_budget_and_artifacts(project):
     assert first.data.tags["algorithm"] == "mrt_online"
     assert "seed=3" in first.data.tags["kedro_command"]
     budgets = [point.step for point in client.get_metric_history(first.info.run_id, "evaluation/regret")]
-    assert budgets == [24, 48, 96, 144, 192]
+    assert budgets == [27, 54, 108, 216]
     steps = [point.step for point in client.get_metric_history(first.info.run_id, "train/reward")]
     assert steps == list(range(1, len(steps) + 1))
 
@@ -186,10 +186,12 @@ def test_a_stage_refuses_a_policy_that_another_configuration_made(project):
     assert "Traceback" not in result.stdout + result.stderr
 
 
+STAR = "preset=smoke,prover=sampled,training.groups=4,training.learner.kl_beta=0.01"
+
+
 def test_mrt_star_runs_on_the_same_base_with_the_sampled_prover_and_a_kl_term(project):
     folder, _ = project
-    params = "preset=smoke,prover=sampled,training.groups=4,training.learner.kl_beta=0.01"
-    result = kedro(folder, "run", "--pipeline=mrt_star", "--params", params)
+    result = kedro(folder, "run", "--pipeline=mrt_star", "--params", STAR)
     assert result.returncode == 0, result.stdout + result.stderr
     assert "Base policy: reusing" in result.stdout
     assert "# mrt_star, seed 0" in result.stdout
@@ -200,7 +202,7 @@ def test_the_warm_start_is_kept_under_a_key_of_its_configuration(project):
     kept = list((folder / "data/06_models/warm_start").glob("*/warm_start.json"))
     assert len(kept) == 1
     record = json.loads(kept[0].read_text())
-    assert record["policy"]["hidden_size"] == 32
+    assert record["policy"]["hidden_size"] == 64
     other = kedro(folder, "run", "--pipelines=ingest,warm_start", "--params", "preset=smoke,policy.warm_start.seed=1")
     assert other.returncode == 0, other.stdout + other.stderr
     assert len(list((folder / "data/06_models/warm_start").glob("*/warm_start.json"))) == 2
@@ -214,7 +216,7 @@ def test_finished_runs_are_compared(project):
     report = folder / "data/08_reporting/compare"
     comparison = pd.read_parquet(report / "comparison.parquet").set_index(["arm", "quantity", "budget", "forced"])
     for algorithm, run_name in (("mrt_online", "first"), ("grpo", "grpo")):
-        table = results[run_name][1]["08_reporting/regret"]
+        table = results[run_name][1]["08_reporting/regret"].query("definition == 'paper'")
         for row in table.itertuples(index=False):  # the same numbers as the run's own report gave
             arm = algorithm if row.policy == "trained" else "base"
             found = comparison.loc[(arm, "regret", row.budget, row.forced), "mean"]
@@ -241,6 +243,25 @@ def test_finished_runs_are_compared(project):
     assert "## Where regret comes from" in result.stdout
     (compared,) = [run_ for run_ in runs(folder)[1] if run_.data.tags["pipeline"] == "compare"]
     assert compared.info.status == "FINISHED"
+
+
+def test_a_run_of_one_node_is_marked_as_partial_and_left_out_when_runs_are_compared(project):
+    folder, _ = project
+    result = kedro(folder, "run", "--pipeline=mrt_star", "--nodes=report", "--params", STAR)  # what lies in data/
+    assert result.returncode == 0, result.stdout + result.stderr
+    found = runs(folder)[1]
+    first, _, grpo, *_, partial = found
+    (star,) = [r for r in found[:-1] if r.data.tags["pipeline"] == "mrt_star"]
+    assert (first.data.tags["partial"], star.data.tags["partial"], partial.data.tags["partial"]) == (
+        "false",
+        "false",
+        "true",
+    )
+    assert partial.data.tags["configuration_key"] == star.data.tags["configuration_key"]
+    names = ",".join(run_.info.run_id for run_ in (first, grpo, partial))
+    result = kedro(folder, "run", "--pipeline=compare", "--params", f"runs=[{names}]")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert f"a part of its pipeline only: run {partial.info.run_id}" in " ".join(result.stdout.split())
 
 
 def test_what_cannot_be_compared_is_refused_in_words(project):

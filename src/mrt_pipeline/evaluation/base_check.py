@@ -1,22 +1,31 @@
 """A look at the base policy's rollouts before anything is trained on it: can its answers be read, is there a signal?"""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+import numpy as np
 import pandas as pd
 
 from mrt_pipeline.errors import InputError
 
 MOST_UNREADABLE, MOST_CUT, MOST_WITHOUT_SIGNAL, MOST_REWARD_GAP = 0.1, 0.25, 0.75, 0.2
 HOPELESS = 0.99  # share of natural answers that cannot be read, from which on training is refused
-_ENOUGH = 20  # traces of each kind, to compare their rewards
+_ENOUGH = 20  # natural answers: with fewer nothing is refused, and they are not compared with forced ones
 
 
-def look_at_base(rollouts: pd.DataFrame) -> dict[str, float]:
+def closed_by_the_policy(rollouts: pd.DataFrame) -> pd.DataFrame:
+    """The rows of a `rollouts` table whose thought the policy closed itself, to answer after that."""
+    return rollouts[(rollouts["stop_reason"] == "stop") & rollouts["stopped_at"].isna()]
+
+
+def look_at_base(rollouts: pd.DataFrame, success_stopped: Sequence[float] | None = None) -> dict[str, float]:
     """Shares and mean rewards of a `rollouts` table of natural traces, several of each problem.
 
-    train_reward: of all. unreadable: of the traces that stop by themselves, those whose answer cannot be read.
-    cut_at_budget: thoughts that are cut. groups_without_signal: problems whose traces are all right or all wrong.
-    reward_natural, reward_cut: of the two kinds. What no trace shows is left out.
+    success_stopped: for each of `closed_by_the_policy`, J if it is stopped right there instead; None where that is the
+        same text.
+    Returns train_reward: of all. natural_answers: traces that stop by themselves. unreadable: of these, the share whose
+        answer cannot be read. cut_at_budget: thoughts that are cut. groups_without_signal: problems whose traces are
+        all right or all wrong. reward_natural and success_stopped: means over `closed_by_the_policy`. What no trace
+        shows is left out.
     """
     natural = rollouts["stop_reason"] != "length"
     rewards = rollouts.groupby("problem_id")["reward"].mean()
@@ -26,15 +35,16 @@ def look_at_base(rollouts: pd.DataFrame) -> dict[str, float]:
         "groups_without_signal": ((rewards == 0) | (rewards == 1)).mean(),
     }
     if natural.any():
+        found["natural_answers"] = natural.sum()
         found["unreadable"] = (rollouts.loc[natural, "grade"] == "unparsed").mean()
-        found["reward_natural"] = rollouts.loc[natural, "reward"].mean()
-    if not natural.all():
-        found["reward_cut"] = rollouts.loc[~natural, "reward"].mean()
+    closed = closed_by_the_policy(rollouts)
+    if success_stopped is not None and len(closed) >= _ENOUGH:
+        found |= {"reward_natural": closed["reward"].mean(), "success_stopped": np.mean(success_stopped)}
     return {name: float(value) for name, value in found.items()}
 
 
-def check_base(found: Mapping[str, float], n_rollouts: int) -> list[str]:
-    """What to warn of, each with the parameter to change. found: from `look_at_base`, of so many rollouts.
+def check_base(found: Mapping[str, float]) -> list[str]:
+    """What to warn of, each with the parameter to change. found: from `look_at_base`.
 
     Raises InputError where training could only teach the policy never to stop: its own answers cannot be read.
     """
@@ -44,7 +54,7 @@ def check_base(found: Mapping[str, float], n_rollouts: int) -> list[str]:
         "policy.template.suffix asks for the answer's form. Any: a larger rollout.answer_tokens. The tiny policy: "
         "more policy.warm_start.steps"
     )
-    if unreadable >= HOPELESS:
+    if unreadable >= HOPELESS and found["natural_answers"] >= _ENOUGH:
         raise InputError(
             f"{unreadable:.0%} of the answers that the base policy gives by itself cannot be read, so training would "
             f"teach it never to stop. {cure}. The traces are in data/02_intermediate/rollouts.parquet"
@@ -60,14 +70,12 @@ def check_base(found: Mapping[str, float], n_rollouts: int) -> list[str]:
             "outcome rewards teach little. Choose easier problems (task), raise training.group_size, or begin with a "
             "better policy (tiny: policy.warm_start.steps)."
         )
-    enough = min(cut, 1 - cut) * n_rollouts >= _ENOUGH
-    gap = found.get("reward_natural", 0.0) - found.get("reward_cut", 0.0)
-    if enough and abs(gap) > MOST_REWARD_GAP:
-        teaches = "to stop early" if gap > 0 else "never to stop"
+    natural, stopped = found.get("reward_natural", 0.0), found.get("success_stopped", 0.0)
+    if abs(natural - stopped) > MOST_REWARD_GAP:
+        teaches = "to stop early" if natural > stopped else "never to stop"
         warnings.append(
-            f"Traces that stop by themselves earn {found['reward_natural']:.2f}, those that are cut at the budget "
-            f"{found['reward_cut']:.2f}. If that is how answers are read and not how hard the problems are, training "
-            f"will teach the policy {teaches}: compare both kinds in data/02_intermediate/rollouts.parquet, and see "
-            "policy.template (natural_answer, stop_phrase) and rollout.thinking_budget."
+            f"Traces that stop by themselves earn {natural:.2f}, but {stopped:.2f} if they are stopped at the same "
+            f"place. So the way answers are read would teach it {teaches}: look at policy.template (natural_answer, "
+            "free_answer_tokens, stop_phrase, answer_opening) and rollout.answer_tokens."
         )
     return warnings

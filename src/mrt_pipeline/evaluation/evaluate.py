@@ -2,8 +2,8 @@
 
 Two readings of the same traces. `forced` False: the model stops where it wants to, and its value is held from there
 on. `forced` True: an attempt to stop is turned into an extension (budget forcing), and the thought is cut exactly at
-the budget. Up to the natural end the two agree. Where a policy answers in the stream of its thinking (backtracking
-search), stopping by itself gives the reward of the answer it stopped with, which J before that answer does not know.
+the budget. Up to the natural end the two agree. Where no answer is to follow the stop, stopping by itself gives the
+reward that is known there: of the answer in the stream (backtracking search), or 0 where a trace ends in its thought.
 """
 
 from collections.abc import Sequence

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -210,6 +211,16 @@ def natural_queries(rollouts: pd.DataFrame, problems: Sequence[Problem], templat
     for row in rollouts.itertuples(index=False):
         boundaries = _boundaries(row, template)
         queries.append(_query(row, by_id[row.problem_id], boundaries[boundaries <= row.natural_length]))
+    return queries
+
+
+def ends_as_if_stopped(rollouts: pd.DataFrame, problems: Sequence[Problem]) -> list[Query]:
+    """What to ask of the ends of traces if the policy were stopped there, though it closed its thought itself."""
+    by_id = {problem.problem_id: problem for problem in problems}
+    queries = []
+    for row in rollouts.itertuples(index=False):
+        query = _query(row, by_id[row.problem_id], np.array([len(row.thought_token_ids)]))
+        queries.append(replace(query, natural_close=()))
     return queries
 
 

@@ -18,7 +18,7 @@ from mrt_pipeline.config import (
     TaskParams,
     TrainingParams,
 )
-from mrt_pipeline.evaluation.base_check import check_base, look_at_base
+from mrt_pipeline.evaluation.base_check import check_base, closed_by_the_policy, look_at_base
 from mrt_pipeline.learner.checkpoint import CHECKPOINTS
 from mrt_pipeline.learner.learner import Learner, has_adapters
 from mrt_pipeline.learner.reinforce import ReinforceSettings, reinforce
@@ -35,24 +35,42 @@ from mrt_pipeline.pipelines.assemble import (
 from mrt_pipeline.pipelines.keys import configuration_key
 from mrt_pipeline.reporting.samples import render_traces
 from mrt_pipeline.rollouts.label import LabelledRollout
-from mrt_pipeline.rollouts.tables import problems_from_table
+from mrt_pipeline.rollouts.tables import ends_as_if_stopped, problems_from_table
 from mrt_pipeline.tracking.runs import log_metrics, log_model, log_policy, log_text
 
 logger = logging.getLogger(__name__)
 _POLICIES = Path("data/06_models/trained")
 
 
-def measure_learning_signal(rollouts: pd.DataFrame, episodes: pd.DataFrame, task: TaskParams) -> dict[str, float]:
+def measure_learning_signal(
+    rollouts: pd.DataFrame,
+    episodes: pd.DataFrame,
+    problems: pd.DataFrame,
+    base_policy: dict[str, str],
+    policy_params: PolicyParams,
+    task: TaskParams,
+    engine: EngineParams,
+    prover: ProverParams,
+    rollout: RolloutParams,
+) -> dict[str, float]:
     """What RL will find on the base policy's training traces; warns of what would spoil it, refuses the hopeless."""
-    found = look_at_base(rollouts)
+    game = make_task(task)
+    policy, stopped = open_policy(base_policy, policy_params, game), None
+    closed = closed_by_the_policy(rollouts)
+    if policy.template.close != policy.template.stop_phrase and len(closed):
+        queries = ends_as_if_stopped(closed, problems_from_table(problems))
+        sampler = make_engine(engine, policy, base_policy, policy_params)
+        asked = make_prover(prover, policy, game, rollout).success(sampler, queries, int(closed["seed"].iloc[0]))
+        stopped = [float(success.mean[0]) for success in asked]
+    found = look_at_base(rollouts, stopped)
     measured = {
         **found,
         "absolute_progress": float(episodes.loc[~episodes["stopped"], "progress"].abs().mean()),
-        **make_task(task).trace_metrics(rollouts["text"].tolist()),
+        **game.trace_metrics(rollouts["text"].tolist()),
     }
     signal = {f"base/{name}": value for name, value in measured.items()}
     log_metrics(signal, 0)
-    for warning in check_base(found, len(rollouts)):
+    for warning in check_base(found):
         logger.warning("Look before you train: %s", warning)
     return signal
 

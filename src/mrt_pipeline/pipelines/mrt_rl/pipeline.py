@@ -11,7 +11,17 @@ def create_pipeline(**kwargs) -> Pipeline:
         [
             Node(
                 measure_learning_signal,
-                ["rollouts", "episodes", "params:task"],
+                [
+                    "rollouts",
+                    "episodes",
+                    "problems",
+                    "base_policy",
+                    "params:policy",
+                    "params:task",
+                    "params:engine",
+                    "params:prover",
+                    "params:rollout",
+                ],
                 "learning_signal",
                 name="measure_learning_signal",
                 tags="train",
