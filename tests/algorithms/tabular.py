@@ -66,6 +66,25 @@ class Tabular:
                     found.append(Trace(thought, stopped, answer == 0, choices))
         return found
 
+    def labelled(self, trace, make_labelled):
+        """A trace as a labelled rollout with an episode a token, and J of this policy after each."""
+        success = [self.success(trace.thought[:n]) for n in range(len(trace.thought) + 1)]
+        stop_reason = "stop" if trace.stopped else "length"
+        return make_labelled(success, reward=float(trace.right), stop_reason=stop_reason)
+
+    def expected_update(self, algorithm, make_labelled):
+        """The expected gradient of a group of two, by listing all pairs of traces."""
+        items = [(trace, self.labelled(trace, make_labelled), self.chance(trace)) for trace in self.traces()]
+        total = 0.0
+        for first in items:
+            for second in items:
+                for (trace, item, _), weights in zip(
+                    (first, second), algorithm.weights([first[1], second[1]]), strict=True
+                ):
+                    chosen = np.flatnonzero(item.rollout.sampled())[:-1]  # the end token after the answer is certain
+                    total = total + first[2] * second[2] * self.score(trace, weights[chosen])
+        return total
+
     def direct(self):
         """The two traces that answer at once."""
         return [Trace((), False, answer == 0, ((self.rows["answer", ()], answer),)) for answer in (0, 1)]

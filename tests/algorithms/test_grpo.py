@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tabular import Tabular
 
 from mrt_pipeline.algorithms.base import group_advantages
 from mrt_pipeline.algorithms.grpo import GRPO
@@ -54,3 +55,10 @@ def test_success_is_not_needed(make_labelled):
     empty = np.empty(0)
     bare = [type(r)(r.rollout, r.boundaries, empty, empty) for r in rollouts]
     assert all(np.array_equal(a, b) for a, b in zip(GRPO().weights(rollouts), GRPO().weights(bare), strict=True))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_expected_update_is_the_gradient_of_the_reward(make_labelled, seed):
+    policy = Tabular(longest=2, rng=np.random.default_rng(seed))
+    expected = policy.gradient(policy.traces(), lambda trace: trace.right)
+    assert np.allclose(policy.expected_update(GRPO(), make_labelled), expected, atol=1e-8)  # m - 1 = 1

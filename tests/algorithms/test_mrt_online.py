@@ -5,6 +5,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tabular import STOP, Tabular
 
 from mrt_pipeline.algorithms.grpo import GRPO
 from mrt_pipeline.algorithms.mrt_online import MRTOnline
@@ -174,3 +175,35 @@ def test_weights_of_tokens_that_were_not_sampled_do_not_matter(model, make_label
         assert torch.equal(gradient(model, rollouts, changed), expected)
     others = [~item.rollout.sampled() for item in rollouts]
     assert not torch.equal(gradient(model, rollouts, weights, others), expected)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_expected_bonus_is_the_gradient_of_the_papers_progress_term(make_labelled, seed):
+    """Episodes of one token, prefixes held fixed: sum over prefixes c of their chance times E_z [ J(c, z) - J(c) ]."""
+    policy = Tabular(longest=3, rng=np.random.default_rng(seed))
+    with_bonus, without = (
+        policy.expected_update(MRTOnline(alpha, 0.0, normalize_progress=False), make_labelled) for alpha in (1.0, 0.0)
+    )
+    probabilities, expected = policy.probabilities(), np.zeros(policy.logits.shape)
+    prefixes = {trace.thought: None for trace in policy.traces()}
+    for prefix in prefixes:
+        if len(prefix) == policy.longest:
+            continue
+        steps = [(policy.rows[prefix[:i]], policy.actions.index(token)) for i, token in enumerate(prefix)]
+        chance = np.prod([probabilities[step] for step in steps])
+        row, here = policy.rows[prefix], policy.success(prefix)
+        gains = [0.0 if a == STOP else policy.success((*prefix, a)) - here for a in policy.actions]
+        expected[row] += chance * probabilities[row] * (gains - probabilities[row] @ gains)
+    assert np.allclose(with_bonus - without, 2 * expected, atol=1e-10)  # of a group of two
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_expected_outcome_leaves_the_expected_update_of_the_thought_alone(make_labelled, seed):
+    """That of the answers, which need no group, is m times the gradient instead of m - 1."""
+    policy = Tabular(longest=2, rng=np.random.default_rng(seed))
+    found = policy.expected_update(MRTOnline(0.0, 0.0, expected_outcome=True), make_labelled)
+    grpo = policy.expected_update(GRPO(), make_labelled)
+    answers = [row for state, row in policy.rows.items() if state and state[0] == "answer"]
+    thoughts = [row for row in policy.rows.values() if row not in answers]
+    assert np.allclose(found[thoughts], grpo[thoughts], atol=1e-10)
+    assert np.allclose(found[answers], 2 * grpo[answers], atol=1e-10)

@@ -16,6 +16,7 @@ an answer is the prover's J at the same place, where the original takes the mean
 known one answer at each budget is enough.
 Differs from GRPO by the credit of each slot instead of each trace, and from `regret_to_go` by budgets instead of
 episode boundaries, by the baselines, and by having no outcome term of its own.
+What it depends on: a slot's credit on what is thought in it and after it, and on stopping; an answer's on that answer.
 Degenerate cases: a group of equal traces with constant J has weight 0 on its thoughts.
 """
 

@@ -6,6 +6,7 @@ Every thought of the batch is also cut after a random number of tokens u, unifor
 
 J is the expectation of r, so the advantage has mean 0 and no group is needed for a baseline. Selected by
 `training.answer_weight`, for every RL algorithm alike. AnytimeReasoner trains its forced answers too (`brpo`).
+What it depends on: the answer alone; J is given with the thought.
 Degenerate cases: weight = 0 is not used at all; a thought whose answers are all right or all wrong teaches nothing.
 """
 

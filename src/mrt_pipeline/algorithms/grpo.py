@@ -4,6 +4,8 @@
 
 Without division by the group's standard deviation by default, as in Dr. GRPO (arXiv 2503.20783). It is the outcome
 reward baseline of MRT: every token of a trace gets the same credit, whatever its episode did.
+What it depends on: every choice of the trace. With groups of m the expected update is (m - 1) times the gradient of the
+expected reward, as the mean holds the trace's own reward.
 Degenerate case: a group whose rewards are all equal has weight 0 everywhere.
 """
 

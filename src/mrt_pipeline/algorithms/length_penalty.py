@@ -5,6 +5,7 @@
 
 The penalty of Arora & Zanette (arXiv 2502.04463). The MRT paper has a length penalty as an ablation without giving its
 form in what could be read of it, so this is one such baseline, not a reproduction of that row.
+What it depends on: every choice of the trace, by its reward and its length.
 Degenerate cases: alpha = 0 is GRPO exactly; wrong rollouts are not penalised; a group whose right rollouts have equal
 length is only rescaled.
 """

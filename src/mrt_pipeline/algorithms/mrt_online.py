@@ -20,6 +20,10 @@ answer's sampling out of the thought's credit and leaves its mean alone:
 
 J is the expectation of r where the answer is sampled after the thought has ended. A trace that ends without answering,
 or that stopped because of its answer (backtracking search), keeps r for all of its tokens.
+What it depends on: A on every choice; the bonus on what is thought in an episode and, with gamma, before it. With
+gamma = 0, s = 1 and episodes of fixed length its expected gradient is that of the progress term of the paper's
+objective, sum_j E_{z_j} [ J(c_j, z_j) - J(c_j) ], with the prefixes c_j as they were sampled and held fixed. Where the
+policy's own words open an episode, they are not credited for ending the one before.
 Degenerate cases: alpha = 0 is GRPO exactly (expected_outcome off); constant J gives no bonus; gamma = 1 with
 normalize_progress off gives each episode J(end) - J(before it).
 """

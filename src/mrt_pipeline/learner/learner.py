@@ -80,8 +80,8 @@ class Learner:
         return 1.0
 
     def remember_start(self) -> None:
-        """Keep a copy of the weights as they are now, for `restart`."""
-        self._start = {name: p.detach().clone() for name, p in self._trainable()}
+        """Keep a copy of the weights as they are now, in the host's memory, for `restart`."""
+        self._start = {name: p.detach().to("cpu", copy=True) for name, p in self._trainable()}
 
     def restart(self) -> None:
         """Back to the weights that were remembered, with an optimiser that knows nothing."""

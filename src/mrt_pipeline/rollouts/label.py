@@ -49,9 +49,9 @@ class LabelledRollout:
         return (known | dict(zip(self.cuts.tolist(), self.at_cuts.tolist(), strict=True))).get(int(cut), math.nan)
 
     def curve(self) -> tuple[np.ndarray, np.ndarray]:
-        """Thinking tokens and success along the trace: J at the boundaries, then the reward of its own streamed answer.
+        """Thinking tokens and success along the trace: J at the boundaries, then the reward where it stopped.
 
-        For traces that stop where the model stops: what a policy gave as its answer is no longer a matter of J.
+        The latter where no answer is to follow (`Rollout.stopped_at`): what it stopped with is no longer a matter of J.
         """
         if self.rollout.stopped_at is None:
             return self.boundaries, self.success

@@ -89,16 +89,18 @@ class ExactProver:
             return []
         answers = [[self._encode(answer) for answer in query.problem.answers] for query in queries]
         scores = self._score(engine, queries, [query.cuts for query in queries], self.template.stop_phrase, answers)
+        passes = [1] * len(queries)
         for close in {query.natural_close for query in queries} - {(), self.template.stop_phrase}:
             chosen = [i for i, q in enumerate(queries) if q.natural_close == close and not q.forced.all()]
             ends = [queries[i].cuts[~queries[i].forced] for i in chosen]
             found = self._score(engine, [queries[i] for i in chosen], ends, close, [answers[i] for i in chosen])
             for i, score in zip(chosen, found, strict=True):
                 scores[i][~queries[i].forced] = score
+                passes[i] += 1
         result = []
-        for query, answer, score in zip(queries, answers, scores, strict=True):
+        for query, answer, score, n_passes in zip(queries, answers, scores, passes, strict=True):
             mean = np.exp(score).sum(axis=1).clip(0.0, 1.0)
-            n_tokens = len(query.prompt) + len(query.thought) + len(query.cuts) * sum(map(len, answer))
+            n_tokens = n_passes * (len(query.prompt) + len(query.thought)) + len(query.cuts) * sum(map(len, answer))
             result.append(Success(mean, np.zeros_like(mean), n_tokens))
         return result
 
