@@ -392,7 +392,7 @@ def language_model(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def reasoner(tmp_path_factory, real_thoughts):
-    """The same with the chat template and the markers of DeepSeek-R1's distillates (template from ggml-org/llama.cpp)."""
+    """The same with the markers of DeepSeek-R1's distillates, and their chat template (from ggml-org/llama.cpp)."""
     template = (FIXTURES / "deepseek_r1_distill_qwen.jinja").read_text()
     begin, end = "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>"
     special = [begin, end, "<｜User｜>", "<｜Assistant｜>", "<think>", "</think>"]

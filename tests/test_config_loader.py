@@ -184,4 +184,15 @@ def test_the_embedded_default_is_measured_where_attempts_end_and_within_what_its
     attempt, budget = 3 * tree["task"]["n_numbers"], tree["rollout"]["thinking_budget"]
     budgets = [budget * multiple for multiple in tree["evaluation"]["budget_multiples"]]
     assert budgets == [27, 54, 108, 162, 216, 432] and not any(b % attempt for b in budgets)
-    assert attempt * tree["task"]["max_attempts"] >= max(budgets)
+    assert attempt * tree["task"]["max_attempts"] >= max(budgets) and tree["task"]["long_fraction"] > 0
+    right = attempt + 2 * tree["task"]["n_numbers"] - 1  # an attempt that succeeds states the answer
+    assert right * tree["task"]["max_attempts"] + tree["rollout"]["answer_tokens"] + 16 < tree["policy"]["max_length"]
+
+
+def test_an_iteration_from_the_base_in_one_step_is_refused():
+    given = {"algorithm": "star", "training": "star"}
+    assert compose_parameters(FOLDER, given)["algorithm"]["start_from"] == "base"
+    given["training.learner.minibatches"] = "1"
+    with pytest.raises(InputError, match="start_from=current"):
+        compose_parameters(FOLDER, given)
+    assert compose_parameters(FOLDER, given | {"algorithm.start_from": "current"})

@@ -62,7 +62,7 @@ def test_jobs_are_runs_under_one_parent_and_share_the_base_policy(project, first
 
 
 def test_finished_jobs_are_reused_and_failed_ones_listed(project, first, tmp_path):
-    result = sweep(project, "algorithm=grpo", "seed=1", "training.learner.learning_rate=1.2e-3,1e+30")
+    result = sweep(project, "algorithm=grpo", "seed=1", "training.learner.learning_rate=6e-4,1e+30")
     assert result.returncode == 1
     assert "finished: 0, reused: 1, failed: 1" in result.stdout
     assert "Traceback" not in result.stdout + result.stderr

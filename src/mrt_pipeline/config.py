@@ -293,10 +293,9 @@ class PolicyParams(RootModel[Annotated[TinyPolicy | LanguageModelPolicy, Field(d
     """The policy."""
 
 
-def writes_freely(policy: PolicyParams) -> bool:
+def writes_freely(policy: TinyPolicy | LanguageModelPolicy) -> bool:
     """Whether the policy's natural answers are written freely, with a limit of their own."""
-    template = getattr(policy.root, "template", None)
-    return getattr(template, "natural_answer", None) == "free"
+    return getattr(getattr(policy, "template", None), "natural_answer", None) == "free"
 
 
 class TorchEngineParams(_Group):
@@ -457,15 +456,15 @@ class RolloutParams(_Group):
     """Sampling traces; see rollouts/rollout.py."""
 
     thinking_budget: PositiveInt = Field(description="training budget: most thinking tokens of a rollout")
-    answer_tokens: PositiveInt = Field(description="most tokens of an answer")
+    answer_tokens: PositiveInt = Field(description="most tokens of an answer, but for one that is written freely")
     temperature: Annotated[float, Field(gt=0)] = Field(description="of thought and answer")
     n_problems: PositiveInt = Field(description="training problems in the table of base rollouts")
     n_rollouts: PositiveInt = Field(description="rollouts of each of these")
 
 
-def longest_answer(policy: PolicyParams, rollout: RolloutParams) -> int:
+def longest_answer(policy: TinyPolicy | LanguageModelPolicy, rollout: RolloutParams) -> int:
     """Most tokens of any answer."""
-    return max(rollout.answer_tokens, policy.root.template.free_answer_tokens if writes_freely(policy) else 0)
+    return max(rollout.answer_tokens, policy.template.free_answer_tokens if writes_freely(policy) else 0)
 
 
 class TrainingParams(_Group):
@@ -592,7 +591,7 @@ class Parameters(_Group):
                 "policy.template.kind=backtrack needs prover=sampled: an attempt is a text with its answer somewhere "
                 "in it, so the probability of the answer alone says nothing"
             )
-        if writes_freely(self.policy) and self.prover.root.name == "exact":
+        if writes_freely(policy) and self.prover.root.name == "exact":
             raise ValueError(
                 "policy.template.natural_answer=free needs prover=sampled: what is written freely has no list of "
                 "accepted answers whose probability could be summed; or set natural_answer=opened"
@@ -618,6 +617,13 @@ class Parameters(_Group):
             raise ValueError(
                 "training.answer_weight must be 0 for star and mrt_star: likelihood takes no negative weight"
             )
+        anew = getattr(self.algorithm.root, "start_from", "current") == "base"
+        if anew and self.training.learner.minibatches < 2:
+            raise ValueError(
+                "algorithm.start_from=base trains the base policy anew in every iteration, in "
+                "training.learner.minibatches optimiser steps: one step teaches nothing. Raise that, or set "
+                "algorithm.start_from=current"
+            )
         if self.algorithm.root.name == "mrt" and self.training.group_size % 2:
             raise ValueError(
                 f"training.group_size {self.training.group_size} must be even for algorithm=mrt: half of a group "
@@ -631,7 +637,7 @@ class Parameters(_Group):
             self.rollout.thinking_budget,
             *(round(multiple * self.rollout.thinking_budget) for multiple in self.evaluation.budget_multiples),
         )
-        if longest + longest_answer(self.policy, self.rollout) + 16 > self.policy.root.max_length:
+        if longest + longest_answer(self.policy.root, self.rollout) + 16 > self.policy.root.max_length:
             raise ValueError(
                 f"a trace of {longest} thinking tokens (rollout.thinking_budget x the largest of "
                 f"evaluation.budget_multiples) and its answer do not fit into policy.max_length "

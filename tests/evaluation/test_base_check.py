@@ -36,6 +36,7 @@ def test_what_is_looked_at():
         "groups_without_signal": 2 / 4,  # b and d
         "natural_answers": 6,
         "unreadable": 2 / 6,
+        "ended_in_thought": 1 / 6,
     }
 
 

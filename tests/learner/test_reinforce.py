@@ -53,7 +53,14 @@ def run(tmp_path, warm_policy, copy_policy, task, known_problems, problems):
     """A run of its own on a fresh copy of the warm policy: (weights, history, logged), as far as it came."""
 
     def start(
-        folder, algorithm=None, kill_at=None, settings=SETTINGS, optimizer="adamw", validation=True, template=None
+        folder,
+        algorithm=None,
+        kill_at=None,
+        settings=SETTINGS,
+        optimizer="adamw",
+        validation=True,
+        template=None,
+        **how,
     ):
         policy, logged = copy_policy(warm_policy), []
         if template is not None:
@@ -71,7 +78,7 @@ def run(tmp_path, warm_policy, copy_policy, task, known_problems, problems):
             ExactProver(policy.tokenizer, policy.template),
             RolloutSettings(BUDGET, 6),
         )
-        learner = Learner(policy.model, LearnerSettings(learning_rate=3e-4, optimizer=optimizer, minibatches=2))
+        learner = Learner(policy.model, LearnerSettings(3e-4, optimizer=optimizer, minibatches=2, **how))
         history = None
         with contextlib.suppress(Killed):
             history = reinforce(
@@ -255,12 +262,15 @@ def test_star_trains_the_likelihood_of_right_traces_only(run, trained_on):
 
 @pytest.mark.parametrize("start_from", ["base", "current"])
 def test_an_iteration_of_star_trains_the_base_or_goes_on(run, trained_on, warm_policy, copy_policy, start_from):
-    weights, history, _ = run("run", STaR(start_from), settings=replace(SETTINGS, sampled_tokens=2_000))
+    schedule = {"schedule": "cosine", "warmup": 0.5}
+    settings = replace(SETTINGS, sampled_tokens=2_000)
+    weights, history, _ = run("run", STaR(start_from), settings=settings, **schedule)
     last, batch = history[-1], trained_on[-1]
     assert len(trained_on) > 1 and last["train/trained_sequences"] > 0
     base = copy_policy(warm_policy)
-    learner = Learner(base.model, LearnerSettings(learning_rate=3e-4, minibatches=2))
-    learner.update(batch, 0.0, _seed(0, last["step"] - 1, 3), span=1.0)
+    learner = Learner(base.model, LearnerSettings(3e-4, minibatches=2, **schedule))
+    metrics = learner.update(batch, 0.0, _seed(0, last["step"] - 1, 3), span=1.0)
+    assert metrics["learning_rate"] == pytest.approx(3e-4 * 0.5 * (1 + np.cos(np.pi * 0.5)))  # of the second half
     alone = torch.cat([p.detach().flatten() for p in base.model.parameters()])
     assert torch.equal(alone, weights) == (start_from == "base")
 
@@ -361,7 +371,7 @@ def test_cuts_are_trained_where_the_policy_sampled_them_including_the_stop(run, 
 
 
 def test_branches_start_from_stale_prefixes_that_are_never_trained(run, trained_on):
-    spy = Spy(MRT(1.0, "continue", refresh_every=2))
+    spy = Spy(MRT(1.0, "next_episode", refresh_every=2))
     _, history, _ = run("run", spy)
     fresh = 0
     for sequences, batch, metrics in zip(trained_on, spy.batches, history[1:], strict=True):
@@ -372,6 +382,9 @@ def test_branches_start_from_stale_prefixes_that_are_never_trained(run, trained_
             assert not sequence.trained[:n].any()
             assert np.array_equal(sequence.token_ids[p : p + n], item.prefix.thought)
             assert 0 <= item.prefix.success <= 1
+            after = [b for b in item.boundaries if b > n] or [n]
+            assert item.cuts.tolist() == ([] if item.direct else after[:1])  # the end of the next episode
+            assert len(item.at_cuts) == len(item.cuts) and len(item.success) == 0
             if item.direct:
                 assert len(item.rollout.thought) == n
                 assert not sequence.trained[: n + len(item.rollout.close)].any()

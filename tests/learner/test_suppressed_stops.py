@@ -8,6 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mrt_pipeline.algorithms.brpo import BRPO
+from mrt_pipeline.algorithms.grpo import GRPO
 from mrt_pipeline.algorithms.mrt_online import MRTOnline
 from mrt_pipeline.algorithms.regret_to_go import RegretToGo
 from mrt_pipeline.algorithms.star import STaR
@@ -19,6 +21,8 @@ from mrt_pipeline.learner.loss import policy_loss
 from mrt_pipeline.learner.mismatch import correct_mismatch
 from mrt_pipeline.learner.shared_prompts import collate_shared
 from mrt_pipeline.learner.step import _sequence
+from mrt_pipeline.rollouts.label import LabelledRollout, label_rollouts
+from mrt_pipeline.rollouts.prover import Success
 
 STOPS, VOCABULARY = (5, 3), range(16)
 
@@ -98,19 +102,41 @@ def test_the_expected_update_is_the_gradient_of_the_forced_environment(model, al
     assert torch.allclose(ours, theirs, atol=1e-4 * float(theirs.abs().max()))
 
 
-def test_between_a_stop_and_the_token_that_leads_to_the_same_state_the_update_is_zero(all_traces):
-    """Moving probability from one to the other changes nothing that is worth anything."""
-    rollouts, chances = all_traces((9,))
-    value = np.random.default_rng(0).normal(size=(16, 16))
-    first, pushed = np.zeros(16), np.zeros(16)  # probability of each first choice; its expected weight
-    for rollout, chance in zip(rollouts, chances, strict=True):
-        choice, worth = rollout.choices()[0], value[tuple(rollout.thought)]
-        first[choice] += chance
-        pushed[choice] += chance * worth
-    on_logits = pushed - first * pushed.sum()  # E[w d log pi / d logit]
-    moved = on_logits / first  # what a little probability is worth there
-    assert moved[5] == pytest.approx(moved[9], abs=1e-5) and moved[3] == pytest.approx(moved[9], abs=1e-5)
-    assert np.ptp(moved) > 0.1
+class TwoWays:
+    """J is .7 after the policy's own close, and .3 where it is stopped."""
+
+    def success(self, engine, queries, seed):
+        return [Success(np.where(q.forced, 0.3, 0.7), np.zeros(len(q.cuts)), 0) for q in queries]
+
+
+@pytest.mark.parametrize(
+    "algorithm",
+    [GRPO(), MRTOnline(1.0, 0.0, normalize_progress=False, expected_outcome=True), RegretToGo(1.0, 6), BRPO(3, 1.0, 6)],
+    ids=lambda algorithm: algorithm.name,
+)
+@pytest.mark.parametrize("stop_reason", ["length", "stop"])
+def test_between_a_stop_and_the_token_that_leads_to_the_same_state_the_update_is_zero(
+    warm_policy, make_rollout, algorithm, stop_reason
+):
+    """The same thought and answer after it, so the same weight, whichever of the two was chosen; also where closing a
+    thought and being stopped lead to different answers."""
+    template = replace(warm_policy.template, stop_phrase=(7, warm_policy.template.close_id))
+    wait, close = template.extensions[0][0], template.close_id
+    thought = [6, wait, 8, 9]
+    how = {"thought": thought, "stop_reason": stop_reason, "reward": 1.0}
+    sampled = make_rollout(**how)
+    suppressed = make_rollout(**how, choices=[6, close, 8, 9], natural_length=1, natural_close=[close])
+    other = make_rollout(thought=[6, 8], stop_reason="stop")
+
+    def weights(rollout):
+        rollouts = [rollout, other]
+        bare = [LabelledRollout(r, r.boundaries(template), np.empty(0), np.empty(0)) for r in rollouts]
+        cuts = [algorithm.cuts(item, None) for item in bare]
+        labelled, _ = label_rollouts(None, TwoWays(), template, rollouts, 0, cuts)
+        return algorithm.weights(labelled)[0]
+
+    assert np.array_equal(weights(sampled), weights(suppressed))
+    assert suppressed.choices()[1] == close and sampled.choices()[1] == wait
 
 
 successes = st.lists(st.floats(0, 1), min_size=4, max_size=4)

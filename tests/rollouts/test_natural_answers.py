@@ -9,11 +9,15 @@ import pytest
 from mrt_pipeline.algorithms.mrt_online import MRTOnline
 from mrt_pipeline.config import Parameters
 from mrt_pipeline.config_loader import compose_parameters
+from mrt_pipeline.engines.torch_engine import TorchEngine
 from mrt_pipeline.errors import InputError
+from mrt_pipeline.learner.batch import TrainingSequence
+from mrt_pipeline.learner.learner import Learner, LearnerSettings
 from mrt_pipeline.pipelines.assemble import make_prover, make_rollout_settings, make_template
-from mrt_pipeline.policy.language_model import load_tokenizer
+from mrt_pipeline.policy.language_model import load_language_model, load_tokenizer
 from mrt_pipeline.policy.policy import Policy
 from mrt_pipeline.policy.template import encode_prompt
+from mrt_pipeline.rollouts import tables
 from mrt_pipeline.rollouts.label import label_rollouts
 from mrt_pipeline.rollouts.prover import ExactProver, Query, SampledProver
 from mrt_pipeline.rollouts.rollout import RolloutSettings, sample_answers, sample_rollouts
@@ -136,6 +140,9 @@ def test_a_cut_thought_is_opened_by_the_stop_phrase_whatever_natural_answers_are
         ("First \\boxed{3}, then \\boxed{7} and the", False, "First \\boxed{3}, then \\boxed{7} and "),
         ("So it is 7.", True, ""),
         ("So it is \\boxed{7", False, ""),
+        ("So it is \\boxed{\\frac{1}{2}", True, ""),
+        ("So it is \\boxed{\\frac{1}{2}}", True, "So it is \\boxed{\\frac{1}{2}}"),
+        ("It is \\boxed{7}, no, \\boxed{8", False, "It is \\boxed{7}, no, \\boxed{"),
         ("", True, ""),
     ],
 )
@@ -205,7 +212,7 @@ def test_j_is_that_of_the_natural_answer_at_the_natural_end_and_of_a_stopped_one
     for item in labelled[::3]:
         rollout = item.rollout
         for cut, success in zip([*item.boundaries, *item.cuts], [*item.success, *item.at_cuts], strict=True):
-            natural = cut == rollout.natural_length and len(rollout.natural_close)
+            natural = cut == len(rollout.thought) and rollout.stop_reason == "stop"
             by_suffix = [
                 sum(
                     np.exp(
@@ -286,7 +293,59 @@ def test_answers_that_are_to_be_imitated_follow_the_policys_own_close(
         direct=[True],
         closed=True,
     )
-    assert tokenizer.decode(rollout.close) == f"</think>{OPENING}" and rollout.stop_reason == "stop"
+    assert tokenizer.decode(rollout.close) == f"</think>{OPENING}"
+    assert not rollout.sampled()[: len(thought) + len(rollout.close)].any()  # nobody chose to close it
     prompt = encode_prompt(tokenizer, template, "?")
     assert engine.calls[1]["prompts"] == [[*prompt, *thought, *template.close]]
     assert rollout.grade is Grade.CORRECT
+
+
+def test_tables_ask_at_the_first_attempt_to_stop_as_the_policy_would_have_answered(
+    labelled, warm_policy, warm_engine, two_ways, known_problems
+):
+    """Of evaluation's forced traces, too: there the natural end is where it first tried, not where the thought ends."""
+    rollouts = [item.rollout for item in labelled if item.rollout.problem == known_problems[0]]
+    table = tables.rollouts_table(rollouts, "base", warm_policy.tokenizer.decode, 0)
+    queries = tables.queries_from_table(table, known_problems, two_ways, [40])
+    forced_on = 0
+    for query, rollout in zip(queries, rollouts, strict=True):
+        natural = query.cuts[~query.forced].tolist()
+        assert natural == ([rollout.natural_length] if len(rollout.natural_close) else [])
+        forced_on += bool(natural and natural[0] < len(rollout.thought))
+        assert query.natural_close == tuple(rollout.natural_close)
+    assert forced_on > 3
+    closed = table[(table["stop_reason"] == "stop") & (table["natural_length"] > 0)]
+    for query, row in zip(tables.ends_as_if_stopped(closed, known_problems), closed.itertuples(), strict=True):
+        assert query.forced.all() and query.cuts.tolist() == [len(row.thought_token_ids)]
+
+
+@pytest.fixture(scope="module")
+def written(preset, reasoner, tokenizer, grader, real_thoughts):
+    """Rollouts of the R1 preset by a toy that has learnt a few real thoughts and answers by heart."""
+    parameters = preset(**{"policy.template.natural_answer": "free"})
+    template = make_template(parameters.policy.root.template, tokenizer)
+    items = [item for item in real_thoughts if last_boxed(item["answer"])]
+    problems = [
+        Problem(item["id"], "hand", "train", item["question"], (last_boxed(item["answer"]),), {}) for item in items
+    ]
+    sequences = []
+    for item, problem in zip(items, problems, strict=True):
+        prompt = encode_prompt(tokenizer, template, problem.question)
+        rest = [*tokenizer.encode(f"{item['thought']}</think>{item['answer']}"), tokenizer.eos_token_id]
+        weights = np.ones(len(rest))
+        sequences.append(TrainingSequence(np.array([*prompt, *rest]), len(prompt), weights, weights > 0))
+    model = load_language_model(reasoner, None, "float32")
+    learner = Learner(model, LearnerSettings(1e-2, optimizer="muon", muon_learning_rate=0.05, schedule="cosine"))
+    for step in range(140):
+        learner.update(sequences, step / 140, seed=step)
+    settings = RolloutSettings(300, 32, parameters.rollout.temperature)
+    return sample_rollouts(TorchEngine(model), grader, tokenizer, template, problems, settings, 8, seed=0)
+
+
+def test_nine_of_ten_natural_answers_with_a_box_are_read_from_a_toy_that_writes_them(written, tokenizer):
+    natural = [rollout for rollout in written if rollout.stop_reason == "stop"]
+    boxed = [rollout for rollout in natural if last_boxed(tokenizer.decode(rollout.answer)) is not None]
+    assert len(boxed) > 0.4 * len(written)
+    assert np.mean([len(rollout.answer) > 32 for rollout in boxed]) > 0.9  # more than an opened answer may have
+    assert np.mean([rollout.grade is not Grade.UNPARSED for rollout in boxed]) > 0.9
+    assert np.mean([rollout.reward for rollout in boxed]) > 0.5

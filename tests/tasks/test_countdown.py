@@ -263,6 +263,11 @@ def test_cut_fraction_at_its_ends(problems, fraction, expected):
     assert {trace.cut for _, trace in traces(task, problems[:10], n=5)} == expected
 
 
+def test_warm_start_traces_reach_the_largest_budget_that_is_evaluated(problems):
+    lengths = [len(trace.thought.split()) for _, trace in traces(Countdown(), problems, n=10)]
+    assert np.mean([length >= 432 for length in lengths]) > 0.02
+
+
 def test_long_traces_go_on_whatever_they_find_and_their_end_is_not_imitated(problems):
     task = Countdown(cut_fraction=0.0, long_fraction=1.0, max_attempts=30)
     found = [trace for _, trace in traces(task, problems[:10], n=5)]

@@ -4,7 +4,8 @@ Every thought of the batch is also cut after a random number of tokens u, unifor
 
     w_t = weight * (r - J(z_0:u))             for the tokens of that answer; the thought before it is not trained here
 
-J is the expectation of r, so the advantage has mean 0 and no group is needed for a baseline. Selected by
+J is the expectation of r, so the advantage has mean 0 and no group is needed for a baseline. (At the end of a thought
+that the policy closed itself J is that of its natural answer: still a baseline, and no bias.) Selected by
 `training.answer_weight`, for every RL algorithm alike. AnytimeReasoner trains its forced answers too (`brpo`).
 What it depends on: the answer alone; J is given with the thought.
 Degenerate cases: weight = 0 is not used at all; a thought whose answers are all right or all wrong teaches nothing.

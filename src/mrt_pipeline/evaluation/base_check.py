@@ -23,9 +23,9 @@ def look_at_base(rollouts: pd.DataFrame, success_stopped: Sequence[float] | None
     success_stopped: for each of `closed_by_the_policy`, J if it is stopped right there instead; None where that is the
         same text.
     Returns train_reward: of all. natural_answers: traces that stop by themselves. unreadable: of these, the share whose
-        answer cannot be read. cut_at_budget: thoughts that are cut. groups_without_signal: problems whose traces are
-        all right or all wrong. reward_natural and success_stopped: means over `closed_by_the_policy`. What no trace
-        shows is left out.
+        answer cannot be read. ended_in_thought: of these, the share that has none, as the trace ends in its thought.
+        cut_at_budget: thoughts that are cut. groups_without_signal: problems whose traces are all right or all wrong.
+        reward_natural and success_stopped: means over `closed_by_the_policy`. What no trace shows is left out.
     """
     natural = rollouts["stop_reason"] != "length"
     rewards = rollouts.groupby("problem_id")["reward"].mean()
@@ -37,6 +37,7 @@ def look_at_base(rollouts: pd.DataFrame, success_stopped: Sequence[float] | None
     if natural.any():
         found["natural_answers"] = natural.sum()
         found["unreadable"] = (rollouts.loc[natural, "grade"] == "unparsed").mean()
+        found["ended_in_thought"] = (rollouts.loc[natural, "stop_reason"] == "eos").mean()
     closed = closed_by_the_policy(rollouts)
     if success_stopped is not None and len(closed) >= _ENOUGH:
         found |= {"reward_natural": closed["reward"].mean(), "success_stopped": np.mean(success_stopped)}
@@ -50,9 +51,10 @@ def check_base(found: Mapping[str, float]) -> list[str]:
     """
     unreadable, cut = found.get("unreadable", 0.0), found["cut_at_budget"]
     cure = (
-        "A language model: policy.template.natural_answer=opened, or a larger policy.template.free_answer_tokens, and "
-        "policy.template.suffix asks for the answer's form. Any: a larger rollout.answer_tokens. The tiny policy: "
-        "more policy.warm_start.steps"
+        f"{found.get('ended_in_thought', 0.0):.0%} end inside the thought: see policy.template.family, opening and "
+        "close. Others may need policy.template.natural_answer=opened, a larger policy.template.free_answer_tokens or "
+        "rollout.answer_tokens, or a policy.template.suffix that asks for the answer's form; the tiny policy, more "
+        "policy.warm_start.steps"
     )
     if unreadable >= HOPELESS and found["natural_answers"] >= _ENOUGH:
         raise InputError(
@@ -66,9 +68,10 @@ def check_base(found: Mapping[str, float]) -> list[str]:
         warnings.append(f"{cut:.0%} of its thoughts are cut at the budget. Raise rollout.thinking_budget.")
     if found["groups_without_signal"] > MOST_WITHOUT_SIGNAL:
         warnings.append(
-            f"{found['groups_without_signal']:.0%} of the problems have only right or only wrong traces, so that "
-            "outcome rewards teach little. Choose easier problems (task), raise training.group_size, or begin with a "
-            "better policy (tiny: policy.warm_start.steps)."
+            f"{found['groups_without_signal']:.0%} of the problems have only right or only wrong ones among their "
+            "rollout.n_rollouts traces, so that outcome rewards teach little. Choose easier problems (task), raise "
+            "training.group_size (and rollout.n_rollouts, to see what that gives), or begin with a better policy "
+            "(tiny: policy.warm_start.steps)."
         )
     natural, stopped = found.get("reward_natural", 0.0), found.get("success_stopped", 0.0)
     if abs(natural - stopped) > MOST_REWARD_GAP:

@@ -100,7 +100,8 @@ class Learner:
     ) -> dict[str, float]:
         """One pass over the batch in `minibatches` optimiser steps. Returns means over the trained tokens.
 
-        fraction_done: of training, at its start. span: how much of training it is; the learning rate follows that.
+        fraction_done: of training, at its start. span: how much of training it is; the learning rate follows that, each
+            minibatch having that of its middle.
         seed: of the order in which sequences are dealt to minibatches.
         """
         self.model.train()
@@ -109,7 +110,7 @@ class Learner:
         grad_norms, n_trained = [], 0
         parts = np.array_split(order, max(1, min(self.settings.minibatches, len(sequences))))
         for part, indices in enumerate(parts):
-            rate = self.rate(fraction_done + span * part / len(parts))
+            rate = self.rate(fraction_done + span * (part + 0.5) / len(parts))
             for optimizer in self.optimizers:
                 for group in optimizer.param_groups:
                     group["lr"] = group["peak_lr"] * rate

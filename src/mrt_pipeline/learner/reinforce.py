@@ -2,7 +2,7 @@
 
 A step samples `groups` problems with `group_size` rollouts each. In `forced_fraction` of the groups the thought is
 forced on to the full budget, so that states past the natural end are trained too. If the algorithm asks for it,
-rollouts start from stale prefixes, sampled anew every few steps, and the prover labels every episode boundary. The
+rollouts start from stale prefixes, sampled anew every few steps, and the prover labels what the algorithm needs. The
 algorithm turns that into token weights, and the learner makes its update, from the policy as it is or (STaR) from the
 base.
 Training ends when the policy has sampled `sampled_tokens` tokens: algorithms are compared at equal numbers of these.

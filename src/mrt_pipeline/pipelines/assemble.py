@@ -170,6 +170,14 @@ def open_policy(ref: dict[str, str], params: PolicyParams, task: Task, train_see
     return policy
 
 
+def open_template(ref: dict[str, str], params: PolicyParams, task: Task) -> Template:
+    """The template of the policy that a `*_policy` dataset points to, without its weights."""
+    tokenizer = open_tokenizer(ref, params)
+    if isinstance(params.root, LanguageModelPolicy):
+        return make_template(params.root.template, tokenizer)
+    return task.template(tokenizer)
+
+
 def open_tokenizer(ref: dict[str, str], params: PolicyParams) -> PreTrainedTokenizerBase:
     """The tokenizer of the policy that a `*_policy` dataset points to, without its weights."""
     if isinstance(params.root, LanguageModelPolicy):

@@ -7,7 +7,14 @@ those of the trainer. The trainer's copy is not sharded (accelerate without ZeRO
 
 from dataclasses import dataclass
 
-from mrt_pipeline.config import EngineParams, LanguageModelPolicy, PlanParams, RolloutParams, TrainingParams
+from mrt_pipeline.config import (
+    EngineParams,
+    LanguageModelPolicy,
+    PlanParams,
+    RolloutParams,
+    TrainingParams,
+    longest_answer,
+)
 from mrt_pipeline.learner.logprobs import MOST_LOGITS
 from mrt_pipeline.planning.shapes import ACCELERATORS, ModelShape
 
@@ -36,6 +43,7 @@ def estimate(
     plan: PlanParams,
 ) -> Estimate:
     """What training needs. The prover's forced answers, validation and evaluation come on top of the hours."""
+    answer = longest_answer(policy, rollout)
     weight, own_weights = _BYTES[policy.dtype], engine.root.name != "torch"
     computed = 2 if training.learner.mixed_precision == "bf16" else weight
     trained = shape.lora_parameters(policy.lora.rank) if policy.lora else shape.parameters
@@ -60,7 +68,7 @@ def estimate(
         held = shape.parameters * 2 / engine.root.tensor_parallel_size
         room = max(0.0, device.memory_gib * _GIB * engine.root.gpu_memory_utilization - held)
     cache = shape.cache_bytes(2)
-    side_by_side = max(1.0, room / (cache * (plan.mean_thinking + rollout.answer_tokens)))
+    side_by_side = max(1.0, room / (cache * (plan.mean_thinking + answer)))
     read = shape.parameters * 2 + side_by_side * cache * plan.mean_thinking / 2
     sampled_a_second = sampling_devices * side_by_side * device.bandwidth * _BANDWIDTH / read
     passes = (4 if policy.gradient_checkpointing else 3) + (1 if own_weights else 0)  # one to correct the mismatch
@@ -69,5 +77,5 @@ def estimate(
         "sampling": training.sampled_tokens / sampled_a_second / 3600,
         "updates": operations / (plan.n_devices * device.flops * _COMPUTE) / 3600,
     }
-    n_rollouts = training.sampled_tokens / (plan.mean_thinking + rollout.answer_tokens)
+    n_rollouts = training.sampled_tokens / (plan.mean_thinking + answer)
     return Estimate({name: value / _GIB for name, value in memory.items()}, hours, n_rollouts)

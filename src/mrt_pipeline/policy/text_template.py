@@ -236,12 +236,22 @@ class TextTemplate:
         happens to stand in a text is no answer.
         """
         if self.writes_freely and not forced and self.answer_opening:
-            _, opened, rest = text.partition(self.answer_opening)
-            if not (opened and self.answer_ending in rest):
+            if not any(map(self._is_closed, text.split(self.answer_opening)[1:])):
                 return ""
         else:
             text = f"{self.answer_opening}{text}"
         return text if ended else text.rstrip(_WORD)
+
+    def _is_closed(self, rest: str) -> bool:
+        """Whether what an answer's opening has opened is closed in the text after it; braces may be nested."""
+        if self.answer_ending != "}":
+            return self.answer_ending in rest
+        depth = 1
+        for char in rest:
+            depth += (char == "{") - (char == "}")
+            if depth == 0:
+                return True
+        return False
 
 
 def check_tokenizer(tokenizer: PreTrainedTokenizerBase) -> None:

@@ -15,7 +15,7 @@ several ways to write an answer, it only counts the canonical one.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -31,7 +31,8 @@ from mrt_pipeline.tasks.base import Problem, Task
 class Query:
     """Where to ask: a trace's prompt and thought (token ids), and the cuts (n_cuts,), numbers of thinking tokens.
 
-    natural_length, natural_close: as in `Rollout`; where such a close is given, J at this cut is that after it.
+    natural_length, natural_close: a cut at which J is that of an answer after the policy's own close, and that close
+        (`Rollout.natural_close`); -1 and empty: none.
     """
 
     problem: Problem
@@ -43,9 +44,15 @@ class Query:
 
     @classmethod
     def about(cls, rollout: Rollout, cuts: np.ndarray) -> "Query":
-        """J at these cuts of a rollout."""
-        close = tuple(rollout.natural_close.tolist())
-        return cls(rollout.problem, rollout.prompt, rollout.thought, cuts, rollout.natural_length, close)
+        """J at these cuts of a rollout, for its credit: after its own close only where its own answer follows that.
+
+        Where a stop was suppressed J is that of being stopped, as it is for a token that leads to the same state: else
+        the two choices would differ in credit.
+        """
+        asked = cls(rollout.problem, rollout.prompt, rollout.thought, cuts)
+        if rollout.stop_reason != "stop" or not len(rollout.close):
+            return asked
+        return replace(asked, natural_length=len(rollout.thought), natural_close=tuple(rollout.close.tolist()))
 
     @property
     def forced(self) -> np.ndarray:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from mrt_pipeline.engines.base import NO_CHOICE, Completion, Engine, SamplingParams, StopReason
+from mrt_pipeline.engines.base import NO_CHOICE, Completion, Engine, SamplingParams
 from mrt_pipeline.policy.template import Template, encode_prompt
 from mrt_pipeline.rollouts.stream import Stream
 from mrt_pipeline.tasks.base import Grade, Problem, Task
@@ -169,12 +169,12 @@ def sample_rollouts(
     )
     contexts = [np.concatenate(pair) for pair in zip(prompts, starts, strict=True)]
     sampled = engine.sample(contexts, thinking, seed, np.maximum(np.asarray(min_thinking) - used, 0), left)
-    if closed and template.close:
-        sampled = [
-            replace(completion, stop_reason=StopReason.STOP, stop_token_id=template.close[0]) if now else completion
-            for completion, now in zip(sampled, np.repeat(left == 0, n), strict=True)
-        ]
     streams = [Stream.of(starts[i // n], completion, template) for i, completion in enumerate(sampled)]
+    if closed and template.close:
+        streams = [
+            replace(stream, split=replace(stream.split, close=template.close)) if now else stream
+            for stream, now in zip(streams, np.repeat(left == 0, n), strict=True)
+        ]
     return answer_streams(engine, task, tokenizer, template, problems, prompts, streams, settings, seed)
 
 
@@ -199,7 +199,7 @@ def answer_streams(
     seen = [stream.thought for stream in streams] if recalled is None else recalled
     asked = [i for i, stream in enumerate(streams) if not stream.split.answered]
     questions = [np.concatenate([prompts[i // n], seen[i], streams[i].close]) for i in asked]
-    forced = [streams[i].split.stop_reason == "length" for i in asked]
+    forced = [streams[i].split.close == template.stop_phrase for i in asked]
     answers = dict(
         zip(asked, sample_answers(engine, template, questions, forced, settings, seed=seed + 1), strict=True)
     )
@@ -216,7 +216,7 @@ def answer_streams(
             length = template.answer_length(ids)
             ids, logprobs = ids[:length], logprobs[:length]
             ended = answers[i].stop_token_id is not None
-            readable = template.answer_text(text, ended, forced=split.stop_reason == "length")
+            readable = template.answer_text(text, ended, forced=split.close == template.stop_phrase)
             grade = task.grade(problem, readable) if readable else Grade.UNPARSED
             text = task.read(readable or text)
         stopped_at, stopped_text = stream.first_stop(template, tokenizer)

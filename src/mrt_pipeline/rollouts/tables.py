@@ -234,8 +234,8 @@ def episodes_table(
 ) -> pd.DataFrame:
     """One row an episode boundary; the empty prefix is episode -1 and has no progress.
 
-    Where the policy answers in the stream itself, its first attempt to stop is one more row, `stopped`, with the reward
-    of that answer as success: it takes the place of what follows in the natural reading, and is none in the forced one.
+    Where no answer follows the first attempt to stop, it is one more row, `stopped`, with the reward that is known
+    there as success: it takes the place of what follows in the natural reading, and is none in the forced one.
     """
     parts = []
     for row, query, success in zip(rollouts.itertuples(index=False), queries, found, strict=True):
@@ -283,8 +283,8 @@ def anytime_table(
 ) -> pd.DataFrame:
     """J at each budget, once stopping where the model stops (forced False) and once budget-forced (forced True).
 
-    A thought that was not forced on to a budget has no forced row there. Where the policy answers in the stream itself,
-    stopping gives the reward of that answer, from the budget on that lets it get there.
+    A thought that was not forced on to a budget has no forced row there. Where no answer follows the first attempt to
+    stop, stopping gives the reward that is known there, from the budget on that lets it get there.
     """
     parts = []
     for row, query, success in zip(rollouts.itertuples(index=False), queries, found, strict=True):

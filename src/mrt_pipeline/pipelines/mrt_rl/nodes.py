@@ -31,6 +31,7 @@ from mrt_pipeline.pipelines.assemble import (
     make_rollout_settings,
     make_task,
     open_policy,
+    open_template,
 )
 from mrt_pipeline.pipelines.keys import configuration_key
 from mrt_pipeline.reporting.samples import render_traces
@@ -55,9 +56,10 @@ def measure_learning_signal(
 ) -> dict[str, float]:
     """What RL will find on the base policy's training traces; warns of what would spoil it, refuses the hopeless."""
     game = make_task(task)
-    policy, stopped = open_policy(base_policy, policy_params, game), None
+    template, stopped = open_template(base_policy, policy_params, game), None
     closed = closed_by_the_policy(rollouts)
-    if policy.template.close != policy.template.stop_phrase and len(closed):
+    if template.close != template.stop_phrase and len(closed):
+        policy = open_policy(base_policy, policy_params, game)
         queries = ends_as_if_stopped(closed, problems_from_table(problems))
         sampler = make_engine(engine, policy, base_policy, policy_params)
         asked = make_prover(prover, policy, game, rollout).success(sampler, queries, int(closed["seed"].iloc[0]))

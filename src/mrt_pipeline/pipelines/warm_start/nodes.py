@@ -49,7 +49,7 @@ def warm_start_policy(
     key = configuration_key(task=task, policy=policy)
     if isinstance(policy.root, LanguageModelPolicy):
         longest = budgets_of(rollout.thinking_budget, evaluation.budget_multiples)[-1]
-        longest += longest_answer(policy, rollout)
+        longest += longest_answer(policy.root, rollout)
         path = _find_language_model(policy.root, problems, longest)
         return {"name": "base", "path": path, "base": path, "key": key}
     folder = _FOLDER / key
