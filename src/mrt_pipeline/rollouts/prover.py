@@ -97,7 +97,7 @@ class ExactProver:
         answers = [[self._encode(answer) for answer in query.problem.answers] for query in queries]
         scores = self._score(engine, queries, [query.cuts for query in queries], self.template.stop_phrase, answers)
         passes = [1] * len(queries)
-        for close in {query.natural_close for query in queries} - {(), self.template.stop_phrase}:
+        for close in sorted({query.natural_close for query in queries} - {(), self.template.stop_phrase}):
             chosen = [i for i, q in enumerate(queries) if q.natural_close == close and not q.forced.all()]
             ends = [queries[i].cuts[~queries[i].forced] for i in chosen]
             found = self._score(engine, [queries[i] for i in chosen], ends, close, [answers[i] for i in chosen])
