@@ -107,11 +107,11 @@ def reinforce(
         if not setup.engine.shares_weights:
             batch, mismatch = correct_mismatch(learner, batch, settings.ratio_cap)
             metrics |= {f"train/{name}": value for name, value in mismatch.items()}
-        done, span = sampled_tokens / settings.sampled_tokens, 0.0
+        fraction_done, span = sampled_tokens / settings.sampled_tokens, 0.0
         if algorithm.from_base:
             learner.restart()
-            done, span = 0.0, 1.0  # a training of its own
-        updated = learner.update(batch, done, _seed(seed, step, 3), span)
+            fraction_done, span = 0.0, 1.0  # a training of its own
+        updated = learner.update(batch, fraction_done, _seed(seed, step, 3), span)
         metrics |= {f"train/{name}": value for name, value in updated.items()}
         setup.engine.update_weights()
         clock.lap("update")
