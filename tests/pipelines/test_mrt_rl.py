@@ -162,15 +162,6 @@ def test_wrong_parameters_are_refused_in_words_before_anything_runs(project):
     assert "Running node" not in result.stdout
 
 
-def test_a_base_whose_answers_cannot_be_read_is_refused_before_training(project):
-    folder, _ = project
-    params = "policy.warm_start.steps=1,rollout.n_problems=32"
-    result = run(folder, params)
-    assert result.returncode == 1
-    assert "cannot be read" in result.stderr and "policy.warm_start.steps" in result.stderr
-    assert "Running node: train_policy" not in result.stdout and "Traceback" not in result.stdout + result.stderr
-
-
 def test_the_last_stages_run_alone_on_what_the_first_have_made(project):
     folder, results = project
     params = "preset=smoke,seed=3"
@@ -299,3 +290,12 @@ def test_what_cannot_be_compared_is_refused_in_words(project):
 def test_nothing_is_reported_to_anybody(project):
     folder, _ = project
     assert (folder / "pyproject.toml").read_text() == (ROOT / "pyproject.toml").read_text()
+
+
+def test_a_base_whose_answers_cannot_be_read_is_refused_before_training(project):
+    folder, _ = project
+    params = "policy.warm_start.steps=1,rollout.n_problems=32"
+    result = run(folder, params)
+    assert result.returncode == 1
+    assert "cannot be read" in result.stderr and "policy.warm_start.steps" in result.stderr
+    assert "Running node: train_policy" not in result.stdout and "Traceback" not in result.stdout + result.stderr
