@@ -29,11 +29,8 @@ N_TRACES = 2
 
 def recall(labelled: list[LabelledRollout], found: list[int | None]) -> dict[int, float]:
     """Mean J so many episodes after the episode in which an attempt was right first."""
-    return {
-        later: float(np.mean([item.success[end + later] for item, end in zip(labelled, found, strict=True)
-                              if end is not None and end + later < len(item.success)]))
-        for later in LATER
-    }  # fmt: skip
+    since = [item.success[end:] for item, end in zip(labelled, found, strict=True) if end is not None]
+    return {later: float(np.mean([success[later] for success in since if later < len(success)])) for later in LATER}
 
 
 def first_find(item: LabelledRollout, yes: int) -> int | None:
@@ -51,10 +48,8 @@ def measure(overrides: str) -> None:
     ref = warm_start_policy(problems_table(problems), params.task, params.policy, params.rollout, params.evaluation)
     made = time.perf_counter() - started
     policy = open_policy(ref, params.policy, task)
-    engine, prover = (
-        make_engine(params.engine, policy, ref, params.policy),
-        make_prover(params.prover, policy, task, params.rollout),
-    )
+    engine = make_engine(params.engine, policy, ref, params.policy)
+    prover = make_prover(params.prover, policy, task, params.rollout)
     budgets = budgets_of(params.rollout.thinking_budget, params.evaluation.budget_multiples)
     settings = make_rollout_settings(params.rollout, budgets[-1])
     chosen = [problem for problem in problems if problem.split == "validation"]

@@ -199,10 +199,9 @@ def answer_streams(
     seen = [stream.thought for stream in streams] if recalled is None else recalled
     asked = [i for i, stream in enumerate(streams) if not stream.split.answered]
     questions = [np.concatenate([prompts[i // n], seen[i], streams[i].close]) for i in asked]
-    forced = [streams[i].split.close == template.stop_phrase for i in asked]
-    answers = dict(
-        zip(asked, sample_answers(engine, template, questions, forced, settings, seed=seed + 1), strict=True)
-    )
+    forced = [stream.split.close == template.stop_phrase for stream in streams]
+    sampled = sample_answers(engine, template, questions, [forced[i] for i in asked], settings, seed + 1)
+    answers = dict(zip(asked, sampled, strict=True))
 
     rollouts = []
     for i, stream in enumerate(streams):
@@ -216,7 +215,7 @@ def answer_streams(
             length = template.answer_length(ids)
             ids, logprobs = ids[:length], logprobs[:length]
             ended = answers[i].stop_token_id is not None
-            readable = template.answer_text(text, ended, forced=split.close == template.stop_phrase)
+            readable = template.answer_text(text, ended, forced[i])
             grade = task.grade(problem, readable) if readable else Grade.UNPARSED
             text = task.read(readable or text)
         stopped_at, stopped_text = stream.first_stop(template, tokenizer)

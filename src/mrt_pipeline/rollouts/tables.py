@@ -1,8 +1,9 @@
 """The tables that pipelines exchange: their schemas, and the way from and to the carriers. See docs/tables.md."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -195,38 +196,45 @@ def queries_from_table(
 
     Where an answer cannot be forced at a budget, J is asked at the last place before it (`Template.snap`).
     """
-    by_id = {problem.problem_id: problem for problem in problems}
-    queries = []
-    for row in rollouts.itertuples(index=False):
+
+    def cuts(row) -> np.ndarray:
         thought = np.asarray(row.thought_token_ids)
         extra = _snap(template, thought, np.minimum(budgets, len(thought)), row.natural_length)
-        queries.append(_query(row, by_id[row.problem_id], np.union1d(_boundaries(row, template), extra)))
-    return queries
+        return np.union1d(_boundaries(row, template), extra)
+
+    return _queries(rollouts, problems, cuts)
 
 
 def natural_queries(rollouts: pd.DataFrame, problems: Sequence[Problem], template: Template) -> list[Query]:
     """What to ask of the episode boundaries up to where the model stops by itself."""
-    by_id = {problem.problem_id: problem for problem in problems}
-    queries = []
-    for row in rollouts.itertuples(index=False):
+
+    def cuts(row) -> np.ndarray:
         boundaries = _boundaries(row, template)
-        queries.append(_query(row, by_id[row.problem_id], boundaries[boundaries <= row.natural_length]))
-    return queries
+        return boundaries[boundaries <= row.natural_length]
+
+    return _queries(rollouts, problems, cuts)
 
 
 def ends_as_if_stopped(rollouts: pd.DataFrame, problems: Sequence[Problem]) -> list[Query]:
     """What to ask of the ends of traces if the policy were stopped there, though it closed its thought itself."""
+    queries = _queries(rollouts, problems, lambda row: np.array([len(row.thought_token_ids)]))
+    return [replace(query, natural_close=()) for query in queries]
+
+
+def _queries(rollouts: pd.DataFrame, problems: Sequence[Problem], cuts: Callable[[Any], np.ndarray]) -> list[Query]:
+    """One for each row. cuts: of a row."""
     by_id = {problem.problem_id: problem for problem in problems}
-    queries = []
-    for row in rollouts.itertuples(index=False):
-        query = _query(row, by_id[row.problem_id], np.array([len(row.thought_token_ids)]))
-        queries.append(replace(query, natural_close=()))
-    return queries
-
-
-def _query(row, problem: Problem, cuts: np.ndarray) -> Query:
-    prompt, thought = np.asarray(row.prompt_token_ids), np.asarray(row.thought_token_ids)
-    return Query(problem, prompt, thought, cuts, row.natural_length, tuple(map(int, row.natural_close_token_ids)))
+    return [
+        Query(
+            by_id[row.problem_id],
+            np.asarray(row.prompt_token_ids),
+            np.asarray(row.thought_token_ids),
+            cuts(row),
+            row.natural_length,
+            tuple(map(int, row.natural_close_token_ids)),
+        )
+        for row in rollouts.itertuples(index=False)
+    ]
 
 
 def episodes_table(
