@@ -1,0 +1,125 @@
+"""Parameters beside the class they configure, and names by which such classes are found.
+
+A family (algorithms, tasks, provers, engines, policies) is a subclass of `Registered`; a member is a subclass of the
+family with `name: Literal["<name>"] = "<name>"`, whose fields are its parameters. To define it is to register it, so
+the modules that define members have to be imported: those of this package are named in `builtin`, other packages name
+theirs as entry points (`mrt_pipeline.algorithm`, `mrt_pipeline.task`, ...), and a single file of one's own is given as
+`plugins=[my_module]`. Wherever a value of the family is expected, a dictionary with a name becomes the member of that
+name; a name that nobody has registered is refused with those that are known.
+"""
+
+import importlib
+import sys
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from mrt_pipeline.errors import InputError
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+PositiveInt = Annotated[int, Field(gt=0)]
+PositiveFloat = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+
+INCIDENTAL = {"incidental": True}
+"""`json_schema_extra` of a parameter that changes nothing in what is made: what is shown, where there is room."""
+
+
+class Params(BaseModel):
+    """Typed parameters: unknown keys are refused, values do not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    def deciding(self) -> dict[str, Any]:
+        """The values that decide what is made, as plain ones; nested parameters likewise."""
+        return {
+            name: _deciding(getattr(self, name))
+            for name, field in type(self).model_fields.items()
+            if not (isinstance(field.json_schema_extra, dict) and field.json_schema_extra.get("incidental"))
+        }
+
+
+def _deciding(value: Any) -> Any:
+    if isinstance(value, Params):
+        return value.deciding()
+    if isinstance(value, list | tuple):
+        return [_deciding(item) for item in value]
+    return value
+
+
+class Registered(Params):
+    """Base of a family; see the module's docstring.
+
+    kind: what the family is called in messages, configuration and entry points. builtin: the module of each member
+    that this package has.
+    """
+
+    name: str
+    kind: ClassVar[str] = ""
+    builtin: ClassVar[dict[str, str]] = {}
+    _members: ClassVar[dict[str, type["Registered"]]] = {}
+    _family: ClassVar[type["Registered"]]
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        super().__pydantic_init_subclass__(**kwargs)
+        if Registered in cls.__bases__:
+            cls._family, cls._members = cls, {}
+            return
+        name = cls.model_fields["name"].default
+        if not isinstance(name, str):
+            return  # a common base of several members
+        before = cls._members.get(name)
+        if before is not None and (before.__module__, before.__qualname__) != (cls.__module__, cls.__qualname__):
+            raise ValueError(f"{cls.kind} '{name}' is registered already, by {before.__module__}: choose another name")
+        cls._members[name] = cls
+
+    @classmethod
+    def member(cls, name: str) -> type[Self]:
+        """The class of that name. Raises InputError that lists the known ones."""
+        family = cls._family
+        if name not in family._members:
+            if name in family.builtin:
+                importlib.import_module(family.builtin[name])
+            else:
+                for entry in entry_points(group=_group(family.kind), name=name):
+                    entry.load()
+        if name not in family._members:
+            raise InputError(f"unknown {family.kind} '{name}'; known are {', '.join(cls.names())}")
+        return family._members[name]
+
+    @classmethod
+    def names(cls) -> list[str]:
+        """All names that `member` knows, sorted."""
+        family = cls._family
+        return sorted({*family._members, *family.builtin, *(e.name for e in entry_points(group=_group(family.kind)))})
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _by_name(cls, value: Any, handler) -> Self:
+        if cls is not cls._family or not isinstance(value, dict):
+            return handler(value)
+        if "name" not in value:
+            raise ValueError(f"the {cls.kind} has no name; known are {', '.join(cls.names())}")
+        return cls.member(str(value["name"])).model_validate(value)
+
+    def check(self, tree: Any) -> None:
+        """Raise ValueError if these parameters do not fit the others. tree: the whole `config.Parameters`."""
+
+
+def _group(kind: str) -> str:
+    return f"mrt_pipeline.{kind}"
+
+
+def import_plugins(modules: list[str]) -> None:
+    """Import modules that register members; those of the working directory are found, too."""
+    here = str(Path.cwd())
+    if modules and here not in sys.path:
+        sys.path.append(here)
+    for module in modules:
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            raise InputError(f"the plugin '{module}' cannot be imported: {error}") from error
