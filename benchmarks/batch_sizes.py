@@ -13,13 +13,14 @@ import numpy as np
 import torch
 
 from mrt_pipeline.engines.torch_engine import TorchEngine
-from mrt_pipeline.learner.batch import TrainingSequence
-from mrt_pipeline.learner.learner import Learner, LearnerSettings
 from mrt_pipeline.policy.policy import build_policy
+from mrt_pipeline.rollouts.actor import Actor
 from mrt_pipeline.rollouts.label import label_rollouts
 from mrt_pipeline.rollouts.prover import ExactProver
-from mrt_pipeline.rollouts.rollout import RolloutSettings, sample_rollouts
+from mrt_pipeline.rollouts.rollout import RolloutParams
 from mrt_pipeline.tasks.countdown import Countdown
+from mrt_pipeline.trainer.batch import TrainingSequence
+from mrt_pipeline.trainer.learner import Learner, LearnerParams
 
 SIZES = (40_000, 16_384, 8_192, 4_096, 2_048, 1_024)
 REPEATS = 3
@@ -29,10 +30,9 @@ def main():
     task = Countdown()
     policy = build_policy(task.symbols(), task.markers, task.template, 96, 3, 3, 256, 512, seed=0)
     problems = [problem for problem in task.problems() if problem.split == "train"][:32]
-    engine, prover = TorchEngine(policy.model), ExactProver(policy.tokenizer, policy.template)
-    rollouts = sample_rollouts(
-        engine, task, policy.tokenizer, policy.template, problems, RolloutSettings(96, 6), n=8, seed=0
-    )
+    engine = TorchEngine(policy.model)
+    actor = Actor(policy, engine, task, RolloutParams(thinking_budget=96, answer_tokens=6))
+    rollouts = actor.sample(problems, n=8, seed=0)
     sequences = [
         TrainingSequence(r.token_ids(), len(r.prompt), np.ones(len(r.sampled())), r.sampled(), r.logprobs())
         for r in rollouts
@@ -40,10 +40,11 @@ def main():
 
     def score(size):
         engine.score_tokens = size
-        label_rollouts(engine, prover, policy.template, rollouts, seed=0)
+        label_rollouts(actor, ExactProver(), rollouts, seed=0)
 
     def update(size):
-        Learner(policy.model, LearnerSettings(1e-9, micro_batch_tokens=size)).update(sequences, 0.0, seed=0)
+        settings = LearnerParams(learning_rate=1e-9, micro_batch_tokens=size)
+        Learner(policy.model, settings).update(sequences, 0.0, seed=0)
 
     print(f"{torch.get_num_threads()} threads, {len(rollouts)} rollouts, time over that of {SIZES[0]} tokens")
     for name, work in (("update", update), ("score", score)):

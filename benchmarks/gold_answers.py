@@ -21,8 +21,8 @@ def main(paths: list[str]) -> None:
     print("| file | read | left out | spelled | compared |\n| --- | ---: | ---: | ---: | ---: |", flush=True)
     exceptions = {}
     for path in paths:
-        source = ProblemSource(path)
-        task = MathProblems([source], [])
+        source = ProblemSource(path=path)
+        task = MathProblems(train=[source], evaluation=[source])
         problems = task._read([source], "train")
         spelled = [task.grade(p, f"So the answer is $\\boxed{{{p.answers[0]}}}$.") for p in problems]
         grader = MathGrader()

@@ -11,15 +11,16 @@ import time
 
 import torch
 
-from mrt_pipeline.learner.muon import Muon
 from mrt_pipeline.policy.policy import build_policy
-from mrt_pipeline.tasks.countdown import EPISODE_MARKER, Countdown
+from mrt_pipeline.tasks.countdown import Countdown
+from mrt_pipeline.trainer.muon import Muon
 
 REPEATS = 20
 
 
 def main():
-    model = build_policy(Countdown().symbols(), 96, 3, 3, 256, 512, EPISODE_MARKER, seed=0).model
+    task = Countdown()
+    model = build_policy(task.symbols(), task.markers, task.template, 96, 3, 3, 256, 512, seed=0).model
     matrices = [parameter for parameter in model.model.layers.parameters() if parameter.ndim == 2]
     for parameter in matrices:
         parameter.grad = torch.randn_like(parameter)

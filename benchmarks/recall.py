@@ -17,11 +17,10 @@ from mrt_pipeline.cli import parse_overrides
 from mrt_pipeline.config import Parameters
 from mrt_pipeline.config_loader import compose_parameters
 from mrt_pipeline.evaluation.evaluate import budgets_of
-from mrt_pipeline.pipelines.assemble import make_engine, make_prover, make_rollout_settings, make_task, open_policy
-from mrt_pipeline.pipelines.warm_start.nodes import warm_start_policy
+from mrt_pipeline.pipelines.warm_start.nodes import provide_base_policy
+from mrt_pipeline.rollouts.actor import Actor
 from mrt_pipeline.rollouts.label import LabelledRollout, label_rollouts
-from mrt_pipeline.rollouts.rollout import sample_rollouts
-from mrt_pipeline.rollouts.tables import problems_table
+from mrt_pipeline.tables import problems_table
 
 LATER = (0, 1, 2, 5, 10, 15, 30)  # episodes after the find
 N_TRACES = 2
@@ -42,22 +41,17 @@ def first_find(item: LabelledRollout, yes: int) -> int | None:
 def measure(overrides: str) -> None:
     tree = compose_parameters(Path("conf/base/parameters").resolve(), parse_overrides(None, None, overrides))
     params = Parameters.model_validate(tree)
-    task = make_task(params.task)
+    task = params.task
     problems = task.problems()
     started = time.perf_counter()
-    ref = warm_start_policy(problems_table(problems), params.task, params.policy, params.rollout, params.evaluation)
+    policy = provide_base_policy(problems_table(problems), task, params.policy).open()
     made = time.perf_counter() - started
-    policy = open_policy(ref, params.policy, task)
-    engine = make_engine(params.engine, policy, ref, params.policy)
-    prover = make_prover(params.prover, policy, task, params.rollout)
     budgets = budgets_of(params.rollout.thinking_budget, params.evaluation.budget_multiples)
-    settings = make_rollout_settings(params.rollout, budgets[-1])
+    actor = Actor.of(policy, task, params.rollout.within(budgets[-1]), params.engine)
     chosen = [problem for problem in problems if problem.split == "validation"]
-    rollouts = sample_rollouts(
-        engine, task, policy.tokenizer, policy.template, chosen, settings, N_TRACES, 0, min_thinking=budgets[-1]
-    )
+    rollouts = actor.sample(chosen, N_TRACES, 0, min_thinking=budgets[-1])
     cuts = [sorted({*budgets, *(min(b, r.natural_length) for b in budgets)}) for r in rollouts]
-    labelled, _ = label_rollouts(engine, prover, policy.template, rollouts, 0, cuts)
+    labelled = label_rollouts(actor, params.prover, rollouts, 0, cuts)
     natural = [np.mean([i.success_at(min(b, i.rollout.natural_length)) for i in labelled]) for b in budgets]
     forced = [np.mean([i.success_at(b) for i in labelled]) for b in budgets]
     yes = policy.tokenizer.convert_tokens_to_ids("yes")

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,14 +26,15 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from mrt_pipeline.engines.base import NO_CHOICE, Completion, StopReason
 from mrt_pipeline.engines.torch_engine import TorchEngine
-from mrt_pipeline.learner.learner import LearnerSettings
-from mrt_pipeline.learner.warm_start import warm_start
 from mrt_pipeline.policy.policy import Policy, build_policy
+from mrt_pipeline.rollouts.actor import Actor
 from mrt_pipeline.rollouts.label import LabelledRollout
-from mrt_pipeline.rollouts.rollout import Rollout
+from mrt_pipeline.rollouts.rollout import Rollout, RolloutParams
 from mrt_pipeline.tasks.base import Grade, Problem, SearchTrace
 from mrt_pipeline.tasks.countdown import EPISODE_MARKER, Countdown
 from mrt_pipeline.tasks.countdown_backtracking import CountdownBacktracking
+from mrt_pipeline.trainer.learner import LearnerParams
+from mrt_pipeline.trainer.warm_start import warm_start
 
 ROOT = Path(__file__).parents[1]
 torch.set_num_threads(1)
@@ -187,7 +189,7 @@ def _warm_started(policy, traces, problems, steps):
         policy,
         traces,
         problems,
-        LearnerSettings(learning_rate=1e-2, optimizer="muon", muon_learning_rate=0.05, schedule="cosine"),
+        LearnerParams(learning_rate=1e-2, optimizer="muon", muon_learning_rate=0.05, schedule="cosine"),
         steps=steps,
         batch_size=16,
         seed=0,
@@ -247,9 +249,28 @@ def warm_engine(warm_policy):
 @pytest.fixture(scope="session")
 def copy_policy():
     def copied(policy: Policy) -> Policy:
-        return Policy(copy.deepcopy(policy.model), policy.tokenizer, policy.template)
+        return replace(policy, model=copy.deepcopy(policy.model))
 
     return copied
+
+
+@pytest.fixture(scope="session")
+def make_actor(task):
+    """A policy at work: by default on its own module, on Countdown, with short thoughts and answers."""
+
+    def make(policy, engine=None, game=task, template=None, **limits):
+        if template is not None:
+            policy = replace(policy, template=template)
+        limits = RolloutParams(**{"thinking_budget": 24, "answer_tokens": 6} | limits)
+        return Actor(policy, TorchEngine(policy.model) if engine is None else engine, game, limits)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def warm_actor(make_actor, warm_policy):
+    """`warm_policy` on Countdown."""
+    return make_actor(warm_policy)
 
 
 @pytest.fixture(scope="session")
@@ -277,7 +298,10 @@ def continuation_logprob(all_logprobs):
 
 @pytest.fixture(scope="session")
 def make_rollout():
-    """A hand-made rollout: two prompt tokens, a thought, one close token, an answer of two tokens."""
+    """A hand-made rollout: two prompt tokens, a thought, one close token, an answer of two tokens.
+
+    Its episodes are those of `template`, if one is given, or end at `boundaries`, by default after every token.
+    """
 
     def make(
         thought=(7, 8, 9),
@@ -289,8 +313,14 @@ def make_rollout():
         natural_length=None,
         choices=None,
         natural_close=(),
+        boundaries=None,
+        template=None,
     ):
         thought = np.asarray(thought, dtype=np.int64)
+        if template is not None:
+            boundaries = template.boundaries(thought)
+        elif boundaries is None:
+            boundaries = range(len(thought) + 1)
         return Rollout(
             problem=Problem(problem_id, "hand", "train", "1 2 3 make 10", ("a",), {}),
             group=group,
@@ -298,6 +328,7 @@ def make_rollout():
             thought=thought,
             thought_choices=_choices(thought, choices, thought_sampled),
             thought_logprobs=-0.1 * np.arange(1, len(thought) + 1, dtype=np.float32),
+            boundaries=np.array(boundaries, dtype=np.int64),
             natural_close=np.array(natural_close, dtype=np.int64),
             natural_length=len(thought) if natural_length is None else natural_length,
             stop_reason=stop_reason,
@@ -324,7 +355,7 @@ def make_labelled(make_rollout):
 
     def make(success=(0.0, 0.5, 0.25, 1.0), boundaries=None, **kwargs):
         boundaries = np.arange(len(success)) if boundaries is None else np.asarray(boundaries)
-        rollout = make_rollout(thought=np.arange(6, 6 + boundaries[-1]), **kwargs)
+        rollout = make_rollout(thought=np.arange(6, 6 + boundaries[-1]), boundaries=boundaries, **kwargs)
         success = np.asarray(success, dtype=np.float64)
         return LabelledRollout(rollout, boundaries, success, np.zeros_like(success))
 

@@ -171,13 +171,13 @@ def viz(kedro_viz, page):
 def test_kedro_viz_shows_the_pipeline_in_the_order_of_the_method(viz):
     layers = ["problems", "policies", "rollouts", "progress", "training", "evaluation", "report"]
     expect(viz.locator(".pipeline-layer-name")).to_have_text(layers)
-    for name in ("make_problems", "warm_start_policy", "label_training_progress", "train_policy", "measure_budgets"):
+    for name in ("make_problems", "provide_base_policy", "label_progress", "train_policy", "measure_budgets"):
         expect(viz.locator(".pipeline-node").filter(has=viz.get_by_text(name, exact=True))).to_be_attached()
     keep(viz, "kedro-viz")
 
 
 def test_kedro_viz_says_what_a_node_does(viz):
-    select(viz, "label_training_progress")
+    select(viz, "label_progress")
     viz.get_by_text("Show Code").click()
     expect(viz.get_by_text("Ask the meta-prover for J at every episode boundary").first).to_be_visible()
     keep(viz, "kedro-viz-node")

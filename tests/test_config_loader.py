@@ -57,7 +57,7 @@ def test_strings_inside_lists_arrive_as_they_are(text):
 def test_lists_of_sources_may_be_given_as_python_values():
     source = {"path": "a folder/b.csv", "answer": "gold"}
     given = MODEL | {"task": "math", "task.train": ["a.json"], "task.evaluation": [source, "c.json"]}
-    found = Parameters.model_validate(compose_parameters(FOLDER, given)).task.root
+    found = Parameters.model_validate(compose_parameters(FOLDER, given)).task
     assert [source.path for source in found.evaluation] == ["a folder/b.csv", "c.json"]
     assert found.evaluation[0].answer == "gold" and found.train[0].path == "a.json"
 

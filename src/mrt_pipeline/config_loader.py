@@ -11,15 +11,19 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from kedro.config import OmegaConfigLoader
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
-from mrt_pipeline.config import Parameters
+from mrt_pipeline.config import FAMILIES, Parameters
 from mrt_pipeline.errors import InputError
+from mrt_pipeline.registry import Registered, import_plugins
+from mrt_pipeline.rollouts.rollout import GONE
 
 
 class HydraConfigLoader(OmegaConfigLoader):
@@ -43,11 +47,13 @@ def compose_parameters(folder: Path, overrides: dict[str, Any], own: Path | None
     if own is not None:
         _refuse_shadowed(own, folder)
         arguments.append(f"hydra.searchpath=['file://{own}']")
+    import_given_plugins(overrides)
     outer, GlobalHydra.instance().hydra = GlobalHydra.instance().hydra, None  # a sweep calls this from inside Hydra
     try:
+        _offer_members([folder, own] if own else [folder], overrides)
         with initialize_config_dir(str(folder), version_base="1.3"):
             config = compose("config", overrides=arguments)
-        tree = OmegaConf.to_container(config, resolve=True)
+        tree = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except (HydraException, OmegaConfBaseException) as error:
         raise InputError(_explain_composition(error, folder, arguments)) from error
     finally:
@@ -56,6 +62,30 @@ def compose_parameters(folder: Path, overrides: dict[str, Any], own: Path | None
         return Parameters.model_validate(tree).model_dump()
     except ValidationError as error:
         raise InputError(_explain_validation(error, tree)) from error
+
+
+def import_given_plugins(overrides: dict[str, Any]) -> None:
+    """Import the modules of `plugins=[...]`, so that the names they register can be chosen."""
+    if "plugins" in overrides:
+        given = OverridesParser.create().parse_override(f"plugins={_hydra_value(overrides['plugins'])}").value()
+        import_plugins([str(module) for module in ([given] if isinstance(given, str) else given or [])])
+
+
+def _offer_members(folders: list[Path], overrides: dict[str, Any]) -> None:
+    """Members of a family that have no group file, as those of other packages and of plugins, can be chosen as well.
+
+    Their values are the defaults of their class; what has none must be given.
+    """
+    for group, family in FAMILIES.items():
+        chosen = str(overrides.get(group, ""))
+        for name in {*family.imported(), *({chosen} & {*family.names()})} - family.builtin.keys():
+            if not any((folder / group / f"{name}.yaml").exists() for folder in folders):
+                ConfigStore.instance().store(group=group, name=name, node=_defaults(family.member(name)))
+
+
+def _defaults(member: type[Registered]) -> dict[str, Any]:
+    missing = {name: "???" for name, field in member.model_fields.items() if field.is_required()}
+    return {**member.model_construct().model_dump(mode="json", warnings=False), **missing}
 
 
 def _refuse_shadowed(own: Path, folder: Path) -> None:
@@ -99,6 +129,8 @@ def _explain_composition(error: Exception, folder: Path, arguments: list[str]) -
     if not missing:
         return f"cannot compose the parameters: {message}"
     key = missing.group(1)
+    if key in GONE:
+        return f"'{key}' is no parameter any more: {GONE[key]}"
     parent = key.rpartition(".")[0]
     groups = [
         argument
@@ -116,17 +148,15 @@ def _explain_validation(error: ValidationError, tree: dict[str, Any]) -> str:
     lines = ["the parameters do not fit:"]
     for item in error.errors():
         group, *rest = item["loc"] or ("parameters",)
-        if rest and isinstance(tree.get(group), dict) and rest[0] == tree[group].get("name"):
-            del rest[0]  # pydantic names the member of a union there, which is no key
         node = tree.get(group)
         for part in tuple(rest):
             if isinstance(node, dict) and part not in node and part == node.get("kind"):
-                rest.remove(part)
+                rest.remove(part)  # pydantic names the member of a union there, which is no key
             else:
                 node = node.get(part) if isinstance(node, dict) else None
         key = ".".join(str(part) for part in (group, *rest))
         if item["type"] == "extra_forbidden":
-            lines.append(f"  {key}: unknown parameter")
+            lines.append(f"  {key}: {GONE.get(key, 'unknown parameter')}")
         else:
             given = "" if isinstance(item["input"], dict) else f" (given: {item['input']!r})"
             lines.append(f"  {key}: {item['msg']}{given}")

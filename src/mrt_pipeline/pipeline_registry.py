@@ -2,7 +2,7 @@
 
 from kedro.pipeline import Pipeline
 
-from mrt_pipeline.pipelines import compare, evaluate, ingest, mrt_rl, plan, progress, rollout, warm_start
+from mrt_pipeline.pipelines import compare, evaluate, ingest, plan, progress, rollout, train, warm_start
 
 
 def register_pipelines() -> dict[str, Pipeline]:
@@ -12,7 +12,7 @@ def register_pipelines() -> dict[str, Pipeline]:
         "warm_start": warm_start.create_pipeline(),
         "rollout": rollout.create_pipeline(),
         "progress": progress.create_pipeline(),
-        "train": mrt_rl.create_pipeline(),
+        "train": train.create_pipeline(),
         "evaluate_trained": evaluate.create_trained_pipeline(),
     }
     whole = sum(stages.values(), evaluate.held_out("base"))

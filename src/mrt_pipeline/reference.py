@@ -8,17 +8,18 @@ from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from pydantic import BaseModel, RootModel
+from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from mrt_pipeline.config import Parameters
 from mrt_pipeline.config_loader import compose_parameters
+from mrt_pipeline.registry import Registered
 
 _INTRODUCTION = """# Parameters
 
-Made by `python -m mrt_pipeline.reference > docs/parameters.md` from `src/mrt_pipeline/config.py`. A key is given as
-`--params "key=value"`; a group's name chooses a file in `conf/base/parameters/<group>/`. The default is that of the
-shipped configuration, with nothing chosen.
+Made by `python -m mrt_pipeline.reference > docs/parameters.md` from the classes that the keys configure. A key is given
+as `--params "key=value"`; a group's name chooses a file in `conf/base/parameters/<group>/`. The default is that of the
+shipped configuration with nothing chosen, and for a form that is not chosen there the one of its class.
 """
 
 
@@ -50,9 +51,21 @@ def _section(model: type[BaseModel], path: str, default: Any) -> list[str]:
         for form in forms:
             deeper += _section(form, f"{path}.{name}", value)
         if not forms and not (name in ("name", "kind") and chosen):
-            rows.append(_row(f"{path}.{name}", field, value, known=mine))
-    about = inspect.getdoc(model) if model.__doc__ and not model.__name__.startswith("_") else ""
+            if not mine and not field.is_required():
+                value = field.get_default(call_default_factory=True)
+            rows.append(_row(f"{path}.{name}", field, value, known=mine or not field.is_required()))
+    about = _about(model)
     return ["", title, "", *([about, ""] if about else []), *_HEAD, *rows, *deeper]
+
+
+def _about(model: type[BaseModel]) -> str:
+    """The first paragraph of a class's docstring, or of its module's where it says no more than that."""
+    first = (inspect.getdoc(model) or "").split("\n\n")[0]
+    if not first.startswith(("See the module", "The task")):
+        return first
+    module = inspect.getmodule(model)
+    file = "/".join(model.__module__.split(".")[1:])
+    return f"{(module.__doc__ or '').strip().split(chr(10) + chr(10))[0]} See {file}.py."
 
 
 def _row(path: str, field: FieldInfo, value: Any, known: bool = True) -> str:
@@ -62,9 +75,9 @@ def _row(path: str, field: FieldInfo, value: Any, known: bool = True) -> str:
 
 
 def _models(annotation: Any) -> list[type[BaseModel]]:
-    """The models that a value may be of; lists of models count as values."""
-    if isinstance(annotation, type) and issubclass(annotation, RootModel):
-        return _models(annotation.model_fields["root"].annotation)
+    """The models that a value may be of, of a family all that ship; lists of models count as values."""
+    if isinstance(annotation, type) and issubclass(annotation, Registered):
+        return [annotation.member(name) for name in annotation.builtin]
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     if get_origin(annotation) in (Union, UnionType, Annotated):
@@ -82,6 +95,8 @@ def _type(annotation: Any) -> str:
         return " or ".join(_type(part) for part in get_args(annotation))
     if annotation is type(None):
         return "null"
+    if origin is tuple:
+        return f"list of {_type(get_args(annotation)[0])}"
     if origin is not None:
         inner = ", ".join(_type(part) for part in get_args(annotation))
         return f"{origin.__name__} of {inner}"

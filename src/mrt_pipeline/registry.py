@@ -8,9 +8,11 @@ theirs as entry points (`mrt_pipeline.algorithm`, `mrt_pipeline.task`, ...), and
 name; a name that nobody has registered is refused with those that are known.
 """
 
+import hashlib
 import importlib
 import sys
 from importlib.metadata import entry_points
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
 
@@ -46,7 +48,19 @@ def _deciding(value: Any) -> Any:
         return value.deciding()
     if isinstance(value, list | tuple):
         return [_deciding(item) for item in value]
-    return value
+    if isinstance(value, dict):
+        return {str(key): _deciding(item) for key, item in value.items()}
+    return value if value is None or isinstance(value, str | int | float) else str(value)
+
+
+def code_of(module: str) -> str:
+    """A digest of a module's file, so that what it made is not taken for what it would make after a change."""
+    try:
+        found = find_spec(module)
+    except (ImportError, ValueError):
+        found = None
+    file = Path(found.origin) if found and found.origin else None
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:12] if file and file.is_file() else module
 
 
 class Registered(Params):
@@ -72,8 +86,9 @@ class Registered(Params):
         if not isinstance(name, str):
             return  # a common base of several members
         before = cls._members.get(name)
-        if before is not None and (before.__module__, before.__qualname__) != (cls.__module__, cls.__qualname__):
-            raise ValueError(f"{cls.kind} '{name}' is registered already, by {before.__module__}: choose another name")
+        taken = before is not None and (before.__module__, before.__qualname__) != (cls.__module__, cls.__qualname__)
+        if taken or cls.builtin.get(name, cls.__module__) != cls.__module__:
+            raise InputError(f"{cls.__module__} defines a {cls.kind} '{name}', but there is one: choose another name")
         cls._members[name] = cls
 
     @classmethod
@@ -85,16 +100,31 @@ class Registered(Params):
                 importlib.import_module(family.builtin[name])
             else:
                 for entry in entry_points(group=_group(family.kind), name=name):
-                    entry.load()
+                    try:
+                        entry.load()
+                    except Exception as error:  # whatever is wrong with it: it is another package's code
+                        said = f"{type(error).__name__}: {error}"
+                        raise InputError(f"the {family.kind} '{name}' cannot be loaded: {said}") from error
         if name not in family._members:
             raise InputError(f"unknown {family.kind} '{name}'; known are {', '.join(cls.names())}")
         return family._members[name]
+
+    @classmethod
+    def imported(cls) -> list[str]:
+        """The names of the members that are defined by now."""
+        return list(cls._family._members)
 
     @classmethod
     def names(cls) -> list[str]:
         """All names that `member` knows, sorted."""
         family = cls._family
         return sorted({*family._members, *family.builtin, *(e.name for e in entry_points(group=_group(family.kind)))})
+
+    def deciding(self) -> dict[str, Any]:
+        """See `Params.deciding`; of a class that this package does not have, its file as well."""
+        if self.name in self.builtin:
+            return super().deciding()
+        return {**super().deciding(), "code": code_of(type(self).__module__)}
 
     @model_validator(mode="wrap")
     @classmethod
@@ -121,5 +151,5 @@ def import_plugins(modules: list[str]) -> None:
     for module in modules:
         try:
             importlib.import_module(module)
-        except ImportError as error:
-            raise InputError(f"the plugin '{module}' cannot be imported: {error}") from error
+        except Exception as error:  # whatever is wrong with it: it is the user's code
+            raise InputError(f"the plugin '{module}' cannot be imported: {type(error).__name__}: {error}") from error

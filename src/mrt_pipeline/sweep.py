@@ -27,8 +27,10 @@ from kedro.framework.session import KedroSession
 from kedro.framework.startup import bootstrap_project
 from omegaconf import DictConfig
 
+from mrt_pipeline.algorithms.base import Algorithm
 from mrt_pipeline.cli import PIPELINE_DEFAULTS, enter_project
-from mrt_pipeline.config import LIKELIHOOD_ALGORITHMS, Parameters
+from mrt_pipeline.config import Parameters
+from mrt_pipeline.config_loader import import_given_plugins
 from mrt_pipeline.errors import InputError
 from mrt_pipeline.paths import DATA_VARIABLE
 from mrt_pipeline.tracking.hooks import PARENT_VARIABLE, git_state
@@ -164,7 +166,10 @@ def _printing_to(path: Path) -> Iterator[None]:
 def job_request(overrides: list[str]) -> tuple[str, dict[str, str]]:
     """The pipeline that a job runs and its `--params`: ["algorithm=star"] gives mrt_star and its defaults."""
     params = dict(override.split("=", 1) for override in overrides)
-    pipeline = "mrt_star" if params.get("algorithm") in LIKELIHOOD_ALGORITHMS else "mrt_rl"
+    import_given_plugins(params)
+    name = params.get("algorithm")
+    imitates = name in Algorithm.names() and Algorithm.member(name).likelihood
+    pipeline = "mrt_star" if imitates else "mrt_rl"
     return pipeline, {**PIPELINE_DEFAULTS.get(pipeline, {}), **params}
 
 

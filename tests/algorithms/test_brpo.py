@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from mrt_pipeline.algorithms.brpo import BRPO, budget_relative_advantages
+from mrt_pipeline.algorithms.brpo import BRPO
+from mrt_pipeline.mrt.credit import budget_relative_advantages
 from mrt_pipeline.rollouts.label import ForcedAnswer
 
 success_tables = st.tuples(st.integers(1, 4), st.integers(1, 5)).flatmap(
@@ -91,6 +92,6 @@ def test_where_it_asks_and_answers(make_labelled, make_rollout, n, cuts, answers
 
 def test_forced_answers_are_trained_with_reward_minus_success(make_labelled, make_rollout):
     answers = [ForcedAnswer(0, 1, 0.25, make_rollout(thought=(7,), reward=reward)) for reward in (0.0, 1.0)]
-    weights = BRPO(2, 0.5, 4).answer_weights([make_labelled()], answers)
+    weights = BRPO(slots=2, answer_weight=0.5, budget=4).answer_weights([make_labelled()], answers)
     assert [w[-1] for w in weights] == [-0.125, 0.375]
     assert all(w[0] == 0 for w in weights)

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -10,10 +12,18 @@ from mrt_pipeline.algorithms.star import STaR
 from mrt_pipeline.rollouts.label import ForcedAnswer
 
 
-@pytest.mark.parametrize("inner", [GRPO(), MRTOnline(0.5, 0.8)])
+@pytest.mark.parametrize("inner", [GRPO(), MRTOnline(alpha=0.5, gamma=0.8)])
 def test_the_rollouts_keep_their_weights(make_labelled, inner):
     batch = [make_labelled(reward=reward) for reward in (0.0, 1.0)]
     ours = WithForcedAnswers(inner, 1.0).weights(batch)
+    assert all(np.array_equal(a, b) for a, b in zip(ours, inner.weights(batch), strict=True))
+
+
+def test_j_at_the_random_cut_is_not_taken_for_one_of_the_algorithms_own(make_labelled):
+    inner, at_cuts = BRPO(slots=2, budget=4), np.array([[0.25, 0.5], [0.5, 1.0]])
+    batch = [replace(make_labelled(), at_cuts=j) for j in at_cuts]
+    with_random = [replace(item, cuts=np.array([2, 3, 1]), at_cuts=np.append(item.at_cuts, 0.75)) for item in batch]
+    ours = WithForcedAnswers(inner, 1.0).weights(with_random)
     assert all(np.array_equal(a, b) for a, b in zip(ours, inner.weights(batch), strict=True))
 
 
@@ -26,7 +36,7 @@ def test_cuts_are_uniform_over_the_thought_and_its_end(make_labelled):
 
 
 def test_both_kinds_of_answers_get_their_own_weights(make_labelled, make_rollout):
-    algorithm = WithForcedAnswers(BRPO(2, 0.5, 4), 0.1)
+    algorithm = WithForcedAnswers(BRPO(slots=2, answer_weight=0.5, budget=4), 0.1)
     rollouts = [make_labelled(), make_labelled()]
     answers = [
         ForcedAnswer(i, cut, 0.25, make_rollout(thought=(7,), reward=1.0)) for i, cut in ((0, 2), (0, 1), (1, 3))
@@ -36,9 +46,13 @@ def test_both_kinds_of_answers_get_their_own_weights(make_labelled, make_rollout
 
 
 def test_it_asks_for_the_same_as_the_algorithm_inside():
-    for inner in (GRPO(), MRTOnline(0.5, 0.8), MRT(1.0, "continue", 5)):
+    for inner in (
+        GRPO(),
+        MRTOnline(alpha=0.5, gamma=0.8),
+        MRT(bonus="continue"),
+    ):
         outer = WithForcedAnswers(inner, 1.0)
-        names = ("name", "needs_success", "likelihood", "refresh_every")
+        names = ("name", "needs_success", "likelihood", "prefixes_every", "from_base")
         assert [getattr(outer, name) for name in names] == [getattr(inner, name) for name in names]
 
 

@@ -15,13 +15,13 @@ def labelled_batch(make_labelled, batch):
 
 
 def first_weights(rollouts, alpha):
-    return [float(weights[0]) for weights in LengthPenalty(alpha).weights(rollouts)]
+    return [float(weights[0]) for weights in LengthPenalty(alpha=alpha).weights(rollouts)]
 
 
 @given(batches)
 def test_alpha_zero_is_grpo(make_labelled, batch):
     rollouts = labelled_batch(make_labelled, batch)
-    for found, expected in zip(LengthPenalty(0.0).weights(rollouts), GRPO().weights(rollouts), strict=True):
+    for found, expected in zip(LengthPenalty(alpha=0.0).weights(rollouts), GRPO().weights(rollouts), strict=True):
         assert np.array_equal(found, expected)
 
 
@@ -51,5 +51,5 @@ def test_weights_of_a_group_sum_to_zero(make_labelled, batch, alpha):
 
 
 def test_every_token_of_a_rollout_has_the_same_weight(make_labelled):
-    for weights in LengthPenalty(0.5).weights(labelled_batch(make_labelled, [(0, 1.0, 4), (0, 0.0, 3)])):
+    for weights in LengthPenalty(alpha=0.5).weights(labelled_batch(make_labelled, [(0, 1.0, 4), (0, 0.0, 3)])):
         assert len(set(weights.tolist())) == 1

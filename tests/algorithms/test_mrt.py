@@ -1,5 +1,6 @@
 from dataclasses import replace
 from itertools import product
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -7,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tabular import MARKER, Tabular
 
-from mrt_pipeline.algorithms.base import center_by_group
 from mrt_pipeline.algorithms.grpo import GRPO
-from mrt_pipeline.algorithms.mrt import BONUSES, MRT
+from mrt_pipeline.algorithms.mrt import MRT
 from mrt_pipeline.engines.base import NO_CHOICE
+from mrt_pipeline.mrt.credit import BONUSES, center_by_group
 from mrt_pipeline.mrt.episodes import episode_boundaries
 from mrt_pipeline.rollouts.label import Prefix
 
@@ -63,9 +64,9 @@ def by_half(rollouts):
 @pytest.mark.parametrize("bonus", ["next_episode", "continue", "all"])
 def test_alpha_zero_is_grpo_within_each_half(batch, bonus, spec):
     rollouts = batch(spec)
-    assert np.allclose(advantages(MRT(0.0, bonus, 1), rollouts), by_half(rollouts))
+    assert np.allclose(advantages(MRT(alpha=0.0, bonus=bonus), rollouts), by_half(rollouts))
     apart = [replace(r, rollout=replace(r.rollout, group=int(half))) for r, half in zip(rollouts, halves(rollouts))]
-    assert np.allclose(advantages(MRT(0.0, bonus, 1), rollouts), advantages(GRPO(), apart))
+    assert np.allclose(advantages(MRT(alpha=0.0, bonus=bonus), rollouts), advantages(GRPO(), apart))
 
 
 @given(groups, st.floats(0.1, 3))
@@ -73,21 +74,21 @@ def test_what_alpha_scales_where_the_bonus_is_on_the_whole_rollout(batch, spec, 
     rollouts = batch(spec)
     outcome, direct = by_half(rollouts), np.array([r.direct for r in rollouts])
     scale = np.where(direct, 1, 1 + alpha)
-    assert np.allclose(advantages(MRT(alpha, "continue", 1), rollouts), scale * outcome)
-    assert np.allclose(advantages(MRT(alpha, "all", 1), rollouts), (1 + alpha) * outcome)
+    assert np.allclose(advantages(MRT(alpha=alpha, bonus="continue"), rollouts), scale * outcome)
+    assert np.allclose(advantages(MRT(alpha=alpha, bonus="all"), rollouts), (1 + alpha) * outcome)
 
 
 @given(groups, st.floats(0, 3))
 def test_termination_has_the_prefix_as_baseline(batch, spec, alpha):
     rollouts = batch(spec)
     expected = [(1 + alpha) * (r.rollout.reward - r.prefix.success) for r in rollouts]
-    assert np.allclose(advantages(MRT(alpha, "termination", 1), rollouts), expected)
+    assert np.allclose(advantages(MRT(alpha=alpha, bonus="termination"), rollouts), expected)
 
 
 @given(groups, st.floats(0.1, 3))
 def test_the_bonus_of_the_next_episode_is_on_its_tokens_alone(batch, spec, alpha):
     rollouts = batch(spec)  # a prefix of two tokens; one more is the next episode and the last
-    for item, weights, outcome in zip(rollouts, MRT(alpha, "next_episode", 1).weights(rollouts), by_half(rollouts)):
+    for item, weights, outcome in zip(rollouts, MRT(alpha=alpha).weights(rollouts), by_half(rollouts)):
         bonus = 0.0 if item.direct else alpha * (0.625 - item.prefix.success)
         assert np.allclose(weights, outcome + bonus * np.array([0, 0, 1, 1, 0, 0]))  # token, close; not the answer
 
@@ -103,7 +104,7 @@ def test_the_bonus_of_the_next_episode_is_on_its_tokens_alone(batch, spec, alpha
     ],
 )
 def test_which_tokens_are_the_next_episode(make_labelled, boundaries, stop_reason, credited):
-    algorithm = MRT(1.0, "next_episode", 1)
+    algorithm = MRT()
     item = make_labelled([0.0] * len(boundaries), boundaries, stop_reason=stop_reason)
     item = replace(item, prefix=Prefix(np.array([6, 7]), 0.25))
     assert algorithm.cuts(item, None) == [next((b for b in boundaries if b > 2), 2)]
@@ -116,7 +117,7 @@ def test_only_the_half_that_thinks_on_is_asked_for_j(make_labelled):
     item = replace(make_labelled(), prefix=Prefix(np.array([6]), 0.25))
     for bonus in BONUSES:
         for direct in (False, True):
-            asked = MRT(1.0, bonus, 1).cuts(replace(item, direct=direct), None)
+            asked = MRT(alpha=1.0, bonus=bonus).cuts(replace(item, direct=direct), None)
             assert asked == ([2] if bonus == "next_episode" and not direct else [])
 
 
@@ -126,7 +127,7 @@ def test_an_episode_that_ends_the_whole_trace_is_worth_its_reward(make_labelled,
     item = make_labelled((0.0, 0.0), [0, 2], reward=reward, stop_reason="stop" if reward else "eos")
     rollout = replace(item.rollout, close=np.empty(0, dtype=np.int64), answer=np.array(answer))
     item = replace(item, rollout=rollout, prefix=Prefix(np.array([6, 7]), 0.25), at_cuts=np.array([0.25]))
-    (weights,) = MRT(1.0, "next_episode", 1).weights([item])
+    (weights,) = MRT().weights([item])
     assert weights.tolist() == [0, 0, *[reward - 0.25] * len(answer)]
 
 
@@ -136,7 +137,7 @@ def test_thinking_on_without_progress_gets_no_credit(batch, alpha):
     rollouts = batch([(1.0, (1.0, 1.0), (1.0, 1.0)), (0.0, (0.0, 0.0), (0.0, 0.0))])
     rollouts = [replace(r, at_cuts=np.array([r.prefix.success])) for r in rollouts]
     for bonus in BONUSES:
-        assert np.allclose(advantages(MRT(alpha, bonus, 1), rollouts), 0)
+        assert np.allclose(advantages(MRT(alpha=alpha, bonus=bonus), rollouts), 0)
 
 
 @given(groups, st.randoms(use_true_random=False))
@@ -145,7 +146,7 @@ def test_permuting_the_batch_permutes_the_weights(batch, bonus, spec, random):
     rollouts = batch(spec)
     order = list(range(len(rollouts)))
     random.shuffle(order)
-    algorithm = MRT(0.7, bonus, 1)
+    algorithm = MRT(alpha=0.7, bonus=bonus)
     weights = algorithm.weights(rollouts)
     for found, i in zip(algorithm.weights([rollouts[i] for i in order]), order, strict=True):
         assert np.allclose(found, weights[i])
@@ -215,7 +216,7 @@ def gradients(tabular):
 @pytest.mark.parametrize("bonus", BONUSES)
 @pytest.mark.parametrize("alpha", [0.0, 0.7])
 def test_the_expected_update_is_the_one_that_is_claimed(expected_update, gradients, bonus, alpha):
-    on, direct = expected_update(MRT(alpha, bonus, 1))
+    on, direct = expected_update(MRT(alpha=alpha, bonus=bonus))
     of_reward, of_direct, of_next = gradients
     m = 2
     claimed = {
@@ -230,7 +231,7 @@ def test_the_expected_update_is_the_one_that_is_claimed(expected_update, gradien
 
 @pytest.mark.parametrize("bonus", BONUSES)
 def test_alpha_changes_the_direction_of_the_next_episodes_bonus_only(expected_update, bonus):
-    (without, _), (with_it, _) = (expected_update(MRT(alpha, bonus, 1)) for alpha in (0.0, 0.7))
+    (without, _), (with_it, _) = (expected_update(MRT(alpha=alpha, bonus=bonus)) for alpha in (0.0, 0.7))
     cosine = np.sum(without * with_it) / np.sqrt(np.sum(without**2) * np.sum(with_it**2))
     if bonus == "next_episode":
         assert cosine < 0.99
@@ -241,5 +242,18 @@ def test_alpha_changes_the_direction_of_the_next_episodes_bonus_only(expected_up
 
 @pytest.mark.parametrize(("bonus", "refresh_every"), [("some", 1), ("all", 0)])
 def test_wrong_settings_are_refused(bonus, refresh_every):
-    with pytest.raises(ValueError, match=r"some|at least 1"):
-        MRT(1.0, bonus, refresh_every)
+    with pytest.raises(ValueError, match=r"next_episode.*some|greater than 0"):
+        MRT(alpha=1.0, bonus=bonus, refresh_every=refresh_every)
+
+
+def test_half_of_a_group_needs_an_even_number():
+    def tree(group_size):
+        return SimpleNamespace(training=SimpleNamespace(group_size=group_size, answer_weight=0.5))
+
+    MRT().check(tree(4))
+    with pytest.raises(ValueError, match=r"group_size 5 must be even"):
+        MRT().check(tree(5))
+
+
+def test_new_prefixes_are_sampled_as_often_as_is_asked():
+    assert MRT(refresh_every=3).prefixes_every == 3 and GRPO().prefixes_every == 0

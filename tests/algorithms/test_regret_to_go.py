@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from tabular import Tabular
 
 from mrt_pipeline.algorithms.grpo import GRPO
-from mrt_pipeline.algorithms.regret_to_go import RegretToGo, area_to_go, centred_area_to_go
+from mrt_pipeline.algorithms.regret_to_go import RegretToGo, ending_tokens
+from mrt_pipeline.mrt.credit import area_to_go, centred_area_to_go
 from mrt_pipeline.mrt.regret import step_area
 
 curves = st.lists(st.floats(0, 1), min_size=1, max_size=5)
@@ -16,6 +17,17 @@ batches = st.lists(st.tuples(st.integers(0, 2), st.sampled_from([0.0, 1.0]), cur
 
 def labelled_batch(make_labelled, batch):
     return [make_labelled(success, group=group, reward=reward) for group, reward, success in batch]
+
+
+def bonuses(rollouts, budget):
+    """Before they are scaled."""
+    return centred_area_to_go(
+        [item.rollout.group for item in rollouts],
+        [item.boundaries for item in rollouts],
+        [item.success for item in rollouts],
+        budget,
+        [ending_tokens(item.rollout) for item in rollouts],
+    )
 
 
 @given(curves, st.integers(1, 20), st.data())
@@ -44,14 +56,16 @@ def test_progress_beyond_the_budget_adds_nothing():
 @given(batches)
 def test_alpha_zero_is_grpo_exactly(make_labelled, batch):
     rollouts = labelled_batch(make_labelled, batch)
-    for found, expected in zip(RegretToGo(0.0, 6).weights(rollouts), GRPO().weights(rollouts), strict=True):
+    algorithm = RegretToGo(alpha=0.0, budget=6)
+    for found, expected in zip(algorithm.weights(rollouts), GRPO().weights(rollouts), strict=True):
         assert np.array_equal(found, expected)
 
 
 @given(batches, st.floats(0, 2))
 def test_constant_success_gives_no_bonus(make_labelled, batch, alpha):
     rollouts = labelled_batch(make_labelled, [(group, reward, [0.3] * len(s)) for group, reward, s in batch])
-    for found, expected in zip(RegretToGo(alpha, 6).weights(rollouts), GRPO().weights(rollouts), strict=True):
+    algorithm = RegretToGo(alpha=alpha, budget=6)
+    for found, expected in zip(algorithm.weights(rollouts), GRPO().weights(rollouts), strict=True):
         assert np.array_equal(found, expected)
 
 
@@ -59,8 +73,8 @@ def test_constant_success_gives_no_bonus(make_labelled, batch, alpha):
 def test_permuting_rollouts_permutes_weights(make_labelled, batch, random):
     rollouts = labelled_batch(make_labelled, batch)
     order = random.sample(range(len(batch)), len(batch))
-    weights = RegretToGo(0.5, 6).weights(rollouts)
-    permuted = RegretToGo(0.5, 6).weights([rollouts[i] for i in order])
+    weights = RegretToGo(alpha=0.5, budget=6).weights(rollouts)
+    permuted = RegretToGo(alpha=0.5, budget=6).weights([rollouts[i] for i in order])
     assert all(np.allclose(permuted[k], weights[i], atol=1e-9) for k, i in enumerate(order))
 
 
@@ -82,10 +96,8 @@ def test_the_bonus_is_the_normalised_credit_minus_that_of_the_others_at_the_same
         )
     pooled = np.concatenate(expected)
     size = np.sqrt(np.mean(np.square(pooled))) if len(pooled) else 1.0
-    bonus = [
-        found - grpo
-        for found, grpo in zip(RegretToGo(alpha, budget).weights(rollouts), GRPO().weights(rollouts), strict=True)
-    ]
+    weights = RegretToGo(alpha=alpha, budget=budget).weights(rollouts)
+    bonus = [found - grpo for found, grpo in zip(weights, GRPO().weights(rollouts), strict=True)]
     for found, values in zip(bonus, expected, strict=True):
         assert np.allclose(found[: len(values)], alpha / max(size, 1e-6) * np.array(values), atol=1e-7)
         assert np.allclose(found[len(values) :], 0)
@@ -93,7 +105,7 @@ def test_the_bonus_is_the_normalised_credit_minus_that_of_the_others_at_the_same
 
 def test_early_progress_is_worth_more_than_late_progress(make_labelled):
     early, late = make_labelled((0.0, 1.0, 1.0, 1.0)), make_labelled((0.0, 0.0, 0.0, 1.0))
-    found = [weights[0] for weights in RegretToGo(1.0, 6).weights([early, late])]
+    found = [weights[0] for weights in RegretToGo(alpha=1.0, budget=6).weights([early, late])]
     assert found[0] > 0 > found[1]
 
 
@@ -102,7 +114,7 @@ def test_which_tokens_end_the_stream_of_thinking(make_labelled):
     closed = make_labelled((0.0, 1.0))
     attempt = replace(closed, rollout=replace(closed.rollout, close=np.empty(0, dtype=np.int64)))
     cut = make_labelled((0.0, 1.0), stop_reason="length")
-    assert [len(bonus) for bonus in centred_area_to_go([closed, attempt, cut], 4)] == [1 + 1, 1 + 2, 1]
+    assert [len(bonus) for bonus in bonuses([closed, attempt, cut], 4)] == [1 + 1, 1 + 2, 1]
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -121,7 +133,7 @@ def test_the_expected_bonus_is_the_gradient_of_the_area(make_labelled, seed):
     total = 0.0
     for first in items:
         for second in items:
-            for (trace, _, _), bonus in zip((first, second), centred_area_to_go([first[1], second[1]], budget)):
+            for (trace, _, _), bonus in zip((first, second), bonuses([first[1], second[1]], budget)):
                 assert len(bonus) == len(trace.choices) - 1  # all but the answer
                 total += first[2] * second[2] * policy.score(trace, [*bonus, 0.0])
 

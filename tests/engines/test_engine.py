@@ -10,8 +10,9 @@ from engine_checks import check_logprobs, random_queries, same
 
 from mrt_pipeline.engines.base import NO_CHOICE, SamplingParams, StopReason
 from mrt_pipeline.engines.torch_engine import TorchEngine
-from mrt_pipeline.engines.vllm_engine import VLLMEngine
-from mrt_pipeline.engines.vllm_server import VLLMServerEngine, serve_command, serve_environment
+from mrt_pipeline.engines.vllm_engine import InProcess
+from mrt_pipeline.engines.vllm_sampling import VLLMEngine
+from mrt_pipeline.engines.vllm_server import Server, serve_command, serve_environment
 from mrt_pipeline.engines.vllm_weights import merged_weights
 from mrt_pipeline.policy.language_model import add_adapters, load_language_model
 
@@ -35,16 +36,13 @@ def engine(request, model, tmp_path_factory, free_port, served):
     folder = tmp_path_factory.mktemp("weights")
     model.save_pretrained(folder)
     if request.param == "vllm":
-        engine = VLLMEngine(str(folder), max_length=128, dtype="float32", cpu_cache_gib=1, enforce_eager=True)
-        engine.model = model
-        yield engine
+        backend = InProcess(str(folder), max_length=128, dtype="float32", cpu_cache_gib=1, enforce_eager=True)
+        yield VLLMEngine(model, backend)
         return
     port = free_port()
     command = serve_command(str(folder), 128, "float32", "127.0.0.1", port, 0.5, 1, 2, enforce_eager=True)
     with served(command, f"http://127.0.0.1:{port}", folder, serve_environment(cpu_cache_gib=1)) as url:
-        engine = VLLMServerEngine(url, max_length=128, dtype="float32")
-        engine.model = model
-        yield engine
+        yield VLLMEngine(model, Server(url, max_length=128, dtype="float32"))
 
 
 def greedy(all_logprobs, model, prompt, params, least=0, most=None):

@@ -7,20 +7,27 @@ from itertools import pairwise
 
 import pytest
 
-from mrt_pipeline.engines.vllm_server import VLLMServerEngine, serve_command
+from mrt_pipeline.engines.vllm_sampling import VLLMEngine
+from mrt_pipeline.engines.vllm_server import Server, serve_command
 from mrt_pipeline.errors import InputError
 
 
 @pytest.fixture
 def fake():
-    """A server that gives prepared answers by path: (status, body). Its address, and what it was asked."""
+    """A server that gives prepared answers by path: (status, body), or what gives one. Its address, and what it was
+    asked."""
     answers, asked = {"/v1/models": (200, {"data": [{"max_model_len": 64}]})}, []
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             asked.append((self.path, json.loads(body) if body else None))
-            status, answer = answers[self.path]
+            found = answers[self.path]
+            found = found() if callable(found) else found
+            if found is None:  # the connection is lost
+                self.close_connection = True
+                return
+            status, answer = found
             self.send_response(status)
             self.end_headers()
             self.wfile.write(json.dumps(answer).encode())
@@ -39,18 +46,17 @@ def fake():
 
 def test_where_no_server_answers_it_says_how_to_start_one():
     with pytest.raises(InputError, match=r"no vLLM server answers at http://127.0.0.1:9 .*mrt_pipeline.serve"):
-        VLLMServerEngine("http://127.0.0.1:9", max_length=64)
+        Server("http://127.0.0.1:9", max_length=64)
 
 
 def test_a_server_for_shorter_traces_is_refused(fake):
     with pytest.raises(InputError, match=r"64 tokens, policy\.max_length is 65"):
-        VLLMServerEngine(fake[0], max_length=65)
+        Server(fake[0], max_length=65)
 
 
 def test_a_server_that_is_no_such_server_is_refused_in_words(fake, tiny_policy, tmp_path):
     address, answers, _ = fake
-    engine = VLLMServerEngine(address, max_length=64, weights_folder=str(tmp_path / "new"))
-    engine.model = tiny_policy.model
+    engine = VLLMEngine(tiny_policy.model, Server(address, max_length=64, weights_folder=str(tmp_path / "new")))
     answers["/collective_rpc"] = (404, {"detail": "Not Found"})
     with pytest.raises(InputError, match=r"refuses /collective_rpc \(404\).*mrt_pipeline.serve"):
         engine.update_weights()
@@ -58,8 +64,7 @@ def test_a_server_that_is_no_such_server_is_refused_in_words(fake, tiny_policy, 
 
 def test_a_server_that_samples_for_others_is_refused(fake, tiny_policy, tmp_path):
     address, answers, asked = fake
-    engine = VLLMServerEngine(address, max_length=64, weights_folder=str(tmp_path / "new"))
-    engine.model = tiny_policy.model
+    engine = VLLMEngine(tiny_policy.model, Server(address, max_length=64, weights_folder=str(tmp_path / "new")))
     answers["/collective_rpc"] = (200, {"results": [None]})
     answers["/reset_prefix_cache"] = (200, {"success": False})
     with pytest.raises(InputError, match="a server of its own"):
@@ -67,6 +72,20 @@ def test_a_server_that_samples_for_others_is_refused(fake, tiny_policy, tmp_path
     path, body = asked[1]
     assert path == "/collective_rpc" and body["method"] == "read_weights"
     assert body["args"][0].startswith(str(tmp_path / "new"))
+
+
+def test_a_request_whose_connection_is_lost_is_made_again(fake):
+    """A server ends connections that have been idle for a while, perhaps just when one of them is used again."""
+    address, answers, asked = fake
+    server = Server(address, max_length=64)
+    found = {"token_id": 7, "logprob": -0.5, "top_logprobs": []}
+    lost = iter([True, False, True, False])
+    answers["/inference/v1/generate"] = lambda: (
+        None if next(lost) else (200, {"choices": [{"logprobs": {"content": [found]}}]})
+    )
+    for _ in range(2):
+        assert [generated.token_ids for generated in server.generate([[1, 2]], [{"n": 1}])] == [[7]]
+    assert len(asked) == 1 + 4
 
 
 def test_the_command_names_parallelism_and_the_worker_that_reads_weights():

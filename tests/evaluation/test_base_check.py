@@ -2,7 +2,7 @@ import pandas as pd
 import pytest
 
 from mrt_pipeline.errors import InputError
-from mrt_pipeline.evaluation.base_check import check_base, look_at_base
+from mrt_pipeline.evaluation.base_check import check_base, look_at_base, natural_rollouts
 
 GOOD = {"natural_answers": 640, "cut_at_budget": 0.2, "groups_without_signal": 0.5, "unreadable": 0.05}
 GOOD |= {"reward_natural": 0.4, "success_stopped": 0.3}
@@ -12,7 +12,8 @@ def table(rows):
     """rows: (problem, stop_reason, grade) of each trace."""
     traces = pd.DataFrame(rows, columns=["problem_id", "stop_reason", "grade"])
     stopped_at = traces["stop_reason"].map({"eos": 3.0})
-    return traces.assign(reward=(traces["grade"] == "correct").astype(float), stopped_at=stopped_at)
+    group = traces.groupby("problem_id").ngroup()
+    return traces.assign(reward=(traces["grade"] == "correct").astype(float), stopped_at=stopped_at, group=group)
 
 
 def test_what_is_looked_at():
@@ -49,7 +50,9 @@ def test_stopping_is_compared_with_being_stopped_at_the_same_place():
 
 
 def test_what_no_trace_shows_is_left_out():
-    assert "unreadable" not in look_at_base(table([("a", "length", "wrong")]))
+    alone = look_at_base(table([("a", "length", "wrong")]))
+    assert "unreadable" not in alone and "groups_without_signal" not in alone  # one trace of a problem has no group
+    assert look_at_base(table([])) == {} and check_base({}) == []  # all were forced on
     assert check_base(look_at_base(table([("a", "stop", "correct"), ("a", "stop", "wrong")]))) == []
 
 
@@ -90,3 +93,8 @@ def test_a_base_that_cannot_be_read_is_refused():
         check_base(GOOD | {"unreadable": 0.99})
     check_base(GOOD | {"unreadable": 0.98})
     check_base(GOOD | {"unreadable": 1.0, "natural_answers": 19})  # too few to tell
+
+
+def test_traces_that_were_forced_on_are_left_out():
+    traces = table([("a", "stop", "correct"), ("a", "length", "wrong")]).assign(min_thinking=[0, 96])
+    assert natural_rollouts(traces)["stop_reason"].tolist() == ["stop"]

@@ -14,7 +14,7 @@ from mrt_pipeline.evaluation.compare import (
     sources_table,
     stopping_table,
 )
-from mrt_pipeline.evaluation.tables import COMPARISON_SOURCES, COMPARISON_STOPPING
+from mrt_pipeline.schemas import COMPARISON_SOURCES, COMPARISON_STOPPING
 
 KEY = ("accuracy", 96, False)
 

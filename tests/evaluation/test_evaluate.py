@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from mrt_pipeline.evaluation.evaluate import accuracy_by_budget, budgets_of, regret_by_all_tokens, regret_by_budget
-from mrt_pipeline.mrt.regret import normalized_regret
+from mrt_pipeline.mrt.regret import regret
 
 
 def episodes(*traces):
@@ -53,8 +53,8 @@ def test_regret_is_the_mean_over_traces_then_problems():
             curves = {}
             for policy, problem, _, x, y, natural in TRACES:
                 kept = [i for i, tokens in enumerate(x) if forced or tokens <= natural]
-                regret = normalized_regret(np.array(x)[kept], np.array(y)[kept], budget, definition)
-                curves.setdefault((policy, problem), []).append(regret)
+                found = regret(np.array(x)[kept], np.array(y)[kept], budget, definition)
+                curves.setdefault((policy, problem), []).append(found)
             for policy in ("base", "trained"):
                 expected = np.mean([np.mean(values) for key, values in curves.items() if key[0] == policy])
                 assert regret_of(table, policy, budget, forced, definition) == pytest.approx(expected)
@@ -74,8 +74,8 @@ def test_regret_by_all_tokens_counts_prompt_thought_and_answers():
     rollouts = pd.DataFrame({"policy": "base", "problem_id": ["a", "b"], "rollout_id": 0, "prompt_token_ids": prompts})
     table = regret_by_all_tokens(votes, rollouts, [10, 20], 0.95, 50, 0)
     assert set(table["definition"]) == {"paper_all_tokens"} and not table["forced"].any()
-    a = normalized_regret(np.array([4 + 3, 4 + 5 + 1]), np.array([0.5, 1.0]), 20)
-    b = normalized_regret(np.array([2 + 2 + 2, 2 + 9]), np.array([1.0, 0.0]), 20)
+    a = regret(np.array([4 + 3, 4 + 5 + 1]), np.array([0.5, 1.0]), 20)
+    b = regret(np.array([2 + 2 + 2, 2 + 9]), np.array([1.0, 0.0]), 20)
     assert regret_of(table, "base", 20, False, "paper_all_tokens") == pytest.approx((a + b) / 2)
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from mrt_pipeline.evaluation.intervals import mean_interval
 from mrt_pipeline.evaluation.majority import majority_accuracy, majority_by_policy, majority_by_problem
-from mrt_pipeline.evaluation.tables import MAJORITY
+from mrt_pipeline.schemas import MAJORITY
 
 RIGHT = {"a", "b"}  # two spellings of a right answer
 ANSWERS = st.lists(st.sampled_from([None, "a", "b", "c", "d"]), min_size=1, max_size=8)

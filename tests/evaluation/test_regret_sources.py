@@ -12,8 +12,8 @@ from mrt_pipeline.evaluation.regret_sources import (
     summarize_sources,
     trace_sources,
 )
-from mrt_pipeline.evaluation.tables import REGRET_SOURCES, REGRET_SOURCES_SUMMARY
-from mrt_pipeline.mrt.regret import normalized_regret
+from mrt_pipeline.mrt.regret import regret
+from mrt_pipeline.schemas import REGRET_SOURCES, REGRET_SOURCES_SUMMARY
 
 
 @st.composite
@@ -49,7 +49,7 @@ def on_a_grid(n_tokens, success, budget, threshold, steps=200_000):
 @given(traces())
 def test_the_parts_sum_to_the_regret(trace):
     parts = trace_sources(*trace, threshold=0.5)
-    assert sum(parts.values()) == pytest.approx(normalized_regret(*trace), abs=1e-12)
+    assert sum(parts.values()) == pytest.approx(regret(*trace), abs=1e-12)
     assert min(parts.values()) >= 0
     assert parts["never_found"] == 0 or parts["never_found"] == sum(parts.values())
 

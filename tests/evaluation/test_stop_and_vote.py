@@ -12,7 +12,7 @@ from mrt_pipeline.evaluation.stop_and_vote import (
     trace_stopping_regret,
     vote_accuracy,
 )
-from mrt_pipeline.evaluation.tables import STOP_AND_VOTE, STOPPING_REGRET
+from mrt_pipeline.schemas import STOP_AND_VOTE, STOPPING_REGRET
 
 RIGHT = "7"
 BOOTSTRAP = (0.95, 100, 0)

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from mrt_pipeline.evaluation.bootstrap import Arm, Bootstrap
-from mrt_pipeline.evaluation.tables import COMPARISON_MAJORITY, VOTING
 from mrt_pipeline.evaluation.voting import majority_table, voting_table
+from mrt_pipeline.schemas import COMPARISON_MAJORITY, VOTING
 
 
 def arm(name, *seeds):

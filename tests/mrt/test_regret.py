@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mrt_pipeline.mrt.regret import AREAS, anytime_area, normalized_regret, step_area
+from mrt_pipeline.mrt.regret import AREAS, anytime_area, regret, step_area
 
 
 @st.composite
@@ -38,7 +38,7 @@ def integral(n_tokens, success, budget, cells=4):
 def test_area_and_regret_equal_a_brute_force_integral(curve, budget):
     expected = integral(*curve, budget)
     assert anytime_area(*curve, budget) == pytest.approx(expected, abs=1e-9)
-    assert normalized_regret(*curve, budget) == pytest.approx(1 - expected, abs=1e-9)
+    assert regret(*curve, budget) == pytest.approx(1 - expected, abs=1e-9)
 
 
 @given(curves(), budgets)
@@ -46,7 +46,7 @@ def test_the_step_area_adds_up_token_by_token(curve, budget):
     n_tokens, success = curve
     worth = [success[np.flatnonzero(n_tokens <= token)[-1]] for token in range(budget)]
     assert step_area(n_tokens, success, budget) == pytest.approx(np.mean(worth), abs=1e-9)
-    assert normalized_regret(n_tokens, success, budget, "step") == pytest.approx(1 - np.mean(worth), abs=1e-9)
+    assert regret(n_tokens, success, budget, "step") == pytest.approx(1 - np.mean(worth), abs=1e-9)
 
 
 @given(curves(), st.integers(1, 9), budgets)
@@ -61,7 +61,7 @@ definitions = pytest.mark.parametrize("definition", AREAS)
 @definitions
 @given(curves(), st.floats(0.1, 60))
 def test_regret_is_in_the_unit_interval(definition, curve, budget):
-    assert -1e-12 <= normalized_regret(*curve, budget, definition) <= 1 + 1e-12
+    assert -1e-12 <= regret(*curve, budget, definition) <= 1 + 1e-12
 
 
 @definitions
@@ -69,20 +69,20 @@ def test_regret_is_in_the_unit_interval(definition, curve, budget):
 def test_regret_falls_as_success_rises(definition, curve, budget, data):
     n_tokens, success = curve
     raised = np.array([data.draw(st.floats(value, 1)) for value in success])
-    regret, less = (normalized_regret(n_tokens, heights, budget, definition) for heights in (success, raised))
-    assert less <= regret + 1e-12
+    more, less = (regret(n_tokens, heights, budget, definition) for heights in (success, raised))
+    assert less <= more + 1e-12
 
 
 @definitions
 @given(curves(), budgets)
 def test_a_perfect_trace_has_no_regret_and_a_hopeless_one_all(definition, curve, budget):
     n_tokens = curve[0]
-    assert normalized_regret(n_tokens, np.ones(len(n_tokens)), budget, definition) == pytest.approx(0, abs=1e-12)
-    assert normalized_regret(n_tokens, np.zeros(len(n_tokens)), budget, definition) == 1
+    assert regret(n_tokens, np.ones(len(n_tokens)), budget, definition) == pytest.approx(0, abs=1e-12)
+    assert regret(n_tokens, np.zeros(len(n_tokens)), budget, definition) == 1
 
 
 def test_a_perfect_trace_whose_first_point_is_late_pays_for_the_ramp_from_the_origin():
-    assert normalized_regret(np.array([4, 6]), np.ones(2), 10) == pytest.approx(4 / 2 / 10)
+    assert regret(np.array([4, 6]), np.ones(2), 10) == pytest.approx(4 / 2 / 10)
 
 
 @given(curves(), st.integers(1, 40))
@@ -109,10 +109,10 @@ def test_a_jump_at_the_budget_does_not_reach_back():
 @pytest.mark.parametrize("budget", [0, -1])
 def test_a_budget_must_be_positive(definition, budget):
     with pytest.raises(ValueError, match="budget"):
-        normalized_regret(np.array([0]), np.array([0.5]), budget, definition)
+        regret(np.array([0]), np.array([0.5]), budget, definition)
 
 
 @definitions
 def test_tokens_must_not_decrease(definition):
     with pytest.raises(ValueError, match="non-decreasing"):
-        normalized_regret(np.array([0, 5, 4]), np.zeros(3), 10, definition)
+        regret(np.array([0, 5, 4]), np.zeros(3), 10, definition)

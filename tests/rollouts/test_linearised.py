@@ -1,25 +1,26 @@
 """Linearised sampling: what the policy sees, what is counted, and that a long window is ordinary sampling."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
 
-from mrt_pipeline.engines.torch_engine import TorchEngine
 from mrt_pipeline.policy.language_model import load_language_model, load_tokenizer
+from mrt_pipeline.policy.policy import Policy
 from mrt_pipeline.policy.template import encode_prompt
 from mrt_pipeline.policy.text_backtrack_template import TextBacktrackTemplate
 from mrt_pipeline.rollouts.linearised import sample_linearised
-from mrt_pipeline.rollouts.rollout import RolloutSettings, sample_rollouts
+from mrt_pipeline.rollouts.rollout import RolloutParams
 from mrt_pipeline.tasks.base import Grade, Problem
 
 ALL = 1000  # a window that no trace here fills
 
 
-@pytest.fixture(scope="module")
-def engine(search_policy):
-    return TorchEngine(search_policy.model)
+def greedy(actor):
+    limits = RolloutParams.model_validate({**actor.limits.model_dump(), "temperature": 0.0})
+    return replace(actor, limits=limits)
 
 
 def ids(policy, text):
@@ -27,15 +28,15 @@ def ids(policy, text):
 
 
 @pytest.fixture(scope="module")
-def sample(engine, backtracking, search_policy, known_searches):
+def sample(make_actor, backtracking, search_policy, known_searches):
     """Ordinary rollouts, or linearised ones if a window is given."""
 
-    def run(settings, n=1, seed=0, problems=known_searches, **how):
-        if how:
-            how = {"max_length": 256, **how}
-        draw = sample_linearised if how else sample_rollouts
-        policy = search_policy
-        return draw(engine, backtracking, policy.tokenizer, policy.template, problems, settings, n, seed, **how)
+    def run(budget, answer_tokens, n=1, seed=0, problems=known_searches, window=None, how=lambda actor: actor):
+        limits = {"thinking_budget": budget, "answer_tokens": answer_tokens}
+        actor = how(make_actor(search_policy, game=backtracking, **limits))
+        if window is None:
+            return actor.sample(problems, n, seed)
+        return sample_linearised(actor, problems, n, seed, window, max_length=256)
 
     return run
 
@@ -45,9 +46,10 @@ def sample(engine, backtracking, search_policy, known_searches):
 def test_a_window_as_long_as_the_trace_gives_the_tokens_of_ordinary_sampling(
     sample, backtracking, budget, answer_tokens
 ):
-    settings = RolloutSettings(budget, answer_tokens, temperature=0.0)
     problems = backtracking.problems()[:12]
-    ordinary, linearised = (sample(settings, problems=problems, **how) for how in ({}, {"window": ALL}))
+    ordinary, linearised = (
+        sample(budget, answer_tokens, problems=problems, window=window, how=greedy) for window in (None, ALL)
+    )
     for one, other in zip(ordinary, linearised, strict=True):
         assert one.token_ids().tolist() == other.token_ids().tolist()
         assert np.allclose(one.logprobs(), other.logprobs(), atol=1e-4)
@@ -63,8 +65,7 @@ def test_a_window_as_long_as_the_trace_gives_the_tokens_of_ordinary_sampling(
 
 @pytest.mark.parametrize("answer_tokens", [2, 8])
 def test_a_window_as_long_as_the_trace_gives_the_distribution_of_ordinary_sampling(sample, answer_tokens):
-    settings = RolloutSettings(30, answer_tokens)
-    ordinary, linearised = (sample(settings, 250, seed=3, **how) for how in ({}, {"window": ALL}))
+    ordinary, linearised = (sample(30, answer_tokens, 250, seed=3, window=window) for window in (None, ALL))
     for measured in (
         lambda rollout: rollout.stop_reason == "stop",
         lambda rollout: rollout.stop_reason == "stop" and rollout.reward,
@@ -76,14 +77,12 @@ def test_a_window_as_long_as_the_trace_gives_the_distribution_of_ordinary_sampli
 
 
 @pytest.mark.parametrize("window", [0, 1, 2])
-def test_every_token_has_the_probability_it_has_after_its_window(
-    sample, window, search_policy, engine, continuation_logprob
-):
-    rollouts = sample(RolloutSettings(60, 8), 40, window=window)
-    longest = max(len(rollout.boundaries(search_policy.template)) - 1 for rollout in rollouts)
+def test_every_token_has_the_probability_it_has_after_its_window(sample, window, search_policy, continuation_logprob):
+    rollouts = sample(60, 8, 40, window=window)
+    longest = max(len(rollout.boundaries) - 1 for rollout in rollouts)
     assert longest > window + 1
     for rollout in rollouts:
-        ends = rollout.boundaries(search_policy.template)
+        ends = rollout.boundaries
         for j in range(len(ends) - 1):
             seen = rollout.thought[ends[max(0, j - window)] : ends[j]]
             episode = rollout.thought[ends[j] : ends[j + 1]]
@@ -98,43 +97,32 @@ def test_window_0_makes_every_attempt_from_the_bare_prompt(sample, search_policy
     """So the first attempt and the later ones are of one distribution, which those of ordinary sampling are not."""
 
     def right(rollouts, which):
-        template, found = search_policy.template, []
+        found = []
         for rollout in rollouts:
-            ends = rollout.boundaries(template)
-            attempts = [rollout.thought[a : b - 1] for a, b in pairwise(ends)]
+            attempts = [rollout.thought[a : b - 1] for a, b in pairwise(rollout.boundaries)]
             if rollout.stop_reason == "stop":
                 attempts.append(rollout.answer[:-1])
             texts = [search_policy.tokenizer.decode(attempt) for attempt in which(attempts)]
             found += [text in rollout.problem.answers for text in texts]
         return np.array(found, dtype=float)
 
-    settings = RolloutSettings(40, 8)
-    free, forgetful = sample(settings, 250), sample(settings, 250, window=0)
+    free, forgetful = sample(40, 8, 250), sample(40, 8, 250, window=0)
     first, later = (right(forgetful, which) for which in (lambda a: a[:1], lambda a: a[1:]))
     assert abs(first.mean() - later.mean()) < 4 * np.sqrt(first.var() / len(first) + later.var() / len(later))
     assert right(free, lambda a: a[1:]).mean() > later.mean() + 0.1
 
 
 @pytest.fixture
-def scripted(scripted_engine, make_completion, backtracking, search_policy, known_searches):
+def scripted(scripted_engine, make_completion, make_actor, backtracking, search_policy, known_searches):
     """One chain from prepared parts, (text, name of the token that stopped it); "back1" and so on, or None."""
 
     def run(*parts, budget=30, answer_tokens=8, window=1, max_length=256):
         template = search_policy.template
         stops = {None: None, "eos": template.eos_id, "back0": template.back_ids[0], "back1": template.back_ids[1]}
         engine = scripted_engine(*([make_completion(ids(search_policy, text), stops[end])] for text, end in parts), [])
-        (rollout,) = sample_linearised(
-            engine,
-            backtracking,
-            search_policy.tokenizer,
-            template,
-            known_searches[:1],
-            RolloutSettings(budget, answer_tokens),
-            1,
-            seed=5,
-            window=window,
-            max_length=max_length,
-        )
+        limits = {"thinking_budget": budget, "answer_tokens": answer_tokens}
+        actor = make_actor(search_policy, engine, backtracking, **limits)
+        (rollout,) = sample_linearised(actor, known_searches[:1], 1, seed=5, window=window, max_length=max_length)
         prompt = len(rollout.prompt)
         calls = [call for call in engine.calls if call["prompts"]]
         return rollout, [search_policy.tokenizer.decode(call["prompts"][0][prompt:]) for call in calls], calls
@@ -196,20 +184,10 @@ def test_fewer_episodes_are_shown_where_the_context_is_short(scripted, search_po
     assert rollout.stop_reason == "length" and rollout.n_sampled == 11 + 2
 
 
-def test_think_tags_cannot_be_linearised(scripted_engine, task, tiny_policy, problems):
+def test_think_tags_cannot_be_linearised(scripted_engine, make_actor, tiny_policy, problems):
+    actor = make_actor(tiny_policy, scripted_engine())
     with pytest.raises(ValueError, match="answers after its thought"):
-        sample_linearised(
-            scripted_engine(),
-            task,
-            tiny_policy.tokenizer,
-            tiny_policy.template,
-            problems[:1],
-            RolloutSettings(8, 8),
-            1,
-            seed=0,
-            window=1,
-            max_length=64,
-        )
+        sample_linearised(actor, problems[:1], 1, seed=0, window=1, max_length=64)
 
 
 class Anything:
@@ -223,26 +201,23 @@ class Anything:
 
 
 @pytest.mark.parametrize("answer_tokens", [5, 20])
-def test_sentences_in_text_end_episodes_and_what_follows_them_is_sampled_again(language_model, answer_tokens):
+def test_sentences_in_text_end_episodes_and_what_follows_them_is_sampled_again(
+    language_model, make_actor, answer_tokens
+):
     tokenizer = load_tokenizer(language_model, None, None)
     model = load_language_model(language_model, None, "float32")
     with torch.no_grad():  # so that the next token depends on the whole context
         for name, parameter in model.named_parameters():
             if parameter.ndim == 2:
                 parameter *= 12 if "embed" in name else 15
-    engine = TorchEngine(model)
     problems = [Problem(f"p{i}", "hand", "test", f"{i} + 7?", (), {}) for i in range(4)]
 
-    def draw(template, window=None):
-        settings = RolloutSettings(40, answer_tokens, temperature=0.0)
-        how = {} if window is None else {"window": window, "max_length": 512}
-        sample = sample_rollouts if window is None else sample_linearised
-        return sample(engine, Anything(), tokenizer, template, problems, settings, 1, seed=0, **how)
-
     back = [*" erfn", "Line <n>"]  # random weights write such letters
-    template = TextBacktrackTemplate.from_text(tokenizer, back)
-    ordinary, linearised, forgetful = draw(template), draw(template, ALL), draw(template, 1)
+    policy = Policy(model, tokenizer, TextBacktrackTemplate.from_text(tokenizer, back))
+    actor = greedy(make_actor(policy, game=Anything(), thinking_budget=40, answer_tokens=answer_tokens))
+    ordinary = actor.sample(problems, 1, seed=0)
+    linearised, forgetful = (sample_linearised(actor, problems, 1, 0, window, max_length=512) for window in (ALL, 1))
     assert [r.token_ids().tolist() for r in ordinary] == [r.token_ids().tolist() for r in linearised]
     assert [r.n_sampled for r in ordinary] == [r.n_sampled for r in linearised]
-    assert max(len(rollout.boundaries(template)) for rollout in ordinary) > 4
+    assert max(len(rollout.boundaries) for rollout in ordinary) > 4
     assert [r.token_ids().tolist() for r in ordinary] != [r.token_ids().tolist() for r in forgetful]

@@ -3,12 +3,11 @@ import dataclasses
 import numpy as np
 import pytest
 
-from mrt_pipeline.engines.torch_engine import TorchEngine
+from mrt_pipeline.errors import InputError
 from mrt_pipeline.policy.template import encode_prompt
 from mrt_pipeline.rollouts.prover import ExactProver, Query, SampledProver
-from mrt_pipeline.rollouts.rollout import RolloutSettings
 
-SETTINGS = RolloutSettings(24, 6)
+EXACT = ExactProver()
 
 
 @pytest.fixture(scope="module")
@@ -22,11 +21,6 @@ def queries(task, warm_policy, known_problems):
         thought = np.array(warm_policy.tokenizer.encode(text, add_special_tokens=False))
         found.append(Query(problem, prompt, thought, np.array([0, 4, 9, len(thought)])))
     return found
-
-
-@pytest.fixture(scope="module")
-def exact(warm_policy):
-    return ExactProver(warm_policy.tokenizer, warm_policy.template)
 
 
 def with_answers(queries, answers):
@@ -54,10 +48,10 @@ def brute_force(policy, query, continuation_logprob, stop_phrase):
 
 
 @pytest.mark.parametrize("phrase", ["</think>", "low high </think>"])
-def test_exact_equals_brute_force_enumeration(warm_engine, warm_policy, queries, continuation_logprob, phrase):
+def test_exact_equals_brute_force_enumeration(make_actor, warm_policy, queries, continuation_logprob, phrase):
     stop_phrase = tuple(warm_policy.tokenizer.encode(phrase, add_special_tokens=False))
     template = dataclasses.replace(warm_policy.template, stop_phrase=stop_phrase)
-    found = ExactProver(warm_policy.tokenizer, template).success(warm_engine, queries)
+    found = EXACT.success(make_actor(warm_policy, template=template), queries)
     for query, success in zip(queries, found, strict=True):
         expected = brute_force(warm_policy, query, continuation_logprob, stop_phrase)
         assert np.allclose(success.mean, expected, atol=1e-4)
@@ -67,26 +61,26 @@ def test_exact_equals_brute_force_enumeration(warm_engine, warm_policy, queries,
         assert all(0.02 < value < 0.98 for success in found for value in success.mean)
 
 
-def test_exact_and_sampled_agree(warm_engine, warm_policy, task, queries, exact):
+def test_exact_and_sampled_agree(warm_actor, queries):
     n = 4000
-    sampled = SampledProver(warm_policy.tokenizer, warm_policy.template, task, n_answers=n, settings=SETTINGS)
-    truth = np.concatenate([success.mean for success in exact.success(warm_engine, queries)])
-    found = np.concatenate([success.mean for success in sampled.success(warm_engine, queries, seed=1)])
+    truth = np.concatenate([success.mean for success in EXACT.success(warm_actor, queries)])
+    sampled = SampledProver(n_answers=n).success(warm_actor, queries, seed=1)
+    found = np.concatenate([success.mean for success in sampled])
     # Eight comparisons at |z| < 4.5.
     assert np.all(np.abs(found - truth) < 4.5 * np.sqrt(truth * (1 - truth) / n))
     assert truth.max() > 0.05
 
 
 def test_an_answer_outside_the_list_adds_nothing_and_each_inside_its_own_probability(
-    warm_engine, queries, exact, warm_policy, continuation_logprob
+    warm_actor, queries, warm_policy, continuation_logprob
 ):
     answers = queries[0].problem.answers
     query = queries[:1]
-    parts = [exact.success(warm_engine, with_answers(query, [answer]))[0].mean for answer in answers]
-    both = exact.success(warm_engine, query)[0].mean
+    parts = [EXACT.success(warm_actor, with_answers(query, [answer]))[0].mean for answer in answers]
+    both = EXACT.success(warm_actor, query)[0].mean
     assert np.allclose(sum(parts), both, atol=1e-6)
-    assert np.allclose(exact.success(warm_engine, with_answers(query, []))[0].mean, 0)
-    wrong = exact.success(warm_engine, with_answers(query, [*answers, "1 - 1"]))[0].mean
+    assert np.allclose(EXACT.success(warm_actor, with_answers(query, []))[0].mean, 0)
+    wrong = EXACT.success(warm_actor, with_answers(query, [*answers, "1 - 1"]))[0].mean
     expected = np.exp(
         continuation_logprob(
             warm_policy.model,
@@ -97,22 +91,22 @@ def test_an_answer_outside_the_list_adds_nothing_and_each_inside_its_own_probabi
     assert wrong[-1] - both[-1] == pytest.approx(expected, abs=1e-6)
 
 
-def test_the_order_of_answers_and_queries_does_not_matter(warm_engine, queries, exact):
-    forward = exact.success(warm_engine, queries)
-    backward = exact.success(warm_engine, with_answers(queries[:1], queries[0].problem.answers[::-1]))
+def test_the_order_of_answers_and_queries_does_not_matter(warm_actor, queries):
+    forward = EXACT.success(warm_actor, queries)
+    backward = EXACT.success(warm_actor, with_answers(queries[:1], queries[0].problem.answers[::-1]))
     assert np.allclose(forward[0].mean, backward[0].mean, atol=1e-6)
-    swapped = exact.success(warm_engine, queries[::-1])
+    swapped = EXACT.success(warm_actor, queries[::-1])
     assert np.allclose(forward[1].mean, swapped[0].mean, atol=1e-6)
 
 
-def test_exact_is_a_probability_even_if_answers_repeat(warm_engine, queries, exact):
+def test_exact_is_a_probability_even_if_answers_repeat(warm_actor, queries):
     repeated = with_answers(queries, queries[0].problem.answers * 200)
-    assert all(success.mean.max() <= 1 and success.mean.min() >= 0 for success in exact.success(warm_engine, repeated))
+    assert all(success.mean.max() <= 1 and success.mean.min() >= 0 for success in EXACT.success(warm_actor, repeated))
 
 
-def test_the_end_token_belongs_to_an_answer(warm_engine, queries, exact, warm_policy, continuation_logprob):
+def test_the_end_token_belongs_to_an_answer(warm_actor, queries, warm_policy, continuation_logprob):
     query = queries[0]
-    success = exact.success(warm_engine, with_answers([query], query.problem.answers[:1]))[0]
+    success = EXACT.success(warm_actor, with_answers([query], query.problem.answers[:1]))[0]
     answer = warm_policy.tokenizer.encode(query.problem.answers[0], add_special_tokens=False)
     without = np.exp(
         continuation_logprob(
@@ -122,12 +116,12 @@ def test_the_end_token_belongs_to_an_answer(warm_engine, queries, exact, warm_po
     assert success.mean[-1] < without
 
 
-def test_no_queries_no_answers(warm_engine, warm_policy, task, exact):
-    assert exact.success(warm_engine, []) == []
-    assert SampledProver(warm_policy.tokenizer, warm_policy.template, task, 2, SETTINGS).success(warm_engine, []) == []
+def test_no_queries_no_answers(warm_actor):
+    assert EXACT.success(warm_actor, []) == []
+    assert SampledProver(n_answers=2).success(warm_actor, []) == []
 
 
-def test_sampled_counts_right_answers_that_end(scripted_engine, make_completion, warm_policy, task, queries):
+def test_sampled_counts_right_answers_that_end(scripted_engine, make_completion, make_actor, warm_policy, queries):
     tokenizer, eos = warm_policy.tokenizer, warm_policy.template.eos_id
 
     def reply(text, ends=True):
@@ -138,9 +132,8 @@ def test_sampled_counts_right_answers_that_end(scripted_engine, make_completion,
     engine = scripted_engine(
         [reply(right), reply(right, ends=False), reply("1 - 1"), reply(right), *(reply("1 + wait") for _ in range(4))]
     )
-    success = SampledProver(
-        tokenizer, warm_policy.template, task, n_answers=4, settings=RolloutSettings(24, 6, 0.5)
-    ).success(engine, [query], seed=9)[0]
+    actor = make_actor(warm_policy, engine, temperature=0.5)
+    success = SampledProver(n_answers=4).success(actor, [query], seed=9)[0]
     assert success.mean.tolist() == [0.5, 0.0]
     assert success.sem.tolist() == [pytest.approx(np.sqrt(0.5 * 0.5 / 4)), 0.0]
     asked, params = engine.calls[0], engine.calls[0]["params"]
@@ -149,19 +142,24 @@ def test_sampled_counts_right_answers_that_end(scripted_engine, make_completion,
     assert (params.n, params.max_tokens, params.temperature, asked["seed"]) == (4, 6, 0.5, 9)
 
 
-def test_sampled_tokens_are_counted(scripted_engine, make_completion, warm_policy, task, queries):
+def test_sampled_tokens_are_counted(scripted_engine, make_completion, make_actor, warm_policy, queries):
     engine = scripted_engine([make_completion([7, 8], warm_policy.template.eos_id), make_completion([7, 8, 9])])
     query = dataclasses.replace(queries[0], cuts=np.array([0]))
-    settings = RolloutSettings(24, 3)
-    prover = SampledProver(warm_policy.tokenizer, warm_policy.template, task, n_answers=2, settings=settings)
-    assert prover.success(engine, [query])[0].n_tokens == 3 + 3
+    actor = make_actor(warm_policy, engine, answer_tokens=3)
+    assert SampledProver(n_answers=2).success(actor, [query])[0].n_tokens == 3 + 3
 
 
-def test_the_seed_of_sampled_repeats(warm_policy, task, queries):
-    prover = SampledProver(warm_policy.tokenizer, warm_policy.template, task, n_answers=50, settings=SETTINGS)
-    engine = TorchEngine(warm_policy.model)
+def test_the_seed_of_sampled_repeats(warm_actor, queries):
+    prover = SampledProver(n_answers=50)
     first, again, other = (
-        np.concatenate([s.mean for s in prover.success(engine, queries, seed)]) for seed in (0, 0, 1)
+        np.concatenate([s.mean for s in prover.success(warm_actor, queries, seed)]) for seed in (0, 0, 1)
     )
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
+
+
+def test_the_exact_prover_refuses_a_policy_that_samples_greedily(warm_actor, queries):
+    greedy = dataclasses.replace(warm_actor, limits=warm_actor.limits.model_copy(update={"temperature": 0.0}))
+    with pytest.raises(InputError, match="temperature 0"):
+        EXACT.success(greedy, queries)
+    assert len(SampledProver(n_answers=2).success(greedy, queries)) == len(queries)

@@ -4,10 +4,7 @@ import numpy as np
 import pytest
 
 from mrt_pipeline.policy.template import encode_prompt
-from mrt_pipeline.rollouts.rollout import RolloutSettings, sample_rollouts
 from mrt_pipeline.tasks.base import Grade
-
-SETTINGS = RolloutSettings(thinking_budget=24, answer_tokens=6)
 
 
 def ids(policy, text):
@@ -15,29 +12,17 @@ def ids(policy, text):
 
 
 @pytest.fixture(scope="module")
-def rollouts(warm_engine, task, warm_policy, known_problems):
-    return sample_rollouts(
-        warm_engine, task, warm_policy.tokenizer, warm_policy.template, known_problems, SETTINGS, n=24, seed=0
-    )
+def rollouts(warm_actor, known_problems):
+    return warm_actor.sample(known_problems, n=24, seed=0)
 
 
 @pytest.fixture(scope="module")
-def forced(warm_engine, task, warm_policy, known_problems):
-    return sample_rollouts(
-        warm_engine,
-        task,
-        warm_policy.tokenizer,
-        warm_policy.template,
-        known_problems,
-        SETTINGS,
-        n=12,
-        seed=0,
-        min_thinking=[24, 0],
-    )
+def forced(warm_actor, known_problems):
+    return warm_actor.sample(known_problems, n=12, seed=0, min_thinking=[24, 0])
 
 
 @pytest.fixture
-def scripted(scripted_engine, make_completion, task, warm_policy, problems):
+def scripted(scripted_engine, make_completion, make_actor, warm_policy, problems):
     """Sample one rollout of the first problem from a prepared thought and answer."""
 
     def run(thought, stop_token_id, answer, ends=True, **kwargs):
@@ -46,8 +31,7 @@ def scripted(scripted_engine, make_completion, task, warm_policy, problems):
         replies = [[make_completion(ids(policy, thought), stop_token_id, **kwargs)]]
         replies.append([] if answer is None else [make_completion(ids(policy, answer), eos if ends else None)])
         engine = scripted_engine(*replies)
-        found = sample_rollouts(engine, task, policy.tokenizer, policy.template, problems[:1], SETTINGS, 1, seed=5)
-        return found[0], engine
+        return make_actor(policy, engine).sample(problems[:1], 1, seed=5)[0], engine
 
     return run
 
@@ -118,12 +102,9 @@ def test_forcing_holds_the_thought_to_its_minimum_and_marks_what_was_put_in(forc
     assert any(rollout.natural_length < 24 for rollout in forced)
 
 
-def test_the_seed_repeats_and_matters(rollouts, warm_engine, task, warm_policy, known_problems):
+def test_the_seed_repeats_and_matters(rollouts, warm_actor, known_problems):
     def sample(seed):
-        found = sample_rollouts(
-            warm_engine, task, warm_policy.tokenizer, warm_policy.template, known_problems, SETTINGS, n=24, seed=seed
-        )
-        return [rollout.token_ids().tolist() for rollout in found]
+        return [rollout.token_ids().tolist() for rollout in warm_actor.sample(known_problems, n=24, seed=seed)]
 
     assert sample(0) == [rollout.token_ids().tolist() for rollout in rollouts]
     assert sample(1) != sample(0)
@@ -142,11 +123,13 @@ def test_a_closed_thought_is_answered_after_its_close_token(scripted, warm_polic
     assert rollout.n_sampled == 2 + 1 + 6
 
 
-def test_a_forced_stop_phrase_is_never_marked_as_sampled(scripted_engine, make_completion, task, warm_policy, problems):
+def test_a_forced_stop_phrase_is_never_marked_as_sampled(
+    scripted_engine, make_completion, make_actor, warm_policy, problems
+):
     template = dataclasses.replace(warm_policy.template, stop_phrase=tuple(ids(warm_policy, "low high </think>")))
     answer = ids(warm_policy, problems[0].answers[0])
     engine = scripted_engine([make_completion(ids(warm_policy, "wait 1"))], [make_completion(answer, template.eos_id)])
-    rollout = sample_rollouts(engine, task, warm_policy.tokenizer, template, problems[:1], SETTINGS, 1, seed=0)[0]
+    (rollout,) = make_actor(warm_policy, engine, template=template).sample(problems[:1], 1, seed=0)
     assert rollout.stop_reason == "length" and rollout.close.tolist() == list(template.stop_phrase)
     assert engine.calls[1]["prompts"] == [[*rollout.prompt, *rollout.thought, *template.stop_phrase]]
     assert rollout.sampled().tolist() == [True] * 2 + [False] * 3 + [True] * 6
@@ -203,7 +186,7 @@ def test_an_answer_with_a_special_token_inside_is_not_correct(scripted, warm_pol
 
 
 def test_only_rollouts_with_an_answer_to_give_are_asked_for_one(
-    scripted_engine, make_completion, task, warm_policy, problems
+    scripted_engine, make_completion, make_actor, warm_policy, problems
 ):
     template = warm_policy.template
     right = make_completion(ids(warm_policy, problems[1].answers[0]), template.eos_id)
@@ -215,18 +198,18 @@ def test_only_rollouts_with_an_answer_to_give_are_asked_for_one(
         make_completion(ids(warm_policy, "wait 4")),
     ]
     engine = scripted_engine(thoughts, [right, right, wrong])
-    found = sample_rollouts(engine, task, warm_policy.tokenizer, template, problems[:2], SETTINGS, 2, seed=0)
+    found = make_actor(warm_policy, engine).sample(problems[:2], 2, seed=0)
     assert [len(prompt) - len(found[0].prompt) for prompt in engine.calls[1]["prompts"]] == [3, 3, 3]
     assert [rollout.stop_reason for rollout in found] == ["eos", "stop", "stop", "length"]
     # the second problem's answer is wrong for the first problem, and the other way round
     assert [rollout.grade for rollout in found] == [Grade.UNPARSED, Grade.WRONG, Grade.CORRECT, Grade.WRONG]
 
 
-def test_settings_reach_the_engine(scripted_engine, make_completion, task, warm_policy, problems):
+def test_settings_reach_the_engine(scripted_engine, make_completion, make_actor, warm_policy, problems):
     template = warm_policy.template
     engine = scripted_engine([make_completion([7], template.eos_id)], [])
-    settings = RolloutSettings(thinking_budget=11, answer_tokens=3, temperature=0.7)
-    sample_rollouts(engine, task, warm_policy.tokenizer, template, problems[:1], settings, 1, seed=3, min_thinking=4)
+    actor = make_actor(warm_policy, engine, thinking_budget=11, answer_tokens=3, temperature=0.7)
+    actor.sample(problems[:1], 1, seed=3, min_thinking=4)
     thinking, answering = (call["params"] for call in engine.calls)
     assert (thinking.max_tokens, thinking.temperature, thinking.n) == (11, 0.7, 1)
     assert set(thinking.stop_token_ids) == {template.close_id, template.eos_id}
@@ -236,21 +219,10 @@ def test_settings_reach_the_engine(scripted_engine, make_completion, task, warm_
 
 
 @pytest.fixture(scope="module")
-def continued(warm_engine, task, warm_policy, known_problems):
+def continued(warm_actor, warm_policy, known_problems):
     """Rollouts that think on from a prefix, and direct ones that answer right after it."""
     start = np.array(ids(warm_policy, "wait 2 + 1 =3"))
-    return start, sample_rollouts(
-        warm_engine,
-        task,
-        warm_policy.tokenizer,
-        warm_policy.template,
-        known_problems,
-        SETTINGS,
-        n=8,
-        seed=0,
-        prefixes=[start, start[:2]],
-        direct=[False, True],
-    )
+    return start, warm_actor.sample(known_problems, n=8, seed=0, prefixes=[start, start[:2]], direct=[False, True])
 
 
 def test_prefixes_are_part_of_the_thought_but_never_sampled(continued, warm_policy, all_logprobs):
@@ -280,58 +252,28 @@ def test_direct_rollouts_answer_right_after_their_prefix(continued, warm_policy)
 
 
 def test_prefixes_count_against_the_budget_and_the_minimum(
-    scripted_engine, make_completion, task, warm_policy, problems
+    scripted_engine, make_completion, make_actor, warm_policy, problems
 ):
     template = warm_policy.template
     engine = scripted_engine([make_completion([7], template.eos_id)] * 3, [])
     prefixes = [np.array(ids(warm_policy, text)) for text in ("wait", "wait 1 + 2", "wait 1 +")]
-    sample_rollouts(
-        engine,
-        task,
-        warm_policy.tokenizer,
-        template,
-        problems[:3],
-        SETTINGS,
-        1,
-        seed=0,
-        min_thinking=[24, 3, 5],
-        prefixes=prefixes,
-        direct=[False, False, True],
+    make_actor(warm_policy, engine).sample(
+        problems[:3], 1, seed=0, min_thinking=[24, 3, 5], prefixes=prefixes, direct=[False, False, True]
     )
     call = engine.calls[0]
     assert [prompt[-1] for prompt in call["prompts"]] == [prefix[-1] for prefix in prefixes]
     assert list(call["min"])[:2] == [23, 0] and list(call["max"]) == [23, 20, 0]
 
 
-def test_without_prefixes_nothing_changes(rollouts, warm_engine, task, warm_policy, known_problems):
-    found = sample_rollouts(
-        warm_engine,
-        task,
-        warm_policy.tokenizer,
-        warm_policy.template,
-        known_problems,
-        SETTINGS,
-        n=24,
-        seed=0,
-        prefixes=[np.empty(0, dtype=np.int64)] * 2,
-        direct=[False, False],
-    )
+def test_without_prefixes_nothing_changes(rollouts, warm_actor, known_problems):
+    nothing = np.empty(0, dtype=np.int64)
+    found = warm_actor.sample(known_problems, n=24, seed=0, prefixes=[nothing] * 2, direct=[False, False])
     assert all(np.array_equal(a.token_ids(), b.token_ids()) for a, b in zip(found, rollouts, strict=True))
 
 
-def test_a_prefix_beyond_the_budget_is_refused(warm_engine, task, warm_policy, known_problems):
+def test_a_prefix_beyond_the_budget_is_refused(warm_actor, known_problems):
     with pytest.raises(ValueError, match="budget"):
-        sample_rollouts(
-            warm_engine,
-            task,
-            warm_policy.tokenizer,
-            warm_policy.template,
-            known_problems,
-            SETTINGS,
-            1,
-            seed=0,
-            prefixes=[np.full(25, 7), np.full(3, 7)],
-        )
+        warm_actor.sample(known_problems, 1, seed=0, prefixes=[np.full(25, 7), np.full(3, 7)])
 
 
 def test_per_token_puts_one_number_on_the_thought_and_one_on_the_rest(make_rollout):
@@ -340,7 +282,7 @@ def test_per_token_puts_one_number_on_the_thought_and_one_on_the_rest(make_rollo
     assert rollout.per_token(0.5, 0.25).tolist() == [0.5] * 3 + [0.25] * 3
 
 
-def test_boundaries_follow_the_markers(make_rollout, warm_policy):
-    marker = next(iter(warm_policy.template.marker_ids))
-    rollout = make_rollout(thought=(marker, 8, 9, marker, 8))
-    assert rollout.boundaries(warm_policy.template).tolist() == [0, 3, 5]
+def test_boundaries_follow_the_markers(scripted, warm_policy):
+    marker = warm_policy.tokenizer.decode(next(iter(warm_policy.template.marker_ids)))
+    rollout, _ = scripted(f"{marker} 8 9 {marker} 8", None, "1")
+    assert rollout.boundaries.tolist() == [0, 3, 5] and rollout.boundaries.dtype == np.int64

@@ -5,14 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mrt_pipeline.engines.torch_engine import TorchEngine
+from mrt_pipeline import tables
 from mrt_pipeline.policy.language_model import load_language_model, load_tokenizer
+from mrt_pipeline.policy.policy import Policy
 from mrt_pipeline.policy.template import encode_prompt
 from mrt_pipeline.policy.text_template import Paragraphs, TextTemplate, token_texts
-from mrt_pipeline.rollouts import tables
 from mrt_pipeline.rollouts.label import label_rollouts
 from mrt_pipeline.rollouts.prover import ExactProver
-from mrt_pipeline.rollouts.rollout import RolloutSettings, sample_rollouts
 from mrt_pipeline.tasks.base import Grade, Problem
 
 PROBLEM = Problem("p", "hand", "test", "12 + 7?", ("19",), {})
@@ -35,14 +34,25 @@ def tokenizer(language_model):
 
 
 @pytest.fixture(scope="module")
-def engine(language_model):
-    return TorchEngine(load_language_model(language_model, None, "float32"))
+def template(tokenizer):
+    paragraphs = Paragraphs(markers=("Wait", "so"), min_paragraphs=1, drop_unfinished=True)
+    return TextTemplate.from_text(tokenizer, paragraphs, "####", "#### ", "", "", ["\nWait", "\nHold on"])
 
 
 @pytest.fixture(scope="module")
-def template(tokenizer):
-    paragraphs = Paragraphs(("Wait", "so"), 1, None, 1, drop_unfinished=True)
-    return TextTemplate.from_text(tokenizer, paragraphs, "####", "#### ", "", "", ["\nWait", "\nHold on"])
+def policy(language_model, tokenizer, template):
+    return Policy(load_language_model(language_model, None, "float32"), tokenizer, template)
+
+
+@pytest.fixture
+def make_scripted(make_actor, policy, scripted_engine):
+    """An actor that is given its thought and its answer."""
+
+    def make(thinking_budget, *replies):
+        engine = scripted_engine(*([reply] for reply in replies))
+        return make_actor(policy, engine, Exactly(), thinking_budget=thinking_budget, answer_tokens=8)
+
+    return make
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +61,7 @@ def ends(tokenizer):
 
 
 @pytest.fixture
-def scripted(scripted_engine, make_completion, tokenizer, template, ends):
+def scripted(make_scripted, make_completion, tokenizer, template, ends):
     """A thought of the first so many parts, cut by length; where it has "Wait", that was put in place of a stop."""
 
     def run(n_parts, answer="19", **how):
@@ -60,12 +70,9 @@ def scripted(scripted_engine, make_completion, tokenizer, template, ends):
         sampled = np.ones(len(ids), bool)
         sampled[ends[1] : ends[2]] = False
         thought = make_completion(ids, sampled=sampled, natural_length=int(ends[1]) if forced_on else None)
-        engine = scripted_engine([thought], [make_completion(tokenizer.encode(answer), template.eos_id)])
-        settings = RolloutSettings(len(ids), 8)
-        (rollout,) = sample_rollouts(
-            engine, Exactly(), tokenizer, template, [PROBLEM], settings, 1, seed=0, min_thinking=len(ids), **how
-        )
-        return rollout, engine
+        actor = make_scripted(len(ids), thought, make_completion(tokenizer.encode(answer), template.eos_id))
+        (rollout,) = actor.sample([PROBLEM], 1, seed=0, min_thinking=len(ids), **how)
+        return rollout, actor.engine
 
     return run
 
@@ -96,38 +103,32 @@ def test_what_is_dropped_counts_as_sampled_and_is_not_trained(scripted, ends, n_
     assert len(rollout.sampled()) == len(rollout.logprobs()) == len(rollout.per_token(1.0, 1.0)) == n
 
 
-def test_a_first_paragraph_is_kept_even_if_it_is_not_finished(scripted_engine, make_completion, tokenizer, template):
+def test_a_first_paragraph_is_kept_even_if_it_is_not_finished(make_scripted, make_completion, tokenizer, template):
     ids = tokenizer.encode("12 + 7 = 1")
-    engine = scripted_engine([make_completion(ids)], [make_completion(tokenizer.encode("19"), template.eos_id)])
-    (rollout,) = sample_rollouts(
-        engine, Exactly(), tokenizer, template, [PROBLEM], RolloutSettings(len(ids), 8), 1, seed=0
-    )
+    answer = make_completion(tokenizer.encode("19"), template.eos_id)
+    (rollout,) = make_scripted(len(ids), make_completion(ids), answer).sample([PROBLEM], 1, seed=0)
     assert rollout.thought.tolist() == ids and rollout.dropped == 0
 
 
-def test_a_prefix_is_never_dropped(scripted_engine, make_completion, tokenizer, template):
+def test_a_prefix_is_never_dropped(make_scripted, make_completion, tokenizer, template):
     prefix = np.array(tokenizer.encode("12 + 7\n\nit is"))
     for more, direct in (([], True), (tokenizer.encode(" so"), False)):
-        engine = scripted_engine([make_completion(more)], [make_completion([], template.eos_id)])
-        settings = RolloutSettings(len(prefix) + 9, 8)
-        (rollout,) = sample_rollouts(
-            engine, Exactly(), tokenizer, template, [PROBLEM], settings, 1, 0, prefixes=[prefix], direct=[direct]
-        )
+        actor = make_scripted(len(prefix) + 9, make_completion(more), make_completion([], template.eos_id))
+        (rollout,) = actor.sample([PROBLEM], 1, 0, prefixes=[prefix], direct=[direct])
         assert rollout.thought.tolist() == prefix.tolist()
         assert rollout.natural_length == len(prefix) and rollout.n_sampled == len(more) + 1
 
 
 @pytest.fixture(scope="module")
-def sampled(engine, tokenizer, template):
-    """A template in which a blank ends a paragraph; traces of random weights, budget-forced in part, and whole ones."""
+def sampled(make_actor, policy):
+    """An actor for whom a blank ends a paragraph; traces of random weights, budget-forced in part, and whole ones."""
 
     def sample(drop):
-        short = replace(template, segmentation=Paragraphs(("Wait",), 1, None, 1, " ", drop_unfinished=drop))
-        settings = RolloutSettings(40, 4)
-        problems = [PROBLEM] * 2
-        return short, sample_rollouts(
-            engine, Exactly(), tokenizer, short, problems, settings, 24, 0, min_thinking=[40, 0]
-        )
+        blanks = Paragraphs(markers=("Wait",), separator=" ", min_paragraphs=1, drop_unfinished=drop)
+        short = replace(policy.template, segmentation=blanks)
+        actor = make_actor(policy, game=Exactly(), template=short, thinking_budget=40, answer_tokens=4)
+        problems = [replace(PROBLEM, problem_id=f"p{i}") for i in range(2)]
+        return actor, actor.sample(problems, 24, 0, min_thinking=[40, 0])
 
     return *sample(True), sample(False)[1]
 
@@ -153,20 +154,21 @@ def test_every_thought_that_was_cut_ends_with_a_finished_paragraph(sampled, toke
     assert dropped > 10
 
 
-def test_logprobs_equal_a_full_forward_pass_where_sampled(sampled, engine, all_logprobs):
+def test_logprobs_equal_a_full_forward_pass_where_sampled(sampled, policy, all_logprobs):
     for rollout in sampled[1][::4]:
         tokens, p = rollout.token_ids(), len(rollout.prompt)
-        expected = all_logprobs(engine.model, tokens)[np.arange(p - 1, len(tokens) - 1), rollout.choices()]
+        expected = all_logprobs(policy.model, tokens)[np.arange(p - 1, len(tokens) - 1), rollout.choices()]
         where = rollout.sampled()
         assert np.allclose(rollout.logprobs()[where], expected[where], atol=1e-4)
 
 
-def test_labels_and_budgets_hold_j_of_the_last_finished_paragraph(sampled, engine, tokenizer, continuation_logprob):
-    template, rollouts, _ = sampled
+def test_labels_and_budgets_hold_j_of_the_last_finished_paragraph(sampled, tokenizer, continuation_logprob):
+    actor, rollouts, _ = sampled
+    template = actor.template
     prompt = encode_prompt(tokenizer, template, PROBLEM.question)
-    prover = ExactProver(tokenizer, template)
+    prover = ExactProver()
     cuts = [range(len(rollout.thought) + 1) for rollout in rollouts]
-    labelled, _ = label_rollouts(engine, prover, template, rollouts, 0, cuts)
+    labelled = label_rollouts(actor, prover, rollouts, 0, cuts)
     for item in labelled[::6]:
         for cut in (0, 7, len(item.rollout.thought)):
             place = template.snap(item.rollout.thought, cut, item.rollout.finished)
@@ -174,16 +176,13 @@ def test_labels_and_budgets_hold_j_of_the_last_finished_paragraph(sampled, engin
             suffix = item.rollout.natural_close if closed else template.stop_phrase
             context = [*prompt, *item.rollout.thought[:place], *suffix]
             answer = [*tokenizer.encode("19"), template.eos_id]
-            expected = np.exp(continuation_logprob(engine.model, context, answer))
+            expected = np.exp(continuation_logprob(actor.policy.model, context, answer))
             assert item.success_at(place) == pytest.approx(expected, abs=1e-4)
-    table = tables.rollouts_table(rollouts, "base", tokenizer.decode, 0).assign(
-        problem_id=[f"p{rollout.group}" for rollout in rollouts]
-    )
-    problems = [replace(PROBLEM, problem_id=f"p{i}") for i in range(2)]
+    table = tables.rollouts_table(rollouts, "base", tokenizer.decode, 0)
     budgets = [5, 13, 40]
-    queries = tables.queries_from_table(table, problems, template, budgets)
-    found = prover.success(engine, queries)
-    anytime = tables.anytime_table(table, queries, found, template, budgets)
+    cuts = [np.minimum(budgets, len(rollout.thought)) for rollout in rollouts]
+    measured = label_rollouts(actor, prover, rollouts, 0, cuts, at_natural_end=True)
+    anytime = tables.anytime_table(measured, "base", budgets)
     for row, item in zip(table.itertuples(), labelled, strict=True):
         mine = anytime[(anytime["problem_id"] == row.problem_id) & (anytime["rollout_id"] == row.rollout_id)]
         natural = item.rollout.natural_length

@@ -145,7 +145,7 @@ def test_the_value_of_a_prefix_is_its_share_of_solving_completions(game, request
 
 
 def test_value_goes_back_to_the_step_of_highest_value_and_restart_to_the_start(problem):
-    tasks = {how: CountdownBacktracking(how) for how in ("value", "restart")}
+    tasks = {how: CountdownBacktracking(backtrack=how) for how in ("value", "restart")}
     chains = tasks["value"].chains((3, 7, 12))
     rng = np.random.default_rng(0)
     promising, hopeless = Chain((7, 3, 12), ("-", "+")), Chain((12, 7, 3), ("+", "*"))
@@ -156,7 +156,7 @@ def test_value_goes_back_to_the_step_of_highest_value_and_restart_to_the_start(p
         assert tasks["restart"]._step_back(chain, chains, 48, rng, astray=0.0) == 0
     assert {tasks["value"]._step_back(promising, chains, 48, rng, astray=1.0) for _ in range(40)} == {0, 1}
     with pytest.raises(ValueError, match="backtrack"):
-        CountdownBacktracking("somewhere")
+        CountdownBacktracking(backtrack="somewhere")
 
 
 def test_going_back_takes_untried_completions_until_none_is_left_and_then_starts_again(backtracking):
@@ -179,7 +179,9 @@ def test_going_back_takes_untried_completions_until_none_is_left_and_then_starts
 @pytest.mark.parametrize("how", ["value", "restart"])
 def test_traces_have_the_form_and_keep_the_step_that_they_name(game, how, request):
     task = request.getfixturevalue(game)
-    task = CountdownBacktracking(how, n_numbers=task.n_numbers, max_number=task.max_number, n_validation=2, n_test=2)
+    task = CountdownBacktracking(
+        backtrack=how, n_numbers=task.n_numbers, max_number=task.max_number, n_validation=2, n_test=2
+    )
     rng, problems, named = np.random.default_rng(1), task.problems(), []
     vocabulary = set(task.symbols())
     for i in rng.integers(len(problems), size=150):
@@ -243,7 +245,7 @@ def test_trace_metrics(backtracking, task):
 
 def test_every_symbol_is_a_token_and_the_prompt_ends_with_the_opening(backtracking):
     tokenizer = build_symbol_tokenizer(backtracking.symbols(), backtracking.markers)
-    template = backtracking.template(tokenizer)
+    template = backtracking.template.bind(tokenizer)
     assert tokenizer.convert_ids_to_tokens(list(template.back_ids)) == ["back0", "back1"]
     rng = np.random.default_rng(0)
     for problem in backtracking.problems()[:20]:

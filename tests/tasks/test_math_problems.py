@@ -28,7 +28,7 @@ def write(folder, name, records=RECORDS):
 
 @pytest.mark.parametrize("name", ["a.json", "a.jsonl", "a.csv", "a.parquet"])
 def test_every_format_gives_the_same_problems(tmp_path, name):
-    problems, n_unusable = read_source(ProblemSource(write(tmp_path, name)))
+    problems, n_unusable = read_source(ProblemSource(path=write(tmp_path, name)))
     assert [(p.question, p.answer, p.row) for p in problems] == [
         (record["problem"], record["answer"], i) for i, record in enumerate(RECORDS)
     ]
@@ -38,7 +38,7 @@ def test_every_format_gives_the_same_problems(tmp_path, name):
 
 def test_columns_can_be_named(tmp_path):
     path = write(tmp_path, "a.json", [{"q": "1 + 1?", "gold": "2", "answer": "no"}])
-    problems, _ = read_source(ProblemSource(path, question="q", answer="gold"))
+    problems, _ = read_source(ProblemSource(path=path, question="q", answer="gold"))
     assert (problems[0].question, problems[0].answer) == ("1 + 1?", "2")
 
 
@@ -75,17 +75,17 @@ def test_a_source_that_cannot_be_used_is_refused_in_words(tmp_path, records, sou
     path = tmp_path / "a.json"
     path.write_text(json.dumps(records))
     with pytest.raises(InputError) as error:
-        read_source(ProblemSource(str(path), **source))
+        read_source(ProblemSource(path=str(path), **source))
     for part in (str(path), *named):
         assert part in str(error.value)
 
 
 def test_a_missing_and_a_broken_file_are_refused(tmp_path):
     with pytest.raises(InputError, match="no file"):
-        read_source(ProblemSource(str(tmp_path / "none.json")))
+        read_source(ProblemSource(path=str(tmp_path / "none.json")))
     (tmp_path / "broken.jsonl").write_text("{]")
     with pytest.raises(InputError, match=r"broken\.jsonl"):
-        read_source(ProblemSource(str(tmp_path / "broken.jsonl")))
+        read_source(ProblemSource(path=str(tmp_path / "broken.jsonl")))
 
 
 def test_a_hub_that_cannot_be_reached_is_refused_in_words(monkeypatch):
@@ -94,12 +94,12 @@ def test_a_hub_that_cannot_be_reached_is_refused_in_words(monkeypatch):
 
     monkeypatch.setattr("datasets.load_dataset", unreachable)
     with pytest.raises(InputError, match=r"some/dataset.*no route to host.*connection"):
-        read_source(ProblemSource("some/dataset"))
+        read_source(ProblemSource(path="some/dataset"))
 
 
 def test_some_rows_without_an_answer_are_left_out_and_counted(tmp_path):
     path = write(tmp_path, "a.json", [*RECORDS, {"problem": "?", "answer": ""}])
-    problems, n_unusable = read_source(ProblemSource(path), max_unusable=0.1)
+    problems, n_unusable = read_source(ProblemSource(path=path), max_unusable=0.1)
     assert (len(problems), n_unusable) == (10, 1)
 
 
@@ -109,7 +109,11 @@ def test_training_problems_that_stand_in_an_evaluation_source_are_dropped(tmp_pa
         {"problem": "What is 100 + 1?", "answer": "101"},
     ]
     train = write(tmp_path, "train.json", [*RECORDS, RECORDS[0]])
-    task = MathProblems([ProblemSource(train)], [ProblemSource(write(tmp_path, "test.csv", held_out))], n_validation=2)
+    task = MathProblems(
+        train=[ProblemSource(path=train)],
+        evaluation=[ProblemSource(path=write(tmp_path, "test.csv", held_out))],
+        n_validation=2,
+    )
     problems = task.problems()
     assert [p.split for p in problems] == ["train"] * 7 + ["validation"] * 2 + ["test"] * 2
     texts = {
@@ -125,21 +129,24 @@ def test_training_problems_that_stand_in_an_evaluation_source_are_dropped(tmp_pa
 
 def test_too_few_problems_are_refused_naming_the_number(tmp_path):
     a, b = (
-        ProblemSource(write(tmp_path, "a.json")),
-        ProblemSource(write(tmp_path, "b.json", [{"problem": "?", "answer": "1"}])),
+        ProblemSource(path=write(tmp_path, "a.json")),
+        ProblemSource(path=write(tmp_path, "b.json", [{"problem": "?", "answer": "1"}])),
     )
     with pytest.raises(InputError, match="n_validation"):
-        MathProblems([a], [b], n_validation=11).problems()
+        MathProblems(train=[a], evaluation=[b], n_validation=11).problems()
     with pytest.raises(InputError, match="n_train"):
-        MathProblems([a], [b], n_validation=10).problems()
+        MathProblems(train=[a], evaluation=[b], n_validation=10).problems()
     with pytest.raises(InputError, match="n_test"):
-        MathProblems([a], [b], n_validation=1, n_test=2).problems()
+        MathProblems(train=[a], evaluation=[b], n_validation=1, n_test=2).problems()
     with pytest.raises(InputError, match="'a'"):
-        MathProblems([a], [a], n_validation=1).problems()
+        MathProblems(train=[a], evaluation=[a], n_validation=1).problems()
 
 
 def test_the_answer_is_found_in_the_text_and_compared(tmp_path):
-    task = MathProblems([ProblemSource(write(tmp_path, "a.json"))], [ProblemSource(write(tmp_path, "b.json"))])
+    task = MathProblems(
+        train=[ProblemSource(path=write(tmp_path, "a.json"))],
+        evaluation=[ProblemSource(path=write(tmp_path, "b.json"))],
+    )
     problem = task._read(task.train, "train")[3]
     assert task.grade(problem, "I think it is \\boxed{6}.") is Grade.CORRECT
     assert task.grade(problem, "6.0") is Grade.CORRECT

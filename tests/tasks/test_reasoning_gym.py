@@ -21,7 +21,7 @@ SUMS = {
 
 @pytest.fixture(scope="module")
 def task():
-    return ReasoningGym("basic_arithmetic", SUMS, n_train=300, n_validation=60, n_test=90)
+    return ReasoningGym(generator="basic_arithmetic", config=SUMS, n_train=300, n_validation=60, n_test=90)
 
 
 def test_the_splits_have_their_sizes_and_share_no_question(task):
@@ -57,4 +57,4 @@ def test_answers_are_graded(task):
 )
 def test_what_cannot_be_made_is_refused_in_words(generator, config, named):
     with pytest.raises(InputError, match=named):
-        ReasoningGym(generator, config, n_train=300, n_validation=60, n_test=90).problems()
+        ReasoningGym(generator=generator, config=config, n_train=300, n_validation=60, n_test=90).problems()

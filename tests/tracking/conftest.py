@@ -20,6 +20,9 @@ class MlflowServer:
         self.uri = f"http://127.0.0.1:{self.port}"
 
     def start(self):
+        """Start it, unless it runs."""
+        if self._process:
+            return
         command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)]
         command += ["--workers", "1", "--backend-store-uri", f"sqlite:///{self._folder}/mlflow.db", "--serve-artifacts"]
         command += ["--artifacts-destination", str(self._folder / "artifacts")]

@@ -6,7 +6,9 @@ from kedro.pipeline import Node, Pipeline
 from mrt_pipeline.config import Parameters
 from mrt_pipeline.config_loader import compose_parameters
 from mrt_pipeline.errors import InputError
-from mrt_pipeline.tracking.freshness import check_inputs, dataset_key, note_saved
+from mrt_pipeline.keys import dataset_keys
+from mrt_pipeline.pipeline_registry import register_pipelines
+from mrt_pipeline.tracking.freshness import check_inputs, note_saved
 
 FOLDER = Path(__file__).parents[2] / "conf" / "base" / "parameters"
 
@@ -15,12 +17,18 @@ def parameters(**overrides):
     return Parameters.model_validate(compose_parameters(FOLDER, overrides))
 
 
-DEFAULT = parameters()
+def keys(**overrides):
+    return dataset_keys([WHOLE["__default__"]], parameters(**overrides))
+
+
+WHOLE = register_pipelines()
+DEFAULT = keys()
 STAGE = Pipeline([Node(lambda problems, policy: None, ["problems", "base_policy"], "rollouts", name="stage")])
 
 
 @pytest.fixture
-def project(tmp_path):
+def project(tmp_path, monkeypatch):
+    monkeypatch.setattr("mrt_pipeline.tracking.freshness.registered", WHOLE)
     (tmp_path / "data").mkdir()
     return tmp_path
 
@@ -31,7 +39,15 @@ def project(tmp_path):
         ({"task": {"seed": 1}}, {"problems", "base_policy", "rollouts", "trained_policy"}, set()),
         ({"policy": {"warm_start": {"learner": {"beta2": 0.9}}}}, {"base_policy", "regret"}, {"problems"}),
         ({"seed": 1}, {"rollouts", "trained_policy"}, {"base_policy", "base_rollouts", "base_episodes"}),
-        ({"algorithm": "grpo"}, {"trained_policy", "accuracy"}, {"base_policy", "episodes"}),
+        ({"algorithm": "grpo"}, {"trained_policy", "accuracy", "labels"}, {"base_policy", "base_episodes", "rollouts"}),
+        ({"algorithm": "mrt"}, {"rollouts"}, {"base_rollouts"}),
+        ({"training": {"learner": {"learning_rate": 1e-3}}}, {"trained_policy"}, {"rollouts", "episodes", "labels"}),
+        (
+            {"evaluation": {"confidence": 0.9}},
+            {"regret", "accuracy", "majority", "stop_and_vote"},
+            {"episodes", "base_episodes", "trained_episodes", "trained_anytime", "base_votes", "trained_policy"},
+        ),
+        ({"evaluation": {"n_votes": 9}}, {"base_votes"}, {"base_episodes", "base_rollouts"}),
         ({"prover": "sampled"}, {"base_episodes", "trained_policy"}, {"base_rollouts"}),
         (
             {"evaluation": {"n_traces": 3}, "training": {"register_as": "best", "log_checkpoints": False}},
@@ -42,18 +58,31 @@ def project(tmp_path):
     ],
 )
 def test_a_key_changes_with_what_makes_the_dataset_and_with_nothing_else(change, changed, kept):
-    other = parameters(**change)
+    other = keys(**change)
     for name in changed:
-        assert dataset_key(name, other) != dataset_key(name, DEFAULT), name
+        assert other[name] != DEFAULT[name], name
     for name in kept:
-        assert dataset_key(name, other) == dataset_key(name, DEFAULT), name
+        assert other[name] == DEFAULT[name], name
+
+
+def test_what_cannot_fit_is_refused_before_anything_is_sampled():
+    order = [node.name for node in WHOLE["mrt_rl"].nodes]
+    sampled = [i for i, name in enumerate(order) if name.startswith(("draw_", "sample_", "take_", "force_"))]
+    assert len(sampled) > 6 and order.index("check_fit") < min(sampled)
+
+
+def test_every_dataset_of_every_pipeline_has_a_key_of_its_own():
+    for pipeline in WHOLE.values():
+        found = dataset_keys([pipeline], parameters())
+        assert found.keys() == pipeline.all_outputs()
+        assert len({*found.values()}) == len(found)
 
 
 def test_inputs_of_the_same_configuration_pass(project):
     for name in ("problems", "base_policy", "not_a_table"):
         note_saved(project, name, DEFAULT)
     check_inputs(project, STAGE, DEFAULT)
-    check_inputs(project, STAGE, parameters(seed=1))
+    check_inputs(project, STAGE, keys(seed=1))
 
 
 def test_a_missing_input_is_refused_naming_the_stage_that_makes_it(project):
@@ -64,6 +93,6 @@ def test_a_missing_input_is_refused_naming_the_stage_that_makes_it(project):
 
 def test_an_input_of_another_configuration_is_refused(project):
     note_saved(project, "problems", DEFAULT)
-    note_saved(project, "base_policy", parameters(policy={"hidden_size": 48}))
+    note_saved(project, "base_policy", keys(policy={"hidden_size": 48}))
     with pytest.raises(InputError, match=r"'base_policy'.*another configuration"):
         check_inputs(project, STAGE, DEFAULT)

@@ -53,6 +53,7 @@ def test_a_run_goes_on_without_a_server_and_arrives_there_later(project, server,
 
 
 def test_a_server_that_stops_answering_costs_seconds_and_gets_everything_later(server, tracking_at, tmp_path):
+    server.start()
     tracking_at(server.uri, timeout=1)
     undisturbed = Outbox(tmp_path / "outbox", new_address("server"))
     disturbed = Outbox(tmp_path / "outbox", new_address("server"))

@@ -1,29 +1,58 @@
 """What an algorithm is here: a credit assignment. Labelled rollouts in, one weight per token out."""
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
+from pydantic import Field
 
+from mrt_pipeline.mrt.credit import Credit, forced_answers
+from mrt_pipeline.registry import Registered
 from mrt_pipeline.rollouts.label import ForcedAnswer, LabelledRollout
 
 
-class Algorithm:
+class Algorithm(Registered):
     """A credit assignment. It says what it needs to see, and never sees the optimiser.
 
-    name: as in the configuration.
+    To add one takes one file: its formula in the docstring, a subclass with `name: Literal["mine"] = "mine"`, its
+    parameters as fields, and `weights`. Importing the file is enough for `algorithm=mine`: name it in `plugins`, or as
+    an entry point of the group `mrt_pipeline.algorithm`. Formulas to build on are in `mrt/credit.py`.
+
     needs_success: whether J at the episode boundaries is needed; without it `success` is empty.
     likelihood: the weights are of log-likelihood (STaR), so there is no importance ratio.
-    refresh_every: if positive, rollouts start from stale prefixes: half of each group thinks on from there and half
-        answers at once. So often, in steps, new prefixes are sampled by the policy of that time.
-    from_base: every step trains the base policy anew, on what the policy of the last step sampled.
     """
 
-    name: ClassVar[str]
-    needs_success: bool = False
-    likelihood: bool = False
-    refresh_every: int = 0
-    from_base: bool = False
+    kind: ClassVar[str] = "algorithm"
+    builtin: ClassVar[dict[str, str]] = {
+        "brpo": "mrt_pipeline.algorithms.brpo",
+        "grpo": "mrt_pipeline.algorithms.grpo",
+        "length_penalty": "mrt_pipeline.algorithms.length_penalty",
+        "mrt": "mrt_pipeline.algorithms.mrt",
+        "mrt_online": "mrt_pipeline.algorithms.mrt_online",
+        "mrt_star": "mrt_pipeline.algorithms.mrt_star",
+        "regret_to_go": "mrt_pipeline.algorithms.regret_to_go",
+        "star": "mrt_pipeline.algorithms.star",
+    }
+    needs_success: ClassVar[bool] = False
+    likelihood: ClassVar[bool] = False
+
+    @property
+    def prefixes_every(self) -> int:
+        """If positive, rollouts start from stale prefixes: half of each group thinks on from there, half answers.
+
+        So often, in steps, new prefixes are sampled by the policy of that time.
+        """
+        return 0
+
+    @property
+    def from_base(self) -> bool:
+        """Whether every step trains the base policy anew, on what the policy of the last step sampled."""
+        return False
+
+    def check(self, tree: Any) -> None:
+        """See `Registered.check`."""
+        if self.likelihood and tree.training.answer_weight > 0:
+            raise ValueError(f"training.answer_weight must be 0 for {self.name}: likelihood takes no negative weight")
 
     def weights(self, rollouts: Sequence[LabelledRollout]) -> list[np.ndarray]:
         """A weight for every token after the prompt (thought, close, answer) of every rollout of a batch.
@@ -49,35 +78,56 @@ class Algorithm:
         raise NotImplementedError
 
 
-def check_start(start_from: str) -> bool:
-    """Whether iterations start from the base policy: `start_from` is base, not current. ValueError for others."""
-    if start_from not in ("base", "current"):
-        raise ValueError(f"unknown start_from {start_from!r}; expected base or current")
-    return start_from == "base"
+class IteratedAlgorithm(Algorithm):
+    """Likelihood of what the policy itself sampled, in iterations: each is a training of its own (STaR)."""
+
+    likelihood: ClassVar[bool] = True
+    start_from: Literal["base", "current"] = Field(
+        default="base", description="each iteration trains the base policy anew, or goes on from the current one"
+    )
+
+    @property
+    def from_base(self) -> bool:
+        """See `Algorithm.from_base`."""
+        return self.start_from == "base"
+
+    def check(self, tree: Any) -> None:
+        """See `Registered.check`."""
+        super().check(tree)
+        if self.from_base and tree.training.learner.minibatches < 2:
+            raise ValueError(
+                "algorithm.start_from=base trains the base policy anew in every iteration, in "
+                "training.learner.minibatches optimiser steps: one step teaches nothing. Raise that, or set "
+                "algorithm.start_from=current"
+            )
 
 
-def center_by_group(values: np.ndarray, groups: np.ndarray, divide_by_std: bool = False) -> np.ndarray:
-    """Values minus the mean of their group, optionally over the group's standard deviation: (n,) for two (n,).
+def columns(rollouts: Sequence[LabelledRollout]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Reward, group and number of thinking tokens of each, as the functions of `mrt/credit.py` take them."""
+    return (
+        np.array([labelled.rollout.reward for labelled in rollouts], dtype=np.float64),
+        np.array([labelled.rollout.group for labelled in rollouts], dtype=np.int64),
+        np.array([len(labelled.rollout.thought) for labelled in rollouts], dtype=np.int64),
+    )
 
-    Groups in which all values are equal get 0 everywhere.
+
+def place(credit: Credit, rollouts: Sequence[LabelledRollout | ForcedAnswer]) -> list[np.ndarray]:
+    """The credit of each token after the prompt; see `Algorithm.weights` and `answer_weights`.
+
+    `credit.stop` goes on all of `close` where it is a number, and on as many tokens after the thought where it is an
+    array.
     """
-    centred = np.zeros(len(values))
-    for group in np.unique(groups):
-        members = groups == group
-        centred[members] = values[members] - values[members].mean()
-        if divide_by_std:
-            centred[members] /= max(float(centred[members].std()), 1e-6)
-    return centred
+    placed = []
+    for item, thought, stop, answer in zip(rollouts, credit.thought, credit.stop, credit.answer, strict=True):
+        rollout, n = item.rollout, len(item.rollout.thought)
+        weights = rollout.per_token(thought, answer)
+        weights[n : n + (len(stop) if np.ndim(stop) else len(rollout.close))] = stop
+        placed.append(weights)
+    return placed
 
 
-def group_advantages(
-    rollouts: Sequence[LabelledRollout], divide_by_std: bool = False, outcomes: Sequence[float] | None = None
-) -> np.ndarray:
-    """Outcome reward minus the mean of its group, (len(rollouts),); see `center_by_group`.
-
-    outcomes: to take in place of the sampled rewards.
-    """
-    if outcomes is None:
-        outcomes = [labelled.rollout.reward for labelled in rollouts]
-    groups = np.array([labelled.rollout.group for labelled in rollouts])
-    return center_by_group(np.array(outcomes), groups, divide_by_std)
+def place_on_answers(answers: Sequence[ForcedAnswer], answer_weight: float) -> list[np.ndarray]:
+    """The weights of forced answers whose baseline is J, and 0 on the thoughts before them."""
+    rewards, success = [answer.rollout.reward for answer in answers], [answer.success for answer in answers]
+    credits = forced_answers(rewards, success, answer_weight)
+    return [answer.rollout.per_token(0.0, value) for answer, value in zip(answers, credits, strict=True)]

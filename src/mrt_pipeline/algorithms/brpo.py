@@ -21,21 +21,31 @@ Degenerate cases: a group of equal traces with constant J has weight 0 on its th
 """
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
+from pydantic import Field
 
-from mrt_pipeline.algorithms.base import Algorithm
+from mrt_pipeline.algorithms.base import Algorithm, columns, place, place_on_answers
+from mrt_pipeline.mrt import credit
+from mrt_pipeline.registry import NonNegative, PositiveInt
 from mrt_pipeline.rollouts.label import ForcedAnswer, LabelledRollout
 
 
 class BRPO(Algorithm):
-    """See the module's docstring. slots: S. budget: C in thinking tokens. answer_weight: as there."""
+    """See the module's docstring."""
 
-    name = "brpo"
+    name: Literal["brpo"] = "brpo"
+    slots: PositiveInt = Field(
+        default=4, description="budgets at which a thought is stopped, evenly spaced up to the training budget"
+    )
+    answer_weight: NonNegative = Field(default=1.0, description="weight of training the answers")
+    budget: PositiveInt = Field(description="training budget C in thinking tokens; rollout.thinking_budget")
 
-    def __init__(self, slots: int, answer_weight: float, budget: int):
-        self.budgets = np.unique(np.round(budget * np.arange(1, slots + 1) / slots).astype(np.int64))
-        self.answer_weight = answer_weight
+    @property
+    def budgets(self) -> np.ndarray:
+        """b_1, ..., b_S: fewer than `slots` if there are fewer tokens."""
+        return np.unique(np.round(self.budget * np.arange(1, self.slots + 1) / self.slots).astype(np.int64))
 
     def cuts(self, labelled: LabelledRollout, rng: np.random.Generator) -> list[int]:
         """The budgets, or the end of the thought where that is earlier."""
@@ -48,37 +58,9 @@ class BRPO(Algorithm):
     def weights(self, rollouts: Sequence[LabelledRollout]) -> list[np.ndarray]:
         """See `Algorithm.weights`."""
         success = np.stack([labelled.at_cuts for labelled in rollouts])
-        groups = np.array([labelled.rollout.group for labelled in rollouts])
-        advantages = np.empty_like(success)
-        for group in np.unique(groups):
-            advantages[groups == group] = budget_relative_advantages(success[groups == group])
-        result = []
-        for labelled, advantage, q in zip(rollouts, advantages, success, strict=True):
-            rollout = labelled.rollout
-            n = len(rollout.thought)
-            slots = np.searchsorted(self.budgets, np.arange(1, n + 2)).clip(max=len(self.budgets) - 1)
-            weights = rollout.per_token(advantage[slots[:n]], self.answer_weight * (rollout.reward - q[-1]))
-            weights[n : n + len(rollout.close)] = advantage[slots[n]]
-            result.append(weights)
-        return result
+        found = credit.brpo(*columns(rollouts), success, self.budgets, self.answer_weight)
+        return place(found, rollouts)
 
     def answer_weights(self, rollouts: Sequence[LabelledRollout], answers: Sequence[ForcedAnswer]) -> list[np.ndarray]:
         """answer_weight * (r - J)."""
-        return [
-            answer.rollout.per_token(0.0, self.answer_weight * (answer.rollout.reward - answer.success))
-            for answer in answers
-        ]
-
-
-def budget_relative_advantages(success: np.ndarray) -> np.ndarray:
-    """A of the module's docstring: success q (traces of one group, slots) in, advantages of the same shape out."""
-    n_slots = success.shape[1]
-    to_go = np.cumsum(success[:, ::-1], axis=1)[:, ::-1] / n_slots  # R
-    advantages = np.empty_like(to_go)
-    for slot in range(n_slots):
-        weights = 2.0 ** np.arange(slot)
-        so_far = success[:, :slot] @ weights / weights.sum() if slot else 0.0
-        held = so_far * (n_slots - slot) / n_slots  # V1
-        baseline = slot / n_slots * held + (n_slots - slot) / n_slots * to_go[:, slot].mean()
-        advantages[:, slot] = to_go[:, slot] - baseline
-    return advantages
+        return place_on_answers(answers, self.answer_weight)

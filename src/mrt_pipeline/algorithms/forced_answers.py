@@ -12,25 +12,32 @@ Degenerate cases: weight = 0 is not used at all; a thought whose answers are all
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from mrt_pipeline.algorithms.base import Algorithm
+from mrt_pipeline.algorithms.base import Algorithm, place_on_answers
 from mrt_pipeline.rollouts.label import ForcedAnswer, LabelledRollout
 
 
-class WithForcedAnswers(Algorithm):
-    """`inner`, and one forced answer of each rollout; see the module's docstring."""
+class WithForcedAnswers:
+    """`inner`, and one forced answer of each rollout; see the module's docstring.
+
+    It has the interface of an `Algorithm`, but no name of its own and no parameters: `inner` is what was chosen.
+    """
+
+    likelihood = False
 
     def __init__(self, inner: Algorithm, weight: float):
         if inner.likelihood:
             raise ValueError("likelihood takes no negative weights: forced answers go with RL algorithms only")
         self.inner, self.weight = inner, weight
-        self.name, self.needs_success, self.refresh_every = inner.name, inner.needs_success, inner.refresh_every
+        self.name, self.needs_success = inner.name, inner.needs_success
+        self.prefixes_every, self.from_base = inner.prefixes_every, inner.from_base
 
     def weights(self, rollouts: Sequence[LabelledRollout]) -> list[np.ndarray]:
         """Those of `inner`."""
-        return self.inner.weights(rollouts)
+        return self.inner.weights([_own(labelled) for labelled in rollouts])
 
     def cuts(self, labelled: LabelledRollout, rng: np.random.Generator) -> list[int]:
         """Those of `inner`, and the random one last."""
@@ -38,16 +45,23 @@ class WithForcedAnswers(Algorithm):
 
     def answers(self, labelled: LabelledRollout) -> list[int]:
         """Those of `inner`, and the one at the random cut last."""
-        return [*self.inner.answers(labelled), int(labelled.cuts[-1])]
+        return [*self.inner.answers(_own(labelled)), int(labelled.cuts[-1])]
 
     def answer_weights(self, rollouts: Sequence[LabelledRollout], answers: Sequence[ForcedAnswer]) -> list[np.ndarray]:
         """weight * (r - J) for the random ones, `inner`'s for its own."""
         last = [i + 1 == len(answers) or answers[i + 1].source != a.source for i, a in enumerate(answers)]
+        random = [answer for answer, is_last in zip(answers, last, strict=True) if is_last]
         inner = [answer for answer, is_last in zip(answers, last, strict=True) if not is_last]
-        weights = iter(self.inner.answer_weights(rollouts, inner) if inner else [])
-        return [
-            answer.rollout.per_token(0.0, self.weight * (answer.rollout.reward - answer.success))
-            if is_last
-            else next(weights)
-            for answer, is_last in zip(answers, last, strict=True)
-        ]
+        ours = iter(place_on_answers(random, self.weight))
+        theirs = iter(self.inner.answer_weights([_own(labelled) for labelled in rollouts], inner) if inner else [])
+        return [next(ours) if is_last else next(theirs) for is_last in last]
+
+
+def _own(labelled: LabelledRollout) -> LabelledRollout:
+    """What `inner` has asked for: J at its own cuts, without the random one."""
+    return replace(labelled, cuts=labelled.cuts[:-1], at_cuts=labelled.at_cuts[:-1])
+
+
+def with_forced_answers(algorithm: Algorithm, weight: float) -> Algorithm | WithForcedAnswers:
+    """The algorithm, with answers forced at random places trained beside it if `weight` is positive."""
+    return WithForcedAnswers(algorithm, weight) if weight else algorithm

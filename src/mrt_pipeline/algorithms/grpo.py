@@ -10,25 +10,25 @@ Degenerate case: a group whose rewards are all equal has weight 0 everywhere.
 """
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
+from pydantic import Field
 
-from mrt_pipeline.algorithms.base import Algorithm, group_advantages
+from mrt_pipeline.algorithms.base import Algorithm, columns, place
+from mrt_pipeline.mrt import credit
 from mrt_pipeline.rollouts.label import LabelledRollout
 
 
 class GRPO(Algorithm):
-    """See the module's docstring. divide_by_std: also divide by the standard deviation of the group."""
+    """See the module's docstring."""
 
-    name = "grpo"
-
-    def __init__(self, divide_by_std: bool = False):
-        self.divide_by_std = divide_by_std
+    name: Literal["grpo"] = "grpo"
+    divide_by_std: bool = Field(
+        default=False, description="divide group-centred rewards by the group's standard deviation"
+    )
 
     def weights(self, rollouts: Sequence[LabelledRollout]) -> list[np.ndarray]:
         """See `Algorithm.weights`."""
-        advantages = group_advantages(rollouts, self.divide_by_std)
-        return [
-            labelled.rollout.per_token(advantage, advantage)
-            for labelled, advantage in zip(rollouts, advantages, strict=True)
-        ]
+        found = credit.grpo(*columns(rollouts), divide_by_std=self.divide_by_std)
+        return place(found, rollouts)

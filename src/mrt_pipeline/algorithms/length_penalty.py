@@ -11,33 +11,24 @@ length is only rescaled.
 """
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
+from pydantic import Field
 
-from mrt_pipeline.algorithms.base import Algorithm, center_by_group
+from mrt_pipeline.algorithms.base import Algorithm, columns, place
+from mrt_pipeline.mrt import credit
+from mrt_pipeline.registry import Fraction
 from mrt_pipeline.rollouts.label import LabelledRollout
 
 
 class LengthPenalty(Algorithm):
-    """See the module's docstring. alpha in [0, 1]."""
+    """See the module's docstring."""
 
-    name = "length_penalty"
-
-    def __init__(self, alpha: float):
-        self.alpha = alpha
+    name: Literal["length_penalty"] = "length_penalty"
+    alpha: Fraction = Field(default=0.4, description="largest share of the reward that length can cost; 0 is GRPO")
 
     def weights(self, rollouts: Sequence[LabelledRollout]) -> list[np.ndarray]:
         """See `Algorithm.weights`."""
-        rewards = np.array([labelled.rollout.reward for labelled in rollouts])
-        lengths = np.array([len(labelled.rollout.thought) for labelled in rollouts], dtype=np.float64)
-        groups = np.array([labelled.rollout.group for labelled in rollouts])
-        for group in np.unique(groups):
-            right = (groups == group) & (rewards > 0)
-            if right.any():
-                relative = (lengths[right] - lengths[right].mean()) / max(float(lengths[right].std()), 1e-6)
-                rewards[right] *= 1 - self.alpha / (1 + np.exp(-relative))
-        advantages = center_by_group(rewards, groups)
-        return [
-            labelled.rollout.per_token(advantage, advantage)
-            for labelled, advantage in zip(rollouts, advantages, strict=True)
-        ]
+        found = credit.length_penalty(*columns(rollouts), alpha=self.alpha)
+        return place(found, rollouts)

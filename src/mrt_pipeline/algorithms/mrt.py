@@ -30,26 +30,42 @@ bonus in `next_episode`; equal rewards within a half give that half no outcome.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Literal
 
 import numpy as np
+from pydantic import Field
 
-from mrt_pipeline.algorithms.base import Algorithm, center_by_group
+from mrt_pipeline.algorithms.base import Algorithm, columns, place
+from mrt_pipeline.mrt import credit
+from mrt_pipeline.registry import NonNegative, PositiveInt
 from mrt_pipeline.rollouts.label import LabelledRollout
-
-BONUSES = ("next_episode", "continue", "all", "termination")
 
 
 class MRT(Algorithm):
-    """See the module's docstring for alpha and bonus. refresh_every: steps after which new prefixes are sampled."""
+    """See the module's docstring."""
 
-    name = "mrt"
+    name: Literal["mrt"] = "mrt"
+    alpha: NonNegative = Field(default=1.0, description="weight of the progress bonus")
+    bonus: credit.Bonus = Field(
+        default="next_episode",
+        description="what thinking on earns besides the outcome; only the first one is more than a scale",
+    )
+    refresh_every: PositiveInt = Field(default=5, description="steps after which new prefixes are sampled")
 
-    def __init__(self, alpha: float, bonus: str, refresh_every: int):
-        if bonus not in BONUSES:
-            raise ValueError(f"unknown bonus {bonus!r}; expected one of {', '.join(BONUSES)}")
-        if refresh_every < 1:
-            raise ValueError(f"refresh_every must be at least 1, got {refresh_every}")
-        self.alpha, self.bonus, self.refresh_every = alpha, bonus, refresh_every
+    @property
+    def prefixes_every(self) -> int:
+        """See `Algorithm.prefixes_every`."""
+        return self.refresh_every
+
+    def check(self, tree: Any) -> None:
+        """See `Registered.check`."""
+        super().check(tree)
+        if tree.training.group_size % 2:
+            raise ValueError(
+                f"training.group_size {tree.training.group_size} must be even for algorithm=mrt: half of a group "
+                "thinks on, half answers at once"
+            )
 
     def cuts(self, labelled: LabelledRollout, rng: np.random.Generator) -> list[int]:
         """The end of the next episode."""
@@ -57,22 +73,21 @@ class MRT(Algorithm):
 
     def weights(self, rollouts: Sequence[LabelledRollout]) -> list[np.ndarray]:
         """See `Algorithm.weights`."""
-        rewards = np.array([labelled.rollout.reward for labelled in rollouts])
-        direct = np.array([labelled.direct for labelled in rollouts])
-        if self.bonus == "termination":
-            advantages = rewards - np.array([labelled.prefix.success for labelled in rollouts])
-        else:
-            groups = np.array([labelled.rollout.group for labelled in rollouts])
-            advantages = center_by_group(rewards, 2 * groups + direct)
-        scaled = {"all": True, "termination": True, "continue": ~direct, "next_episode": False}[self.bonus]
-        advantages = np.where(scaled, 1 + self.alpha, 1.0) * advantages
-        weights = [labelled.rollout.per_token(a, a) for labelled, a in zip(rollouts, advantages, strict=True)]
-        if self.bonus == "next_episode":
-            for labelled, values in zip(rollouts, weights, strict=True):
-                if not labelled.direct:
-                    episode, success = _next_episode(labelled)
-                    values[episode] += self.alpha * (success - labelled.prefix.success)
-        return weights
+        found = credit.mrt(
+            *columns(rollouts),
+            direct=[labelled.direct for labelled in rollouts],
+            prefix_lengths=[len(labelled.prefix.thought) for labelled in rollouts],
+            prefix_success=[labelled.prefix.success for labelled in rollouts],
+            next_ends=[_next_end(labelled) for labelled in rollouts],
+            next_success=[labelled.at_cuts[0] if len(labelled.at_cuts) else np.nan for labelled in rollouts],
+            cut=[labelled.rollout.stop_reason == "length" for labelled in rollouts],
+            ends_trace=[_ends_trace(labelled) for labelled in rollouts],
+            alpha=self.alpha,
+            bonus=self.bonus,
+        )
+        # In backtracking search an episode's own last token ends it. Where thinking ends after it, the first token of
+        # the attempt is credited in vain, which is no bias: so the stop is one token after the thought, in any format.
+        return place(replace(found, stop=found.stop[:, None]), rollouts)
 
 
 def _next_end(labelled: LabelledRollout) -> int:
@@ -81,14 +96,9 @@ def _next_end(labelled: LabelledRollout) -> int:
     return int(later[0]) if len(later) else len(labelled.rollout.thought)
 
 
-def _next_episode(labelled: LabelledRollout) -> tuple[slice, float]:
-    """The tokens that make that episode, with the one that ends it, and J after it.
-
-    In backtracking search an episode's own last token ends it; the one after it is credited in vain, which is no bias.
-    """
-    rollout, start, end = labelled.rollout, len(labelled.prefix.thought), _next_end(labelled)
-    at_end, in_stream = end == len(rollout.thought), not len(rollout.close)
-    if at_end and in_stream and (rollout.stop_reason == "eos" or (rollout.stop_reason == "stop" and end == start)):
-        return slice(start, None), rollout.reward  # it ended the whole trace
-    cut = at_end and rollout.stop_reason == "length"
-    return slice(start, end if cut else end + 1), float(labelled.at_cuts[0])
+def _ends_trace(labelled: LabelledRollout) -> bool:
+    """Whether that episode ends the whole trace, without an answer or with an attempt that is one."""
+    rollout, end = labelled.rollout, _next_end(labelled)
+    if end < len(rollout.thought) or len(rollout.close):
+        return False
+    return rollout.stop_reason == "eos" or (rollout.stop_reason == "stop" and end == len(labelled.prefix.thought))

@@ -29,59 +29,50 @@ normalize_progress off gives each episode J(end) - J(before it).
 """
 
 from collections.abc import Sequence
+from typing import ClassVar, Literal
 
 import numpy as np
+from pydantic import Field
 
-from mrt_pipeline.algorithms.base import Algorithm, group_advantages
-from mrt_pipeline.mrt.episodes import token_episodes
-from mrt_pipeline.mrt.progress import discounted_progress
+from mrt_pipeline.algorithms.base import Algorithm, columns, place
+from mrt_pipeline.mrt import credit
+from mrt_pipeline.registry import Fraction, NonNegative
 from mrt_pipeline.rollouts.label import LabelledRollout
+from mrt_pipeline.rollouts.rollout import Rollout
 
 
 class MRTOnline(Algorithm):
-    """See the module's docstring; divide_by_std as in GRPO."""
+    """See the module's docstring."""
 
-    name = "mrt_online"
-    needs_success = True
-
-    def __init__(
-        self,
-        alpha: float,
-        gamma: float,
-        normalize_progress: bool = True,
-        divide_by_std: bool = False,
-        expected_outcome: bool = False,
-    ):
-        self.alpha, self.gamma = alpha, gamma
-        self.normalize_progress, self.divide_by_std = normalize_progress, divide_by_std
-        self.expected_outcome = expected_outcome
+    name: Literal["mrt_online"] = "mrt_online"
+    alpha: NonNegative = Field(default=1.0, description="weight of the progress bonus; 0 is GRPO")
+    gamma: Fraction = Field(default=0.0, description="discount of later episodes' progress; 0 is raw progress")
+    normalize_progress: bool = Field(
+        default=True, description="divide discounted progress by its root mean square over the batch"
+    )
+    divide_by_std: bool = Field(default=False, description="as in grpo")
+    expected_outcome: bool = Field(
+        default=True, description="credit the thought with J at its end instead of the sampled 0/1 reward"
+    )
+    needs_success: ClassVar[bool] = True
 
     def weights(self, rollouts: Sequence[LabelledRollout]) -> list[np.ndarray]:
         """See `Algorithm.weights`."""
-        outcomes = [_expected_reward(labelled) for labelled in rollouts] if self.expected_outcome else None
-        advantages = group_advantages(rollouts, self.divide_by_std, outcomes)
-        credits = [discounted_progress(labelled.success, self.gamma) for labelled in rollouts]
-        scale = 1.0
-        if self.normalize_progress:
-            pooled = np.concatenate(credits)
-            scale = max(float(np.sqrt(np.mean(pooled**2))) if len(pooled) else 0.0, 1e-6)
-        weights = [
-            labelled.rollout.per_token(
-                advantage + self.alpha / scale * credit[token_episodes(labelled.boundaries)], advantage
-            )
-            for labelled, advantage, credit in zip(rollouts, advantages, credits, strict=True)
-        ]
-        if outcomes is not None:
-            for labelled, values, outcome in zip(rollouts, weights, outcomes, strict=True):
-                if _answers_afterwards(labelled):
-                    values[len(values) - len(labelled.rollout.answer) :] = labelled.rollout.reward - outcome
-        return weights
+        rewards, groups, _ = columns(rollouts)
+        found = credit.mrt_online(
+            rewards,
+            groups,
+            [labelled.boundaries for labelled in rollouts],
+            [labelled.success for labelled in rollouts],
+            alpha=self.alpha,
+            gamma=self.gamma,
+            normalize_progress=self.normalize_progress,
+            divide_by_std=self.divide_by_std,
+            expected_outcome=self.expected_outcome,
+            answered=[_answers_afterwards(labelled.rollout) for labelled in rollouts],
+        )
+        return place(found, rollouts)
 
 
-def _expected_reward(labelled: LabelledRollout) -> float:
-    return float(labelled.success[-1]) if _answers_afterwards(labelled) else labelled.rollout.reward
-
-
-def _answers_afterwards(labelled: LabelledRollout) -> bool:
-    rollout = labelled.rollout
+def _answers_afterwards(rollout: Rollout) -> bool:
     return rollout.stop_reason == "length" or (rollout.stop_reason == "stop" and rollout.stopped_at is None)

@@ -22,22 +22,23 @@ or with `current` changes nothing.
 """
 
 from collections.abc import Sequence
+from typing import ClassVar, Literal
 
 import numpy as np
+from pydantic import Field
 
-from mrt_pipeline.algorithms.base import Algorithm, check_start
+from mrt_pipeline.algorithms.base import IteratedAlgorithm, place
+from mrt_pipeline.mrt import credit
+from mrt_pipeline.registry import PositiveInt
 from mrt_pipeline.rollouts.label import ForcedAnswer, LabelledRollout
 
 
-class MRTStar(Algorithm):
-    """See the module's docstring. keep: cuts kept of each problem. start_from: base or current."""
+class MRTStar(IteratedAlgorithm):
+    """See the module's docstring."""
 
-    name = "mrt_star"
-    needs_success = True
-    likelihood = True
-
-    def __init__(self, keep: int, start_from: str = "base"):
-        self.keep, self.from_base = keep, check_start(start_from)
+    name: Literal["mrt_star"] = "mrt_star"
+    keep: PositiveInt = Field(default=2, description="cuts kept of each problem")
+    needs_success: ClassVar[bool] = True
 
     def weights(self, rollouts: Sequence[LabelledRollout]) -> list[np.ndarray]:
         """Whole traces are not trained: weight 0 everywhere."""
@@ -45,16 +46,16 @@ class MRTStar(Algorithm):
 
     def answers(self, labelled: LabelledRollout) -> list[int]:
         """One, at j*."""
-        return [int(labelled.boundaries[int(np.argmax(labelled.success))])]
+        return [credit.best_cut(labelled.boundaries, labelled.success)]
 
     def answer_weights(self, rollouts: Sequence[LabelledRollout], answers: Sequence[ForcedAnswer]) -> list[np.ndarray]:
         """1 on kept cuts, 0 on others."""
-        gains = [answer.success - float(rollouts[answer.source].success[0]) for answer in answers]
-        kept = set()
-        groups: dict[int, list[int]] = {}
-        for i, answer in enumerate(answers):
-            if gains[i] > 0 and answer.rollout.reward > 0:
-                groups.setdefault(rollouts[answer.source].rollout.group, []).append(i)
-        for members in groups.values():
-            kept |= set(sorted(members, key=lambda i: (-gains[i], answers[i].cut))[: self.keep])
-        return [answer.rollout.per_token(float(i in kept), float(i in kept)) for i, answer in enumerate(answers)]
+        found = credit.mrt_star(
+            rewards=[answer.rollout.reward for answer in answers],
+            groups=[rollouts[answer.source].rollout.group for answer in answers],
+            lengths=[answer.cut for answer in answers],
+            success=[answer.success for answer in answers],
+            start_success=[rollouts[answer.source].success[0] for answer in answers],
+            keep=self.keep,
+        )
+        return place(found, answers)

@@ -26,64 +26,43 @@ Degenerate cases: alpha = 0 is GRPO exactly; constant J gives no bonus; a group 
 """
 
 from collections.abc import Sequence
+from typing import ClassVar, Literal
 
 import numpy as np
+from pydantic import Field
 
-from mrt_pipeline.algorithms.base import Algorithm, group_advantages
-from mrt_pipeline.mrt.episodes import token_episodes
-from mrt_pipeline.mrt.progress import progress
+from mrt_pipeline.algorithms.base import Algorithm, columns, place
+from mrt_pipeline.mrt import credit
+from mrt_pipeline.registry import NonNegative, PositiveInt
 from mrt_pipeline.rollouts.label import LabelledRollout
 from mrt_pipeline.rollouts.rollout import Rollout
 
 
 class RegretToGo(Algorithm):
-    """See the module's docstring. budget: C in thinking tokens."""
+    """See the module's docstring."""
 
-    name = "regret_to_go"
-    needs_success = True
-
-    def __init__(self, alpha: float, budget: int):
-        self.alpha, self.budget = alpha, budget
+    name: Literal["regret_to_go"] = "regret_to_go"
+    alpha: NonNegative = Field(default=1.0, description="weight of the regret-to-go credit; 0 is GRPO")
+    budget: PositiveInt = Field(description="training budget C in thinking tokens; rollout.thinking_budget")
+    needs_success: ClassVar[bool] = True
 
     def weights(self, rollouts: Sequence[LabelledRollout]) -> list[np.ndarray]:
         """See `Algorithm.weights`."""
-        advantages = group_advantages(rollouts)
-        bonuses = centred_area_to_go(rollouts, self.budget)
-        pooled = np.concatenate(bonuses)
-        scale = max(float(np.sqrt(np.mean(pooled**2))) if len(pooled) else 0.0, 1e-6)
-        weights = [labelled.rollout.per_token(a, a) for labelled, a in zip(rollouts, advantages, strict=True)]
-        for values, bonus in zip(weights, bonuses, strict=True):
-            values[: len(bonus)] += self.alpha / scale * bonus
-        return weights
+        rewards, groups, _ = columns(rollouts)
+        found = credit.regret_to_go(
+            rewards,
+            groups,
+            [labelled.boundaries for labelled in rollouts],
+            [labelled.success for labelled in rollouts],
+            self.budget,
+            self.alpha,
+            [ending_tokens(labelled.rollout) for labelled in rollouts],
+        )
+        return place(found, rollouts)
 
 
-def centred_area_to_go(rollouts: Sequence[LabelledRollout], budget: int) -> list[np.ndarray]:
-    """G_t - b_t of the module's docstring, for each rollout's thinking tokens and those that end its stream."""
-    groups = np.array([labelled.rollout.group for labelled in rollouts])
-    lengths = [len(labelled.rollout.thought) + _ending(labelled.rollout) for labelled in rollouts]
-    credit = np.zeros((len(rollouts), max(lengths, default=0)))
-    for row, labelled in enumerate(rollouts):  # G of every thinking token, 0 after the end
-        to_go = area_to_go(labelled.boundaries, labelled.success, budget)
-        credit[row, : len(labelled.rollout.thought)] = to_go[token_episodes(labelled.boundaries)]
-    for group in np.unique(groups):
-        members = np.flatnonzero(groups == group)
-        if len(members) > 1:
-            total = credit[members].sum(axis=0)
-            credit[members] -= (total - credit[members]) / (len(members) - 1)
-    return [credit[row, :length] for row, length in enumerate(lengths)]
-
-
-def _ending(rollout: Rollout) -> int:
+def ending_tokens(rollout: Rollout) -> int:
     """Tokens after the thought that were chosen while the policy might still have thought on."""
     if rollout.stop_reason == "length":
         return 0
     return 1 if len(rollout.close) else len(rollout.answer)
-
-
-def area_to_go(boundaries: np.ndarray, success: np.ndarray, budget: int) -> np.ndarray:
-    """G_j of each episode: what its progress and that of later episodes add to the area under the anytime curve.
-
-    boundaries, success: (k + 1,). Returns (k,). Progress beyond the budget adds nothing.
-    """
-    held = np.clip(budget - np.asarray(boundaries[1:], dtype=np.float64), 0, None) / budget
-    return np.cumsum((progress(success) * held)[::-1])[::-1]

@@ -11,22 +11,21 @@ Degenerate case: an iteration without a right trace leaves the base, or with `cu
 """
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 
-from mrt_pipeline.algorithms.base import Algorithm, check_start
+from mrt_pipeline.algorithms.base import IteratedAlgorithm, columns, place
+from mrt_pipeline.mrt import credit
 from mrt_pipeline.rollouts.label import LabelledRollout
 
 
-class STaR(Algorithm):
-    """See the module's docstring. start_from: base or current."""
+class STaR(IteratedAlgorithm):
+    """See the module's docstring."""
 
-    name = "star"
-    likelihood = True
-
-    def __init__(self, start_from: str = "base"):
-        self.from_base = check_start(start_from)
+    name: Literal["star"] = "star"
 
     def weights(self, rollouts: Sequence[LabelledRollout]) -> list[np.ndarray]:
         """See `Algorithm.weights`."""
-        return [labelled.rollout.per_token(labelled.rollout.reward, labelled.rollout.reward) for labelled in rollouts]
+        rewards, _, lengths = columns(rollouts)
+        return place(credit.star(rewards, lengths), rollouts)

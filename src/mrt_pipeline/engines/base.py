@@ -3,9 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 import numpy as np
+
+from mrt_pipeline.registry import Registered
+
+if TYPE_CHECKING:
+    from mrt_pipeline.policy.policy import Policy
 
 NO_CHOICE = -1
 """In arrays of choices: the policy was not asked."""
@@ -130,3 +135,18 @@ class Engine(Protocol):
     def update_weights(self) -> None:
         """Take over the policy's current weights; to be called after every optimiser step."""
         ...
+
+
+class EngineParams(Registered):
+    """Family of the engines: parameters, and `open`, which gives an engine that samples from one policy."""
+
+    kind: ClassVar[str] = "engine"
+    builtin: ClassVar[dict[str, str]] = {
+        "torch": "mrt_pipeline.engines.torch_engine",
+        "vllm": "mrt_pipeline.engines.vllm_engine",
+        "vllm_server": "mrt_pipeline.engines.vllm_server",
+    }
+
+    def open(self, policy: "Policy") -> Engine:
+        """An engine that samples from `policy` as it is at the time. Raises InputError in words if there is none."""
+        raise NotImplementedError

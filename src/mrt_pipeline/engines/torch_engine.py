@@ -1,13 +1,19 @@
 """The embedded engine: plain torch on the policy itself, with a preallocated key-value cache."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
+from pydantic import Field
 from transformers.cache_utils import Cache, DynamicLayer
 
-from mrt_pipeline.engines.base import NO_CHOICE, Completion, SamplingParams, StopReason
+from mrt_pipeline.engines.base import NO_CHOICE, Completion, EngineParams, SamplingParams, StopReason
 from mrt_pipeline.engines.tree import AnswerTree, pack_trees
+from mrt_pipeline.registry import PositiveInt
+
+if TYPE_CHECKING:
+    from mrt_pipeline.policy.policy import Policy
 
 _COMPACT_BELOW = 0.75  # drop finished rows from the batch when fewer than this share is still running
 
@@ -198,6 +204,18 @@ class TorchEngine:
         finally:
             self.model.train(was_training)
         return results
+
+
+class TorchEngineParams(EngineParams):
+    """The embedded engine; see engines/torch_engine.py."""
+
+    name: Literal["torch"] = "torch"
+    batch_size: PositiveInt = Field(default=256, description="rows sampled at once")
+    score_tokens: PositiveInt = Field(default=4096, description="most padded tokens of a scoring pass")
+
+    def open(self, policy: "Policy") -> TorchEngine:
+        """See `EngineParams.open`."""
+        return TorchEngine(policy.model, self.batch_size, self.score_tokens)
 
 
 class _SamplingState:

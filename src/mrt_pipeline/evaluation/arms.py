@@ -15,10 +15,11 @@ from mrt_pipeline.evaluation.evaluate import BASE, budgets_of
 from mrt_pipeline.evaluation.majority import majority_by_problem
 from mrt_pipeline.evaluation.regret_sources import QUANTITIES, by_difficulty, regret_sources, source_means
 from mrt_pipeline.evaluation.stop_and_vote import shown_episodes, trace_regrets
+from mrt_pipeline.rollouts.rollout import GONE
 
 logger = logging.getLogger(__name__)
 _SHARED = ("task", "policy", "engine", "prover", "rollout", "evaluation")  # groups that must agree
-_IGNORED = ("seed", "preset", "compare")
+_IGNORED = ("seed", "preset", "plugins", "compare", "plan")
 _NAMED = 5  # differences that a refusal names
 
 
@@ -202,4 +203,4 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in tree.items():
         flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return flat
+    return {key: value for key, value in flat.items() if key not in GONE}

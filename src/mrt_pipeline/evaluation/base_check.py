@@ -17,23 +17,28 @@ def closed_by_the_policy(rollouts: pd.DataFrame) -> pd.DataFrame:
     return rollouts[(rollouts["stop_reason"] == "stop") & rollouts["stopped_at"].isna()]
 
 
+def natural_rollouts(rollouts: pd.DataFrame) -> pd.DataFrame:
+    """The rows of a `rollouts` table whose attempts to stop were not suppressed."""
+    return rollouts[rollouts["min_thinking"] == 0]
+
+
 def look_at_base(rollouts: pd.DataFrame, success_stopped: Sequence[float] | None = None) -> dict[str, float]:
-    """Shares and mean rewards of a `rollouts` table of natural traces, several of each problem.
+    """Shares and mean rewards of a `rollouts` table of natural traces.
 
     success_stopped: for each of `closed_by_the_policy`, J if it is stopped right there instead; None where that is the
         same text.
     Returns train_reward: of all. natural_answers: traces that stop by themselves. unreadable: of these, the share whose
         answer cannot be read. ended_in_thought: of these, the share that has none, as the trace ends in its thought.
-        cut_at_budget: thoughts that are cut. groups_without_signal: problems whose traces are all right or all wrong.
+        cut_at_budget: thoughts that are cut. groups_without_signal: groups of several traces, all right or all wrong.
         reward_natural and success_stopped: means over `closed_by_the_policy`. What no trace shows is left out.
     """
+    if rollouts.empty:
+        return {}
     natural = rollouts["stop_reason"] != "length"
-    rewards = rollouts.groupby("problem_id")["reward"].mean()
-    found = {
-        "train_reward": rollouts["reward"].mean(),
-        "cut_at_budget": 1 - natural.mean(),
-        "groups_without_signal": ((rewards == 0) | (rewards == 1)).mean(),
-    }
+    found = {"train_reward": rollouts["reward"].mean(), "cut_at_budget": 1 - natural.mean()}
+    groups = rollouts.groupby("group")["reward"]
+    if groups.size().max() > 1:
+        found["groups_without_signal"] = ((groups.mean() == 0) | (groups.mean() == 1)).mean()
     if natural.any():
         found["natural_answers"] = natural.sum()
         found["unreadable"] = (rollouts.loc[natural, "grade"] == "unparsed").mean()
@@ -49,7 +54,7 @@ def check_base(found: Mapping[str, float]) -> list[str]:
 
     Raises InputError where training could only teach the policy never to stop: its own answers cannot be read.
     """
-    unreadable, cut = found.get("unreadable", 0.0), found["cut_at_budget"]
+    unreadable, cut = found.get("unreadable", 0.0), found.get("cut_at_budget", 0.0)
     cure = (
         f"{found.get('ended_in_thought', 0.0):.0%} end inside the thought: see policy.template.family, opening and "
         "close. Others may need policy.template.natural_answer=opened, a larger policy.template.free_answer_tokens or "
@@ -66,12 +71,11 @@ def check_base(found: Mapping[str, float]) -> list[str]:
         warnings.append(f"{unreadable:.0%} of the answers that the base policy gives by itself cannot be read. {cure}.")
     if cut > MOST_CUT:
         warnings.append(f"{cut:.0%} of its thoughts are cut at the budget. Raise rollout.thinking_budget.")
-    if found["groups_without_signal"] > MOST_WITHOUT_SIGNAL:
+    if found.get("groups_without_signal", 0.0) > MOST_WITHOUT_SIGNAL:
         warnings.append(
             f"{found['groups_without_signal']:.0%} of the problems have only right or only wrong ones among their "
-            "rollout.n_rollouts traces, so that outcome rewards teach little. Choose easier problems (task), raise "
-            "training.group_size (and rollout.n_rollouts, to see what that gives), or begin with a better policy "
-            "(tiny: policy.warm_start.steps)."
+            "training.group_size traces, so that outcome rewards teach little. Choose easier problems (task), raise "
+            "training.group_size, or begin with a better policy (tiny: policy.warm_start.steps)."
         )
     natural, stopped = found.get("reward_natural", 0.0), found.get("success_stopped", 0.0)
     if abs(natural - stopped) > MOST_REWARD_GAP:

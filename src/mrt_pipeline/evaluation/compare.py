@@ -8,7 +8,7 @@ import pandas as pd
 from mrt_pipeline.evaluation.bootstrap import Arm, Bootstrap, arm_mean
 from mrt_pipeline.evaluation.evaluate import reading, trace_curves
 from mrt_pipeline.evaluation.intervals import problem_means
-from mrt_pipeline.mrt.regret import normalized_regret
+from mrt_pipeline.mrt.regret import regret
 
 _ROUNDING = 1e-9  # smaller differences are not ones
 
@@ -22,7 +22,7 @@ def measure(
         curves = trace_curves(reading(episodes, forced))
         problems = [problem for problem, _, _ in curves]
         for budget in budgets:
-            regrets = [normalized_regret(x, y, budget) for _, x, y in curves]
+            regrets = [regret(x, y, budget) for _, x, y in curves]
             found["regret", budget, forced] = problem_means(regrets, problems)
             points = anytime[(anytime["n_tokens"] == budget) & (anytime["forced"] == forced)]
             if len(points):

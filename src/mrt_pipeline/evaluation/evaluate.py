@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from mrt_pipeline.evaluation.intervals import measured, problem_means
-from mrt_pipeline.mrt.regret import AREAS, normalized_regret
+from mrt_pipeline.mrt.regret import AREAS, regret
 
 BASE = "base"
 """The policy, and arm, that the others are compared with."""
@@ -76,7 +76,7 @@ def _regret_rows(
     definition = "step" if where["definition"] == "step" else "paper"
     rows = []
     for budget in budgets:
-        regrets = [normalized_regret(x, y, budget, definition) for _, x, y in curves]
+        regrets = [regret(x, y, budget, definition) for _, x, y in curves]
         means = problem_means(regrets, [problem for problem, _, _ in curves])
         key = (where["definition"], where["forced"], budget)
         columns = measured("regret", means, base.get(key), confidence, n_resamples, seed)

@@ -12,7 +12,7 @@ import pandas as pd
 
 from mrt_pipeline.evaluation.evaluate import BASE, reading
 from mrt_pipeline.evaluation.intervals import measured
-from mrt_pipeline.mrt.regret import normalized_regret
+from mrt_pipeline.mrt.regret import regret
 
 SOURCES = ("never_found", "found_late", "lost", "unsure")
 QUANTITIES = ("regret", *SOURCES, "found", "tokens_after")
@@ -41,7 +41,7 @@ def regret_sources(episodes: pd.DataFrame, samples: pd.DataFrame, budget: int, t
                 "rollout_id": rollout,
                 "difficulty": difficulty.get(problem, "unknown"),
                 "budget": budget,
-                "regret": normalized_regret(x, y, budget),
+                "regret": regret(x, y, budget),
                 **trace_sources(x, y, budget, threshold),
                 "found_at": found_at,
                 "tokens_after": min(float(x[-1]), float(budget)) - found_at,
@@ -51,7 +51,7 @@ def regret_sources(episodes: pd.DataFrame, samples: pd.DataFrame, budget: int, t
 
 
 def trace_sources(n_tokens: np.ndarray, success: np.ndarray, budget: float, threshold: float) -> dict[str, float]:
-    """The parts of one trace's regret, by source; they sum to `normalized_regret`.
+    """The parts of one trace's regret, by source; they sum to `regret`.
 
     n_tokens: thinking tokens at the episode boundaries, the first one 0, (n,). success: J there, (n,).
     """

@@ -44,7 +44,7 @@ AREAS: dict[str, Callable[[np.ndarray, np.ndarray, float], float]] = {"paper": a
 """Definitions of regret by name: the area that is taken from 1."""
 
 
-def normalized_regret(n_tokens: np.ndarray, success: np.ndarray, budget: float, definition: str = "paper") -> float:
+def regret(n_tokens: np.ndarray, success: np.ndarray, budget: float, definition: str = "paper") -> float:
     """1 - area: 0 for a trace that is right from the first token on, 1 for one that never is."""
     return 1.0 - AREAS[definition](n_tokens, success, budget)
 

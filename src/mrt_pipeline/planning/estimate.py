@@ -6,23 +6,31 @@ those of the trainer. The trainer's copy is not sharded (accelerate without ZeRO
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
-from mrt_pipeline.config import (
-    EngineParams,
-    LanguageModelPolicy,
-    PlanParams,
-    RolloutParams,
-    TrainingParams,
-    longest_answer,
-)
-from mrt_pipeline.learner.logprobs import MOST_LOGITS
+from pydantic import Field
+
+from mrt_pipeline.engines.base import EngineParams
 from mrt_pipeline.planning.shapes import ACCELERATORS, ModelShape
+from mrt_pipeline.policy.configured import LanguageModelPolicy, longest_answer
+from mrt_pipeline.registry import Params, PositiveInt
+from mrt_pipeline.rollouts.rollout import RolloutParams
+from mrt_pipeline.trainer.logprobs import MOST_LOGITS
+from mrt_pipeline.trainer.reinforce import TrainingParams
 
 _GIB = 2**30
 _COMPUTE = 0.35  # share of the peak throughput that training reaches
 _BANDWIDTH = 0.5  # share of the memory bandwidth that sampling reaches
 _CACHE = 0.3  # share of a device's memory for the cache of an engine that shares it with the trainer
 _BYTES = {"float32": 4, "bfloat16": 2}
+
+
+class PlanParams(Params):
+    """What a run is planned for; see planning/estimate.py. Nothing else depends on it."""
+
+    device: Literal["h100", "a100", "l40s"] = Field(description="kind of accelerator")
+    n_devices: PositiveInt = Field(description="how many")
+    mean_thinking: PositiveInt = Field(description="thinking tokens of a rollout on average")
 
 
 @dataclass(frozen=True)
@@ -43,8 +51,8 @@ def estimate(
     plan: PlanParams,
 ) -> Estimate:
     """What training needs. The prover's forced answers, validation and evaluation come on top of the hours."""
-    answer = longest_answer(policy, rollout)
-    weight, own_weights = _BYTES[policy.dtype], engine.root.name != "torch"
+    answer = longest_answer(policy.given_template, rollout)
+    weight, own_weights = _BYTES[policy.dtype], engine.name != "torch"
     computed = 2 if training.learner.mixed_precision == "bf16" else weight
     trained = shape.lora_parameters(policy.lora.rank) if policy.lora else shape.parameters
     trained_bytes = 4 if policy.lora else weight
@@ -60,13 +68,13 @@ def estimate(
     }
     device = ACCELERATORS[plan.device]
     room, sampling_devices = device.memory_gib * _GIB * _CACHE, plan.n_devices
-    if engine.root.name == "vllm":
+    if engine.name == "vllm":
         memory["engine's weights"] = shape.parameters * 2
         memory["engine's cache"] = room
-    if engine.root.name == "vllm_server":
-        sampling_devices = engine.root.tensor_parallel_size * engine.root.data_parallel_size
-        held = shape.parameters * 2 / engine.root.tensor_parallel_size
-        room = max(0.0, device.memory_gib * _GIB * engine.root.gpu_memory_utilization - held)
+    if engine.name == "vllm_server":
+        sampling_devices = engine.tensor_parallel_size * engine.data_parallel_size
+        held = shape.parameters * 2 / engine.tensor_parallel_size
+        room = max(0.0, device.memory_gib * _GIB * engine.gpu_memory_utilization - held)
     cache = shape.cache_bytes(2)
     side_by_side = max(1.0, room / (cache * (plan.mean_thinking + answer)))
     read = shape.parameters * 2 + side_by_side * cache * plan.mean_thinking / 2

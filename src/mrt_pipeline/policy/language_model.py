@@ -1,22 +1,35 @@
 """Language models by path or hub id: finding, checking, opening, with or without LoRA adapters."""
 
+import json
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Annotated
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from pydantic import Field
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedTokenizerBase
 
 from mrt_pipeline.errors import InputError
+from mrt_pipeline.registry import Fraction, Params, PositiveInt
 
 _PACKAGE = "package:"
 _ADAPTER = "adapter_config.json"
 
 
+class LoRAParams(Params):
+    """Low-rank adapters on all linear layers, by peft; the base policy is the model without them."""
+
+    rank: PositiveInt = Field(description="rank of the adapters")
+    alpha: Annotated[float, Field(gt=0)] = Field(description="scale: adapters are multiplied by alpha / rank")
+    dropout: Fraction = Field(description="dropout on the adapters' input")
+
+
 def locate(path: str) -> str:
     """The folder or hub id that `path` stands for; `package:<name>` is the folder of an installed Python package."""
     if not path.startswith(_PACKAGE):
-        return str(Path(path).expanduser()) if Path(path).expanduser().is_dir() else path
+        folder = Path(path).expanduser()
+        return str(folder.resolve()) if folder.is_dir() else path
     name = path.removeprefix(_PACKAGE)
     spec = find_spec(name)
     if spec is None or not spec.submodule_search_locations:
@@ -56,10 +69,26 @@ def unpack_gguf(path: str, gguf_file: str, dtype: str, folder: Path) -> None:
     AutoTokenizer.from_pretrained(path, gguf_file=gguf_file).save_pretrained(folder)
 
 
-def load_language_model(path: str, revision: str | None, dtype: str, adapter: str | None = None) -> torch.nn.Module:
-    """The model, with the LoRA adapters or the weights saved in folder `adapter`, if that is given."""
-    adapted = adapter is not None and (Path(adapter) / _ADAPTER).is_file()
-    source = path if adapted or adapter is None else adapter
+def adapters_base(folder: str | Path) -> str | None:
+    """Folder or hub id of the model that the adapters in a folder belong to; None if there are no adapters in it."""
+    file = Path(folder) / _ADAPTER
+    if not file.is_file():
+        return None
+    base = json.loads(file.read_text()).get("base_model_name_or_path")
+    if not base:
+        raise InputError(f"{file} does not name the model that the adapters belong to (base_model_name_or_path)")
+    return str(base)
+
+
+def load_language_model(
+    path: str, revision: str | None, dtype: str, own: str | None = None, trainable: bool = False
+) -> torch.nn.Module:
+    """The model, with the LoRA adapters or the weights saved in folder `own`, if that is given.
+
+    trainable: adapters that are there are to be trained on.
+    """
+    adapted = own is not None and (Path(own) / _ADAPTER).is_file()
+    source = path if adapted or own is None else own
     try:
         model = AutoModelForCausalLM.from_pretrained(
             source,
@@ -70,7 +99,12 @@ def load_language_model(path: str, revision: str | None, dtype: str, adapter: st
         )
     except (OSError, ValueError) as error:
         raise InputError(_unreachable(source, error)) from error
-    return PeftModel.from_pretrained(model, adapter) if adapted else model
+    return PeftModel.from_pretrained(model, own, is_trainable=trainable) if adapted else model
+
+
+def has_adapters(model: torch.nn.Module) -> bool:
+    """Whether the model has adapters that can be switched off (peft)."""
+    return hasattr(model, "disable_adapter")
 
 
 def add_adapters(model: torch.nn.Module, rank: int, alpha: float, dropout: float, seed: int) -> PeftModel:

@@ -1,18 +1,21 @@
 """How a policy thinks and answers: the tokens around the thought, and where a thought may be cut.
 
-Two forms. `ThinkTemplate` is open-ended thinking: markers open episodes, `</think>` ends the thought, and the answer
-follows it. `BacktrackTemplate` is backtracking search: every attempt answers, back symbols separate them, and the last
-attempt of the stream is the answer.
+A template is given in words (`TemplateParams`), which are saved with the policy, and bound to its tokenizer. Two forms.
+`ThinkTemplate` is open-ended thinking: markers open episodes, `</think>` ends the thought, and the answer follows it.
+`BacktrackTemplate` is backtracking search: every attempt answers, back symbols separate them, and the last attempt of
+the stream is the answer.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import ClassVar, Literal, Protocol
 
 import numpy as np
+from pydantic import Field
 from transformers import PreTrainedTokenizerBase
 
 from mrt_pipeline.mrt.episodes import closed_boundaries, episode_boundaries
+from mrt_pipeline.registry import Params
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,56 @@ class Template(Protocol):
         ended: a stop token ended it. forced: it follows the stop phrase, not the policy's own `close`.
         """
         ...
+
+
+class TemplateParams(Params):
+    """A template in words, as configured and as saved with a policy. kind: its form."""
+
+    kind: str
+
+    @property
+    def writes_freely(self) -> bool:
+        """See `Template`."""
+        return False
+
+    @property
+    def streams_answer(self) -> bool:
+        """See `Template`."""
+        return False
+
+    def bind(self, tokenizer: PreTrainedTokenizerBase) -> Template:
+        """The template in the tokens of `tokenizer`. Raises ValueError (InputError) for strings that do not fit it."""
+        raise NotImplementedError
+
+
+class SymbolThinkParams(TemplateParams):
+    """`ThinkTemplate` in words, each of them one symbol."""
+
+    kind: Literal["symbols_think"] = "symbols_think"
+    close: str = Field(description="symbol that ends a thought")
+    stop_phrase: str = Field(description="put after a thought that is cut short")
+    extensions: tuple[str, ...] = Field(description="put in place of a stop when the thought is forced on, in turn")
+    markers: tuple[str, ...] = Field(description="symbols that open an episode")
+
+    def bind(self, tokenizer: PreTrainedTokenizerBase) -> "ThinkTemplate":
+        """See `TemplateParams.bind`."""
+        return ThinkTemplate.from_text(tokenizer, self.close, self.stop_phrase, self.extensions, self.markers)
+
+
+class SymbolBacktrackParams(TemplateParams):
+    """`BacktrackTemplate` in words, each of them one symbol."""
+
+    kind: Literal["symbols_backtrack"] = "symbols_backtrack"
+    back: tuple[str, ...] = Field(description="symbols that end an episode, the first one 'from the start'")
+
+    @property
+    def streams_answer(self) -> bool:
+        """See `Template`."""
+        return True
+
+    def bind(self, tokenizer: PreTrainedTokenizerBase) -> "BacktrackTemplate":
+        """See `TemplateParams.bind`."""
+        return BacktrackTemplate.from_text(tokenizer, self.back)
 
 
 @dataclass(frozen=True)

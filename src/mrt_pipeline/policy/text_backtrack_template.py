@@ -8,16 +8,39 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
+from pydantic import Field
 from transformers import PreTrainedTokenizerBase
 
 from mrt_pipeline.errors import InputError
 from mrt_pipeline.policy.template import Split
-from mrt_pipeline.policy.text_template import check_tokenizer, token_texts
+from mrt_pipeline.policy.text_template import ChatParams, check_tokenizer, token_texts
 
 _NUMBER = "<n>"
+
+
+class TextBacktrackTemplateParams(ChatParams):
+    """Backtracking search in text; see policy/text_backtrack_template.py."""
+
+    kind: Literal["backtrack"] = "backtrack"
+    suffix: str = Field(default="", description="put after every question")
+    opening: str = Field(default="", description="text after the generation prompt")
+    back: list[Annotated[str, Field(min_length=1)]] = Field(
+        default=["Backtrack to beginning\n", "Backtrack to Line <n>\n"],
+        min_length=1,
+        description="sentences that go back, the first one to the start; <n> stands for a number",
+    )
+
+    @property
+    def streams_answer(self) -> bool:
+        """See `Template`."""
+        return True
+
+    def bind(self, tokenizer: PreTrainedTokenizerBase) -> "TextBacktrackTemplate":
+        """See `TemplateParams.bind`."""
+        return TextBacktrackTemplate.from_text(tokenizer, self.back, self.system_messages, self.suffix, self.opening)
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,10 @@ its thought itself, its answer is read in one of two ways (`natural_answer`):
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import ClassVar, Protocol
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
+from pydantic import Field, model_validator
 from transformers import PreTrainedTokenizerBase
 
 from mrt_pipeline.errors import InputError
@@ -29,33 +30,53 @@ from mrt_pipeline.mrt.episodes import (
     paragraph_boundaries,
     paragraph_ends,
 )
-from mrt_pipeline.policy.template import Split
+from mrt_pipeline.policy.families import find_family
+from mrt_pipeline.policy.template import Split, TemplateParams
+from mrt_pipeline.registry import Params, PositiveInt
+
+MARKERS = (
+    "Wait",
+    "But wait",
+    "Alternatively",
+    "Is there another way to think about this?",
+    "But let me double-check",
+    "But hold on",
+)
+"""Openings of an episode in the paper's release (docs/method.md)."""
+STOP_PHRASE = (
+    "\n\nTime is up.\n\nGiven the time I've spent and the approaches I've tried, I should stop thinking and formulate "
+    "a final answer based on what I already have.\n</think>\n\n**Final Answer**\n\n"
+)
+"""The paper's forced stop (docs/method.md), with a short answer instead of an explanation, as AnytimeReasoner does."""
 
 
-class Segmentation(Protocol):
-    """Cuts a thought into episodes.
+class Segmentation(Params):
+    """Cuts a thought into episodes."""
 
-    drop_unfinished: a cut goes back to the last paragraph that is finished; `separator` is what ends one.
-    """
-
-    drop_unfinished: bool
-    separator: str
+    kind: str
 
     def boundaries(self, pieces: Sequence[str], logprobs: np.ndarray) -> np.ndarray:
         """Episode boundaries from the text and the log-probability of each token; see mrt/episodes.py."""
-        ...
+        raise NotImplementedError
 
 
-@dataclass(frozen=True)
-class Paragraphs:
-    """The paper's rule; `merge` neighbouring episodes are one. See `paragraph_boundaries`, and `Segmentation`."""
+class Paragraphs(Segmentation):
+    """The paper's rule; see `paragraph_boundaries` in mrt/episodes.py, and `Segmentation`."""
 
-    markers: tuple[str, ...]
-    min_paragraphs: int
-    max_episodes: int | None
-    merge: int
-    separator: str = "\n\n"
-    drop_unfinished: bool = False
+    kind: Literal["paragraphs"] = "paragraphs"
+    markers: tuple[str, ...] = Field(
+        default=MARKERS, min_length=1, description="a paragraph that starts with one may open an episode"
+    )
+    separator: str = Field(default="\n\n", min_length=1, description="what stands between paragraphs")
+    min_paragraphs: PositiveInt = Field(default=3, description="least paragraphs from one episode's start to the next")
+    max_episodes: PositiveInt | None = Field(
+        default=None, description="most episodes; the rest belongs to the last; null: any number"
+    )
+    merge: PositiveInt = Field(default=1, description="neighbouring episodes that count as one")
+    drop_unfinished: bool = Field(
+        default=False,
+        description="a thought that is cut loses the paragraph that the cut is in, unless it is the first",
+    )
 
     def boundaries(self, pieces: Sequence[str], logprobs: np.ndarray) -> np.ndarray:
         """See `Segmentation`."""
@@ -63,31 +84,133 @@ class Paragraphs:
         return merge_episodes(found, self.merge)
 
 
-@dataclass(frozen=True)
-class FixedLength:
-    """An episode every so many tokens. See `fixed_boundaries`."""
+class FixedLength(Segmentation):
+    """Episodes of equal length, for models without markers. See `fixed_boundaries`."""
 
-    every: int
-    separator: ClassVar[str] = ""
+    kind: Literal["tokens"] = "tokens"
     drop_unfinished: ClassVar[bool] = False
+    every: PositiveInt = Field(description="tokens of an episode")
 
     def boundaries(self, pieces: Sequence[str], logprobs: np.ndarray) -> np.ndarray:
         """See `Segmentation`."""
         return fixed_boundaries(len(pieces), self.every)
 
 
-@dataclass(frozen=True)
-class LowProbability:
+class LowProbability(Segmentation):
     """Episodes between tokens that were improbable when sampled. See `low_probability_boundaries`."""
 
-    threshold: float
-    cuts_per_episode: int
-    separator: ClassVar[str] = ""
+    kind: Literal["low_probability"] = "low_probability"
     drop_unfinished: ClassVar[bool] = False
+    threshold: Annotated[float, Field(gt=0, le=1)] = Field(description="a token less probable is a cut point")
+    cuts_per_episode: PositiveInt = Field(description="cut points of an episode")
 
     def boundaries(self, pieces: Sequence[str], logprobs: np.ndarray) -> np.ndarray:
         """See `Segmentation`."""
         return low_probability_boundaries(logprobs, self.threshold, self.cuts_per_episode)
+
+
+class ExampleParams(Params):
+    """A worked example, shown in the chat before the question."""
+
+    question: str
+    thought: str
+    answer: str
+
+
+class ChatParams(TemplateParams):
+    """What the templates of language models have in common."""
+
+    chat_template: str | None = Field(
+        default=None, description="Jinja, in place of the tokenizer's own; null: that one"
+    )
+    system: str | None = Field(default=None, description="system prompt")
+
+    @property
+    def system_messages(self) -> list[dict[str, str]]:
+        """The system prompt as a message, if there is one."""
+        return [{"role": "system", "content": self.system}] if self.system else []
+
+
+class TextTemplateParams(ChatParams):
+    """How the model thinks and answers in text; see policy/text_template.py."""
+
+    kind: Literal["think"] = "think"
+    family: Literal["auto", "r1", "qwen3", "think"] | None = Field(
+        default="auto",
+        description="gives suffix, opening and close where they are null; auto: found from the chat template",
+    )
+    suffix: str | None = Field(
+        default=None, description="put after every question, examples included; null: the family's instruction"
+    )
+    opening: str | None = Field(
+        default=None,
+        description="text after the generation prompt that opens the thought; null: the family's, if the chat template "
+        "has none",
+    )
+    examples: list[ExampleParams] = Field(default=[], description="worked examples before the question")
+    close: str | None = Field(default=None, description="marker that ends a thought: one token; null: the family's")
+    stop_phrase: str = Field(
+        default=STOP_PHRASE, description="put after a thought that is cut short; contains the marker"
+    )
+    natural_answer: Literal["opened", "free"] = Field(
+        default="opened",
+        description="after a marker that the model wrote itself: opened puts the end of the stop phrase in, as where "
+        "it is stopped; free lets it write, and the last complete box counts",
+    )
+    free_answer_tokens: PositiveInt = Field(default=1024, description="most tokens of an answer that is written freely")
+    answer_opening: str = Field(
+        default="\\boxed{", description="end of the stop phrase that is part of the answer, as \\boxed{"
+    )
+    answer_end: str = Field(
+        default="}", description="what the exact prover expects after an answer; empty: the end token"
+    )
+    extensions: list[Annotated[str, Field(min_length=1)]] = Field(
+        default=["\nWait", "\nBut wait", "\nAlternatively", "\nBut hold on"],
+        min_length=1,
+        description="put in place of the marker when the thought is forced on, in turn",
+    )
+    segmentation: Annotated[Paragraphs | FixedLength | LowProbability, Field(discriminator="kind")] = Paragraphs()
+
+    @model_validator(mode="after")
+    def _family(self) -> "TextTemplateParams":
+        lacking = [name for name in ("suffix", "opening", "close") if getattr(self, name) is None]
+        if self.family is None and lacking:
+            raise ValueError(f"without a family, template.{lacking[0]} must be given; or set template.family=auto")
+        return self
+
+    @property
+    def writes_freely(self) -> bool:
+        """See `Template`."""
+        return self.natural_answer == "free"
+
+    def bind(self, tokenizer: PreTrainedTokenizerBase) -> "TextTemplate":
+        """See `TemplateParams.bind`; what is null comes from the family."""
+        check_tokenizer(tokenizer)
+        family = find_family(tokenizer, self.family) if self.family else None
+        suffix, opening, close = (
+            getattr(family, name) if getattr(self, name) is None else getattr(self, name)
+            for name in ("suffix", "opening", "close")
+        )
+        messages = self.system_messages
+        for example in self.examples:
+            written = f"{opening}{example.thought}{close}{example.answer}"
+            messages += [
+                {"role": "user", "content": example.question + suffix},
+                {"role": "assistant", "content": written},
+            ]
+        return TextTemplate.from_text(
+            tokenizer,
+            self.segmentation,
+            close,
+            self.stop_phrase,
+            self.answer_opening,
+            self.answer_end,
+            self.extensions,
+            self.free_answer_tokens if self.writes_freely else None,
+            messages,
+            suffix,
+            opening,
+        )
 
 
 @dataclass(frozen=True)

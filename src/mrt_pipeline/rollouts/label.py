@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from mrt_pipeline.engines.base import Engine
-from mrt_pipeline.policy.template import Template
+from mrt_pipeline.rollouts.actor import Actor
 from mrt_pipeline.rollouts.prover import Prover, Query, Success
 from mrt_pipeline.rollouts.rollout import Rollout
 
@@ -31,6 +30,7 @@ class LabelledRollout:
     boundaries: (k + 1,) thinking tokens at the boundaries of its k episodes, the empty prefix (0) first.
     success: (k + 1,) J there. success_sem: (k + 1,) its standard error, 0 for the exact prover.
     cuts: (c,) further thinking-token counts at which J was asked for, snapped. at_cuts: (c,) J there.
+    prover_tokens: tokens that the prover spent on it.
     prefix: what the rollout started from, if anything. direct: it answered right there instead of thinking on.
     """
 
@@ -40,6 +40,7 @@ class LabelledRollout:
     success_sem: np.ndarray
     cuts: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     at_cuts: np.ndarray = field(default_factory=lambda: np.empty(0))
+    prover_tokens: int = 0
     prefix: Prefix | None = None
     direct: bool = False
 
@@ -74,33 +75,44 @@ class ForcedAnswer:
 
 
 def label_rollouts(
-    engine: Engine,
+    actor: Actor,
     prover: Prover,
-    template: Template,
     rollouts: Sequence[Rollout],
     seed: int,
     extra_cuts: Sequence[Sequence[int]] | None = None,
     at_boundaries: bool = True,
-) -> tuple[list[LabelledRollout], int]:
+    at_natural_end: bool = False,
+) -> list[LabelledRollout]:
     """Label rollouts, and ask for J at further cuts of each rollout's thought in the same pass.
 
     extra_cuts: for each rollout, numbers of thinking tokens within its thought, in any order. They are moved back to
         where an answer can be forced (`Template.snap`), and J is held from there.
     at_boundaries: whether J is wanted at the boundaries; without it `success` is empty.
-    Returns the labelled rollouts and the number of tokens the prover spent.
+    at_natural_end: for measuring: where the policy first tried to stop is a boundary, too, whatever was put in its
+        place, and J there is that of the answer it would have given (`Query.about`).
     """
-    boundaries = [rollout.boundaries(template) for rollout in rollouts]
+    template = actor.template
+    boundaries = [
+        np.union1d(rollout.boundaries, [rollout.natural_length]) if at_natural_end else rollout.boundaries
+        for rollout in rollouts
+    ]
     extra = [
         np.array([template.snap(rollout.thought, cut, rollout.finished) for cut in cuts], dtype=np.int64)
         for rollout, cuts in zip(rollouts, extra_cuts or [()] * len(rollouts), strict=True)
     ]
     asked = [b if at_boundaries else b[:0] for b in boundaries]
-    queries = [Query.about(rollout, np.union1d(a, e)) for rollout, a, e in zip(rollouts, asked, extra, strict=True)]
-    found = iter(prover.success(engine, [query for query in queries if len(query.cuts)], seed))
-    labelled, n_tokens = [], 0
+    queries = [
+        Query.about(rollout, np.union1d(a, e), at_natural_end)
+        for rollout, a, e in zip(rollouts, asked, extra, strict=True)
+    ]
+    found = iter(prover.success(actor, [query for query in queries if len(query.cuts)], seed))
+    labelled = []
     for rollout, b, a, e, query in zip(rollouts, boundaries, asked, extra, queries, strict=True):
         success = next(found) if len(query.cuts) else Success(np.empty(0), np.empty(0), 0)
         at_boundary, at_cuts = np.searchsorted(query.cuts, a), success.mean[np.searchsorted(query.cuts, e)]
-        labelled.append(LabelledRollout(rollout, b, success.mean[at_boundary], success.sem[at_boundary], e, at_cuts))
-        n_tokens += success.n_tokens
-    return labelled, n_tokens
+        labelled.append(
+            LabelledRollout(
+                rollout, b, success.mean[at_boundary], success.sem[at_boundary], e, at_cuts, success.n_tokens
+            )
+        )
+    return labelled

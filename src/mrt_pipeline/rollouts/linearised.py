@@ -20,61 +20,53 @@ attempt from the bare prompt, and differs from independent attempts only by goin
 from collections.abc import Sequence
 
 import numpy as np
-from transformers import PreTrainedTokenizerBase
 
-from mrt_pipeline.engines.base import Completion, Engine, SamplingParams, StopReason
-from mrt_pipeline.policy.template import Template, encode_prompt
-from mrt_pipeline.rollouts.rollout import Rollout, RolloutSettings, answer_streams
+from mrt_pipeline.engines.base import Completion, SamplingParams, StopReason
+from mrt_pipeline.policy.template import Template
+from mrt_pipeline.rollouts.actor import Actor
+from mrt_pipeline.rollouts.rollout import Rollout, RolloutParams
 from mrt_pipeline.rollouts.stream import Stream
-from mrt_pipeline.tasks.base import Problem, Task
+from mrt_pipeline.tasks.base import Problem
 
 _NOTHING = np.empty(0, dtype=np.int64)
 
 
 def sample_linearised(
-    engine: Engine,
-    task: Task,
-    tokenizer: PreTrainedTokenizerBase,
-    template: Template,
-    problems: Sequence[Problem],
-    settings: RolloutSettings,
-    n: int,
-    seed: int,
-    window: int,
-    max_length: int,
+    actor: Actor, problems: Sequence[Problem], n: int, seed: int, window: int, max_length: int
 ) -> list[Rollout]:
-    """`n` graded rollouts of each problem, those of one problem side by side, as `sample_rollouts`.
+    """`n` graded rollouts of each problem, those of one problem side by side, as `Actor.sample`.
 
     Their thoughts are whole chains, with the log-probabilities that the tokens had after their window.
-    settings: `thinking_budget` is of the whole chain and may exceed the context.
+    The actor's thinking budget is of the whole chain and may exceed the context.
     max_length: the context, in tokens. Where `window` episodes do not leave room in it for an answer, fewer are shown;
     an attempt that does not fit into it ends the chain as the budget does.
     Raises ValueError for a template that does not answer in its stream.
     """
+    template, limits = actor.template, actor.limits
     if not template.streams_answer:
         raise ValueError("only a stream of attempts can be linearised: this template answers after its thought")
-    prompts = [np.asarray(encode_prompt(tokenizer, template, problem.question)) for problem in problems]
-    chains = [_Chain(prompt, settings, window, max_length) for prompt in prompts for _ in range(n)]
+    prompts = [actor.prompt(problem) for problem in problems]
+    chains = [_Chain(prompt, limits, window, max_length) for prompt in prompts for _ in range(n)]
     params = SamplingParams(
-        max_tokens=settings.answer_tokens, stop_token_ids=template.answer_stops, temperature=settings.temperature
+        max_tokens=limits.answer_tokens, stop_token_ids=template.answer_stops, temperature=limits.temperature
     )
     seeds = np.random.default_rng(seed)
     while running := [chain for chain in chains if chain.limit() > 0]:
-        limits = [chain.limit() for chain in running]
+        most = [chain.limit() for chain in running]
         contexts = [chain.context() for chain in running]
-        sampled = engine.sample(contexts, params, int(seeds.integers(2**62)), max_tokens=limits)
-        for chain, completion, limit in zip(running, sampled, limits, strict=True):
+        sampled = actor.engine.sample(contexts, params, int(seeds.integers(2**62)), max_tokens=most)
+        for chain, completion, limit in zip(running, sampled, most, strict=True):
             chain.add(completion, limit, template)
     streams = [Stream.of(_NOTHING, chain.completion(), template) for chain in chains]
     recalled = [chain.recalled() for chain in chains]
-    return answer_streams(engine, task, tokenizer, template, problems, prompts, streams, settings, seed, recalled)
+    return actor.answer_streams(problems, prompts, streams, seed, recalled)
 
 
 class _Chain:
     """A chain in the making: whole episodes, and the attempt at the end that is not whole yet."""
 
-    def __init__(self, prompt: np.ndarray, settings: RolloutSettings, window: int, max_length: int):
-        self.prompt, self.settings, self.window, self.max_length = prompt, settings, window, max_length
+    def __init__(self, prompt: np.ndarray, limits: RolloutParams, window: int, max_length: int):
+        self.prompt, self.limits, self.window, self.max_length = prompt, limits, window, max_length
         self.episodes: list[np.ndarray] = []
         self.attempt = _NOTHING
         self.logprobs = np.empty(0, dtype=np.float32)
@@ -84,11 +76,11 @@ class _Chain:
 
     def left(self) -> int:
         """Tokens that the budget leaves."""
-        return self.settings.thinking_budget - len(self.logprobs)
+        return self.limits.thinking_budget - len(self.logprobs)
 
     def recalled(self) -> np.ndarray:
         """The last whole episodes: `window`, or as many as leave room for an answer, which at least one token ends."""
-        room = self.max_length - len(self.prompt) - len(self.attempt) - self.settings.answer_tokens - 1
+        room = self.max_length - len(self.prompt) - len(self.attempt) - self.limits.answer_tokens - 1
         recent = self.episodes[max(0, len(self.episodes) - self.window) :]
         while recent and sum(map(len, recent)) > room:
             recent = recent[1:]
@@ -107,7 +99,7 @@ class _Chain:
             return 0
         if self.left() == 0:  # an episode filled the budget: does the policy stop there? Engines look as well
             return 1
-        return max(0, min(self.settings.answer_tokens, self.left(), self.max_length - 1 - len(self.context())))
+        return max(0, min(self.limits.answer_tokens, self.left(), self.max_length - 1 - len(self.context())))
 
     def add(self, completion: Completion, limit: int, template: Template) -> None:
         """Take over what was sampled, up to the end of the first episode; what follows it saw too much."""

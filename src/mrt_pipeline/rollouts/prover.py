@@ -15,16 +15,20 @@ several ways to write an answer, it only counts the canonical one.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Protocol
+from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 import numpy as np
-from transformers import PreTrainedTokenizerBase
+from pydantic import Field
 
-from mrt_pipeline.engines.base import Completion, Engine
-from mrt_pipeline.policy.template import Template
-from mrt_pipeline.rollouts.rollout import Rollout, RolloutSettings, sample_answers
-from mrt_pipeline.tasks.base import Problem, Task
+from mrt_pipeline.engines.base import Completion
+from mrt_pipeline.errors import InputError
+from mrt_pipeline.policy.template import TemplateParams
+from mrt_pipeline.policy.text_backtrack_template import TextBacktrackTemplateParams
+from mrt_pipeline.registry import PositiveInt, Registered
+from mrt_pipeline.rollouts.actor import Actor
+from mrt_pipeline.rollouts.rollout import Rollout
+from mrt_pipeline.tasks.base import Problem
 
 
 @dataclass(frozen=True)
@@ -43,16 +47,20 @@ class Query:
     natural_close: tuple[int, ...] = ()
 
     @classmethod
-    def about(cls, rollout: Rollout, cuts: np.ndarray) -> "Query":
-        """J at these cuts of a rollout, for its credit: after its own close only where its own answer follows that.
+    def about(cls, rollout: Rollout, cuts: np.ndarray, at_natural_end: bool = False) -> "Query":
+        """J at these cuts of a rollout.
 
-        Where a stop was suppressed J is that of being stopped, as it is for a token that leads to the same state: else
-        the two choices would differ in credit.
+        at_natural_end: also where the policy first tried to stop J is that of the answer it would have given then: for
+            measuring. For credit, J is after its own close only where its own answer follows that: where a stop was
+            suppressed J is that of being stopped, as it is for a token that leads to the same state. Else the two
+            choices would differ in credit.
         """
-        asked = cls(rollout.problem, rollout.prompt, rollout.thought, cuts)
+        asked = (rollout.problem, rollout.prompt, rollout.thought, cuts)
+        if at_natural_end:
+            return cls(*asked, rollout.natural_length, tuple(map(int, rollout.natural_close)))
         if rollout.stop_reason != "stop" or not len(rollout.close):
-            return asked
-        return replace(asked, natural_length=len(rollout.thought), natural_close=tuple(rollout.close.tolist()))
+            return cls(*asked)
+        return cls(*asked, len(rollout.thought), tuple(map(int, rollout.close)))
 
     @property
     def forced(self) -> np.ndarray:
@@ -69,38 +77,69 @@ class Success:
     n_tokens: int
 
 
-class Prover(Protocol):
-    """Estimates J."""
+class Prover(Registered):
+    """Family of the meta-provers: estimates of J."""
 
-    name: str
+    kind: ClassVar[str] = "prover"
+    builtin: ClassVar[dict[str, str]] = {
+        "exact": "mrt_pipeline.rollouts.prover",
+        "sampled": "mrt_pipeline.rollouts.prover",
+    }
 
-    def success(self, engine: Engine, queries: Sequence[Query], seed: int) -> list[Success]:
-        """J at every cut of every query. The exact prover ignores the seed."""
-        ...
+    def check(self, tree) -> None:
+        """See `Registered.check`."""
+        if tree.policy.given_template is not None:
+            self.check_template(tree.policy.given_template)
+
+    def check_template(self, template: TemplateParams) -> None:
+        """Raise ValueError if J of a policy that thinks and answers like this cannot be estimated."""
+
+    def success(self, actor: Actor, queries: Sequence[Query], seed: int = 0) -> list[Success]:
+        """J of the actor's policy at every cut of every query."""
+        raise NotImplementedError
 
 
-class ExactProver:
-    """J as the summed probability of the accepted answers, each with the end token where the template has one."""
+class ExactProver(Prover):
+    """J as the summed probability of the accepted answers, each with the end token where the template has one.
 
-    name = "exact"
+    The seed changes nothing.
+    """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, template: Template, temperature: float = 1.0):
+    name: Literal["exact"] = "exact"
+
+    def check_template(self, template: TemplateParams) -> None:
+        """There must be a list of answers whose probabilities can be summed; see `Prover.check_template`."""
+        if isinstance(template, TextBacktrackTemplateParams):
+            raise ValueError(
+                "policy.template.kind=backtrack needs prover=sampled: an attempt is a text with its answer somewhere "
+                "in it, so the probability of the answer alone says nothing"
+            )
         if template.writes_freely:
-            raise ValueError("answers that are written freely have no list that their probability could be summed over")
-        self.tokenizer, self.template, self.temperature = tokenizer, template, temperature
-        self._encoded: dict[str, list[int]] = {}
+            raise ValueError(
+                "policy.template.natural_answer=free needs prover=sampled: what is written freely has no list of "
+                "accepted answers whose probability could be summed; or set natural_answer=opened"
+            )
 
-    def success(self, engine: Engine, queries: Sequence[Query], seed: int = 0) -> list[Success]:
+    def success(self, actor: Actor, queries: Sequence[Query], seed: int = 0) -> list[Success]:
         """See `Prover.success`."""
+        template = actor.template
+        if template.writes_freely:
+            raise InputError(
+                "prover=exact cannot judge answers that are written freely, as policy.template.natural_answer=free has "
+                "them: there is no list that their probability could be summed over. Set prover=sampled"
+            )
+        if actor.limits.temperature == 0:
+            raise InputError("prover=exact needs probabilities of answers; with temperature 0 there are none")
         if not queries:
             return []
-        answers = [[self._encode(answer) for answer in query.problem.answers] for query in queries]
-        scores = self._score(engine, queries, [query.cuts for query in queries], self.template.stop_phrase, answers)
+        encoded = _encode_answers(actor, queries)
+        answers = [[encoded[answer] for answer in query.problem.answers] for query in queries]
+        scores = _score(actor, queries, [query.cuts for query in queries], template.stop_phrase, answers)
         passes = [1] * len(queries)
-        for close in sorted({query.natural_close for query in queries} - {(), self.template.stop_phrase}):
+        for close in sorted({query.natural_close for query in queries} - {(), template.stop_phrase}):
             chosen = [i for i, q in enumerate(queries) if q.natural_close == close and not q.forced.all()]
             ends = [queries[i].cuts[~queries[i].forced] for i in chosen]
-            found = self._score(engine, [queries[i] for i in chosen], ends, close, [answers[i] for i in chosen])
+            found = _score(actor, [queries[i] for i in chosen], ends, close, [answers[i] for i in chosen])
             for i, score in zip(chosen, found, strict=True):
                 scores[i][~queries[i].forced] = score
                 passes[i] += 1
@@ -111,49 +150,42 @@ class ExactProver:
             result.append(Success(mean, np.zeros_like(mean), n_tokens))
         return result
 
-    def _score(
-        self,
-        engine: Engine,
-        queries: Sequence[Query],
-        cuts: Sequence[np.ndarray],
-        suffix: Sequence[int],
-        answers: Sequence[Sequence[Sequence[int]]],
-    ) -> list[np.ndarray]:
-        traces = [np.concatenate([query.prompt, query.thought]) for query in queries]
-        places = [len(query.prompt) + cut for query, cut in zip(queries, cuts, strict=True)]
-        return engine.score(traces, places, suffix, answers, self.temperature) if queries else []
 
-    def _encode(self, answer: str) -> list[int]:
-        if answer not in self._encoded:
-            ids = self.tokenizer.encode(answer, add_special_tokens=False)
-            self._encoded[answer] = [*ids, *self.template.answer_end]
-        return self._encoded[answer]
+def _score(
+    actor: Actor,
+    queries: Sequence[Query],
+    cuts: Sequence[np.ndarray],
+    suffix: Sequence[int],
+    answers: Sequence[Sequence[Sequence[int]]],
+) -> list[np.ndarray]:
+    if not queries:
+        return []
+    traces = [np.concatenate([query.prompt, query.thought]) for query in queries]
+    places = [len(query.prompt) + cut for query, cut in zip(queries, cuts, strict=True)]
+    return actor.engine.score(traces, places, suffix, answers, actor.limits.temperature)
 
 
-class SampledProver:
-    """J as the mean reward of `n_answers` answers at each cut."""
+def _encode_answers(actor: Actor, queries: Sequence[Query]) -> dict[str, list[int]]:
+    """Token ids of each accepted answer, with what the prover expects after it."""
+    distinct = {answer for query in queries for answer in query.problem.answers}
+    end = actor.template.answer_end
+    return {answer: [*actor.tokenizer.encode(answer, add_special_tokens=False), *end] for answer in distinct}
 
-    name = "sampled"
 
-    def __init__(
-        self,
-        tokenizer: PreTrainedTokenizerBase,
-        template: Template,
-        task: Task,
-        n_answers: int,
-        settings: RolloutSettings,
-    ):
-        self.tokenizer, self.template, self.task = tokenizer, template, task
-        self.n_answers, self.settings = n_answers, settings
+class SampledProver(Prover):
+    """J as the mean reward of `n_answers` answers at each cut (m in the paper)."""
 
-    def success(self, engine: Engine, queries: Sequence[Query], seed: int = 0) -> list[Success]:
+    name: Literal["sampled"] = "sampled"
+    n_answers: PositiveInt = Field(default=8, description="forced answers at each boundary (m in the paper)")
+
+    def success(self, actor: Actor, queries: Sequence[Query], seed: int = 0) -> list[Success]:
         """See `Prover.success`."""
         result = []
-        found = force_answers(engine, self.template, queries, self.settings, self.n_answers, seed)
+        found = force_answers(actor, queries, self.n_answers, seed)
         for query, answers in zip(queries, found, strict=True):
             rewards = np.array(
                 [
-                    [self._reward(query.problem, answer, forced) for answer in at_cut]
+                    [_reward(actor, query.problem, answer, forced) for answer in at_cut]
                     for forced, at_cut in zip(query.forced, answers, strict=True)
                 ]
             )
@@ -162,29 +194,23 @@ class SampledProver:
             result.append(Success(mean, sem, sum(n_tokens(answer) for at_cut in answers for answer in at_cut)))
         return result
 
-    def _reward(self, problem: Problem, answer: Completion, forced: bool) -> float:
-        text = read_answer(self.tokenizer, self.template, answer, forced)
-        return self.task.grade(problem, text).reward if text else 0.0
+
+def _reward(actor: Actor, problem: Problem, answer: Completion, forced: bool) -> float:
+    text = actor.read_answer(answer, forced)
+    return actor.task.grade(problem, text).reward if text else 0.0
 
 
-def force_answers(
-    engine: Engine, template: Template, queries: Sequence[Query], settings: RolloutSettings, n: int, seed: int
-) -> list[list[list[Completion]]]:
+def force_answers(actor: Actor, queries: Sequence[Query], n: int, seed: int) -> list[list[list[Completion]]]:
     """`n` sampled answers at each cut of each query."""
     forced = [bool(value) for query in queries for value in query.forced]
     cuts = [(query, cut) for query in queries for cut in query.cuts]
+    stop_phrase = actor.template.stop_phrase
     contexts = [
-        [*query.prompt, *query.thought[:cut], *(template.stop_phrase if is_forced else query.natural_close)]
+        [*query.prompt, *query.thought[:cut], *(stop_phrase if is_forced else query.natural_close)]
         for (query, cut), is_forced in zip(cuts, forced, strict=True)
     ]
-    completions = iter(sample_answers(engine, template, contexts, forced, settings, seed, n))
+    completions = iter(actor.sample_answers(contexts, forced, seed, n))
     return [[[next(completions) for _ in range(n)] for _ in query.cuts] for query in queries]
-
-
-def read_answer(tokenizer: PreTrainedTokenizerBase, template: Template, answer: Completion, forced: bool) -> str:
-    """What to grade of an answer; empty if it is none. forced: it follows the stop phrase."""
-    ended = answer.stop_token_id is not None
-    return template.answer_text(tokenizer.decode(answer.token_ids), ended, forced)
 
 
 def n_tokens(answer: Completion) -> int:

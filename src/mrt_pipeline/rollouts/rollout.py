@@ -1,30 +1,39 @@
-"""Episodic rollouts: think until the model stops or the budget ends, then answer, then grade."""
+"""Episodic rollouts: what one is, and its limits. `actor.py` samples them."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
-from transformers import PreTrainedTokenizerBase
+from pydantic import Field
 
-from mrt_pipeline.engines.base import NO_CHOICE, Completion, Engine, SamplingParams
-from mrt_pipeline.policy.template import Template, encode_prompt
-from mrt_pipeline.rollouts.stream import Stream
-from mrt_pipeline.tasks.base import Grade, Problem, Task
+from mrt_pipeline.engines.base import NO_CHOICE
+from mrt_pipeline.registry import NonNegative, Params, PositiveInt
+from mrt_pipeline.tasks.base import Grade, Problem
+
+GONE = {
+    "rollout.n_problems": "the rollout stage draws the first step of training: training.groups problems",
+    "rollout.n_rollouts": "the rollout stage draws the first step of training: training.group_size of each problem",
+}
+"""Keys of earlier versions, and what took their place."""
 
 
-@dataclass(frozen=True)
-class RolloutSettings:
+class RolloutParams(Params):
     """Limits and temperature of a rollout.
 
-    thinking_budget: most thinking tokens; a longer thought is cut and the answer forced. Where the policy answers in
-        the stream itself, the last attempt counts as well: it is an answer only if the policy stops after it in time.
-    answer_tokens: most tokens of the answer, unless the template's natural answers have a limit of their own.
-    temperature: of thought and answer.
+    A thought that is longer than the budget is cut and the answer forced. Where the policy answers in the stream
+    itself, the last attempt counts as well: it is an answer only if the policy stops after it in time.
     """
 
-    thinking_budget: int
-    answer_tokens: int
-    temperature: float = 1.0
+    thinking_budget: PositiveInt = Field(default=96, description="training budget: most thinking tokens of a rollout")
+    answer_tokens: PositiveInt = Field(
+        default=6, description="most tokens of an answer, but for one that is written freely"
+    )
+    temperature: NonNegative = Field(
+        default=1.0, description="of thought and answer; 0 is greedy, which the library can sample but not train"
+    )
+
+    def within(self, thinking_budget: int) -> "RolloutParams":
+        """The same with another thinking budget."""
+        return self.model_copy(update={"thinking_budget": thinking_budget})
 
 
 @dataclass(frozen=True)
@@ -33,6 +42,7 @@ class Rollout:
 
     problem: what was asked. group: index of the problem within the batch; rollouts of one group share a prompt.
     prompt: (p,) token ids, ending with the opening of the thought.
+    boundaries: (k + 1,) thinking tokens at the ends of its k episodes, int64, the empty prefix (0) first.
     thought: (n,) thinking tokens. thought_choices, thought_logprobs: (n,), what the policy chose at each place; see
         `Completion`. Where budget forcing put an extension in place of a stop, that is the stop.
     natural_length: thinking tokens before the model first tried to stop; n if it never did.
@@ -44,6 +54,7 @@ class Rollout:
     close_logprob: log-probability of the sampled close (or end) token; 0 if it was forced.
     answer: (m,) ids, with the token that ended it, if one did: eos, or a back symbol. answer_logprobs: (m,).
     answer_text, grade: the answer as the task reads it, and its grade.
+    min_thinking: thinking tokens below which attempts to stop were suppressed (budget forcing); 0: none were.
     beyond: tokens of the stream beyond the thought: in backtracking search the attempt that is the answer; what the
         budget cut and the template drops, an attempt or a paragraph.
     dropped: how many of these were sampled and are in no other field.
@@ -58,6 +69,7 @@ class Rollout:
     thought: np.ndarray
     thought_choices: np.ndarray
     thought_logprobs: np.ndarray
+    boundaries: np.ndarray
     natural_length: int
     natural_close: np.ndarray
     stop_reason: str
@@ -67,6 +79,7 @@ class Rollout:
     answer_logprobs: np.ndarray
     answer_text: str
     grade: Grade
+    min_thinking: int = 0
     beyond: int = 0
     dropped: int = 0
     stopped_at: int | None = None
@@ -122,156 +135,3 @@ class Rollout:
         weights = np.full(len(self.thought) + len(self.close) + len(self.answer), rest, dtype=np.float64)
         weights[: len(self.thought)] = thought
         return weights
-
-    def boundaries(self, template: Template) -> np.ndarray:
-        """Episode boundaries of the thought; see `Template.boundaries`."""
-        return template.boundaries(self.thought, self.thought_logprobs)
-
-
-def sample_rollouts(
-    engine: Engine,
-    task: Task,
-    tokenizer: PreTrainedTokenizerBase,
-    template: Template,
-    problems: Sequence[Problem],
-    settings: RolloutSettings,
-    n: int,
-    seed: int,
-    min_thinking: Sequence[int] | int = 0,
-    prefixes: Sequence[np.ndarray] | None = None,
-    direct: Sequence[bool] | None = None,
-    closed: bool = False,
-) -> list[Rollout]:
-    """`n` graded rollouts of each problem, those of one problem side by side: len(problems) * n.
-
-    min_thinking: thinking tokens below which an attempt to stop is turned into an extension (budget forcing), for
-        all problems or for each.
-    prefixes: thinking tokens that each problem's rollouts start with. They count against the budget and as not
-        sampled, so they are never trained. An answer must be possible after them (`Template.snap`).
-    direct: for each problem, whether to answer right after the prefix (forced termination) instead of thinking on.
-    closed: these answers follow the policy's own `close` instead of the stop phrase, as if it had closed its thought.
-    seed: the same seed, weights and problems give the same rollouts.
-    """
-    prompts = [np.asarray(encode_prompt(tokenizer, template, problem.question)) for problem in problems]
-    starts = [np.empty(0, dtype=np.int64)] * len(problems) if prefixes is None else list(prefixes)
-    used = np.array([len(start) for start in starts], dtype=np.int64)
-    left = np.where(np.zeros(len(problems), bool) if direct is None else direct, 0, settings.thinking_budget - used)
-    if np.any(left < 0):
-        raise ValueError(f"a prefix of {used.max()} tokens exceeds the thinking budget {settings.thinking_budget}")
-    if any(template.snap(start, len(start), (len(start),)) < len(start) for start in starts):
-        raise ValueError("a prefix ends inside an episode, where this template cannot answer: cut it with snap()")
-    thinking = SamplingParams(
-        max_tokens=settings.thinking_budget,
-        stop_token_ids=template.thinking_stops,
-        temperature=settings.temperature,
-        n=n,
-        extensions=template.extensions,
-    )
-    contexts = [np.concatenate(pair) for pair in zip(prompts, starts, strict=True)]
-    sampled = engine.sample(contexts, thinking, seed, np.maximum(np.asarray(min_thinking) - used, 0), left)
-    streams = [Stream.of(starts[i // n], completion, template) for i, completion in enumerate(sampled)]
-    if closed and template.close:
-        streams = [
-            replace(stream, split=replace(stream.split, close=template.close)) if now else stream
-            for stream, now in zip(streams, np.repeat(left == 0, n), strict=True)
-        ]
-    return answer_streams(engine, task, tokenizer, template, problems, prompts, streams, settings, seed)
-
-
-def answer_streams(
-    engine: Engine,
-    task: Task,
-    tokenizer: PreTrainedTokenizerBase,
-    template: Template,
-    problems: Sequence[Problem],
-    prompts: Sequence[np.ndarray],
-    streams: Sequence[Stream],
-    settings: RolloutSettings,
-    seed: int,
-    recalled: Sequence[np.ndarray] | None = None,
-) -> list[Rollout]:
-    """Graded rollouts from what was sampled as thinking; an answer is sampled after each stream that has none.
-
-    prompts: token ids of each problem's. streams: as many of each problem, side by side.
-    recalled: what the policy sees of each stream's thought when its answer is sampled, if that is not all of it.
-    """
-    n = len(streams) // len(problems)
-    seen = [stream.thought for stream in streams] if recalled is None else recalled
-    asked = [i for i, stream in enumerate(streams) if not stream.split.answered]
-    questions = [np.concatenate([prompts[i // n], seen[i], streams[i].close]) for i in asked]
-    forced = [stream.split.close == template.stop_phrase for stream in streams]
-    sampled = sample_answers(engine, template, questions, [forced[i] for i in asked], settings, seed + 1)
-    answers = dict(zip(asked, sampled, strict=True))
-
-    rollouts = []
-    for i, stream in enumerate(streams):
-        problem, split = problems[i // n], stream.split
-        if split.answered:  # the stream's last tokens are the answer, with the token that stopped it
-            ids, logprobs, text = stream.rest(tokenizer)
-            grade = task.grade(problem, text) if text else Grade.UNPARSED
-            text = task.read(text)
-        else:
-            ids, logprobs, text = _sampled_answer(answers[i], tokenizer)
-            length = template.answer_length(ids)
-            ids, logprobs = ids[:length], logprobs[:length]
-            ended = answers[i].stop_token_id is not None
-            readable = template.answer_text(text, ended, forced[i])
-            grade = task.grade(problem, readable) if readable else Grade.UNPARSED
-            text = task.read(readable or text)
-        stopped_at, stopped_text = stream.first_stop(template, tokenizer)
-        rollouts.append(
-            Rollout(
-                problem=problem,
-                group=i // n,
-                prompt=prompts[i // n],
-                thought=stream.thought,
-                thought_choices=stream.choices[: split.n_thought],
-                thought_logprobs=stream.logprobs[: split.n_thought],
-                natural_length=stream.natural_end(template),
-                natural_close=stream.natural_close(template),
-                stop_reason=split.stop_reason,
-                close=stream.close,
-                close_logprob=stream.stop_logprob,
-                answer=ids,
-                answer_logprobs=logprobs,
-                answer_text=text,
-                grade=grade,
-                beyond=len(stream.token_ids) - split.n_thought,
-                dropped=0 if split.answered else int((stream.choices[split.n_thought :] != NO_CHOICE).sum()),
-                stopped_at=stopped_at,
-                stopped_reward=None if stopped_at is None else task.grade(problem, stopped_text).reward,
-            )
-        )
-    return rollouts
-
-
-def sample_answers(
-    engine: Engine,
-    template: Template,
-    contexts: Sequence[Sequence[int]],
-    forced: Sequence[bool],
-    settings: RolloutSettings,
-    seed: int,
-    n: int = 1,
-) -> list[Completion]:
-    """`n` answers after each context: prompt, thought, and the close or stop phrase that ends it.
-
-    forced: for each context, whether it ends with the stop phrase.
-    """
-    limits = [template.answer_limit(settings.answer_tokens, bool(is_forced)) for is_forced in forced]
-    params = SamplingParams(
-        max_tokens=max(limits, default=settings.answer_tokens),
-        stop_token_ids=template.answer_stops,
-        temperature=settings.temperature,
-        n=n,
-    )
-    return engine.sample(contexts, params, seed, max_tokens=limits if len({*limits}) > 1 else None)
-
-
-def _sampled_answer(answer: Completion, tokenizer: PreTrainedTokenizerBase) -> tuple[np.ndarray, np.ndarray, str]:
-    """Token ids and log-probabilities, with the token that ended it if one did, and text."""
-    text = tokenizer.decode(answer.token_ids)
-    if answer.stop_token_id is None:
-        return answer.token_ids, answer.logprobs, text
-    ids = np.append(answer.token_ids, answer.stop_token_id)
-    return ids, np.append(answer.logprobs, np.float32(answer.stop_logprob)), text

@@ -1,13 +1,15 @@
 """What a task is: problems, and the one door through which model text enters the project."""
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Protocol
+from typing import ClassVar
 
-from transformers import PreTrainedTokenizerBase
+import numpy as np
 
-from mrt_pipeline.policy.template import Template
+from mrt_pipeline.policy.template import TemplateParams
+from mrt_pipeline.registry import Registered
 
 
 class Grade(Enum):
@@ -57,44 +59,67 @@ class SearchTrace:
     cut: bool
 
 
-class Task(Protocol):
-    """What the pipeline needs to know about a task."""
+class Task(Registered):
+    """What is asked, and how answers are graded.
 
-    name: str
+    A member defines `problems` and `grade`; the rest has defaults that do for text. A task of a pipeline also has the
+    fields `n_train`, `n_validation` and `n_test`, the problems of each split; None: all there are.
 
+    from_scratch: whether its policy is made from scratch over symbols; see `ScratchTask`.
+    """
+
+    kind: ClassVar[str] = "task"
+    builtin: ClassVar[dict[str, str]] = {
+        "countdown": "mrt_pipeline.tasks.countdown",
+        "countdown_backtracking": "mrt_pipeline.tasks.countdown_backtracking",
+        "math": "mrt_pipeline.tasks.math_problems",
+        "reasoning_gym": "mrt_pipeline.tasks.reasoning_gym",
+    }
+    from_scratch: ClassVar[bool] = False
+
+    @abstractmethod
     def problems(self) -> list[Problem]:
         """All problems of all splits, in a fixed order."""
-        ...
 
-    def read(self, text: str) -> str:
-        """The answer in what a model wrote as its answer, as votes count it; empty if there is none."""
-        ...
-
+    @abstractmethod
     def grade(self, problem: Problem, answer: str) -> Grade:
         """Grade untrusted model text. Never raises and never runs it."""
-        ...
+
+    def read(self, text: str) -> str:
+        """The answer in what a model wrote as its answer, as votes count it; empty if there is none.
+
+        Unless a task knows better, the text itself.
+        """
+        return text.strip()
 
     def trace_metrics(self, traces: Sequence[str]) -> dict[str, float]:
         """What there is to measure about the text of whole traces, by name; empty if there is nothing."""
-        ...
+        return {}
+
+    @property
+    def longest_answer(self) -> int:
+        """Tokens that the longest answer needs; 1 where nothing is known of it."""
+        return 1
 
 
-class ScratchTask(Task, Protocol):
+class ScratchTask(Task):
     """A task whose policy is made from scratch: it also has a vocabulary and imperfect traces to warm-start on.
 
     markers: symbols around a thought, the opening one first; not among `symbols`.
     """
 
-    markers: tuple[str, ...]
+    from_scratch: ClassVar[bool] = True
+    markers: ClassVar[tuple[str, ...]]
 
-    def template(self, tokenizer: PreTrainedTokenizerBase) -> Template:
-        """How thoughts and answers of this task are told apart in tokens."""
-        ...
+    @property
+    @abstractmethod
+    def template(self) -> TemplateParams:
+        """How thoughts and answers of this task are told apart."""
 
+    @abstractmethod
     def symbols(self) -> list[str]:
         """Every whitespace-separated symbol that can occur in questions, thoughts and answers."""
-        ...
 
-    def search_trace(self, problem: Problem, rng) -> SearchTrace:
-        """A trace drawn with the numpy Generator `rng`."""
-        ...
+    @abstractmethod
+    def search_trace(self, problem: Problem, rng: np.random.Generator) -> SearchTrace:
+        """A trace drawn with `rng`."""

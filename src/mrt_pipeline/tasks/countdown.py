@@ -15,17 +15,19 @@ what was found can then be copied later, so that a small model can recall it.
 """
 
 import ast
-from collections.abc import Sequence
+from abc import abstractmethod
 from dataclasses import dataclass
 from itertools import combinations_with_replacement, permutations, product
+from typing import Annotated, ClassVar, Literal, Self
 
 import numpy as np
-from transformers import PreTrainedTokenizerBase
+from pydantic import Field, model_validator
 
 from mrt_pipeline.errors import InputError
-from mrt_pipeline.policy.template import Template, ThinkTemplate
+from mrt_pipeline.policy.template import SymbolThinkParams
 from mrt_pipeline.policy.tokenizer import THINK_CLOSE, THINK_OPEN
-from mrt_pipeline.tasks.base import Grade, Problem, SearchTrace
+from mrt_pipeline.registry import Fraction, PositiveInt
+from mrt_pipeline.tasks.base import Grade, Problem, ScratchTask, SearchTrace
 
 EPISODE_MARKER = "wait"
 VERDICTS = ("low", "high", "yes")
@@ -80,59 +82,48 @@ class Chain:
         return f"{EPISODE_MARKER} {self.written_out()} {verdict}"
 
 
-class Countdown:
-    """The task; see the module's docstring for its rules.
+def legal_chains(numbers: tuple[int, ...], max_result: int) -> list[Chain]:
+    """Every legal chain over `numbers`, one per distinct calculation: the larger of the first two stands first."""
+    found = {}
+    for order in sorted(set(permutations(numbers))):
+        if order[0] < order[1]:
+            continue
+        for operators in product("+-*", repeat=len(numbers) - 1):
+            chain = Chain(order, operators)
+            if max(chain.results()) <= max_result:
+                found[chain] = None
+    return list(found)
 
-    n_numbers: how many numbers a problem gives.
-    max_number: they are drawn from 1..max_number.
-    target_min, target_max: range of targets.
-    max_result: largest intermediate result allowed.
-    max_solutions: problems with more solving chains are left out, since guessing would solve them.
-    cut_fraction: share of search traces that are cut at a random symbol before they answer, so that a warm-started
-        policy can be stopped anywhere.
-    long_fraction: share of search traces that go on whatever they find until they have `max_attempts` attempts, so that
-        a warm-started policy knows every place that a thought can reach. Their end is not imitated.
-    max_attempts: attempts of these, the most that any search trace has.
-    n_train, n_validation, n_test: problems of each split (n_train None: all that are left). Splits never share a
-        number multiset, so nothing can be memorised.
-    seed: of the split.
+
+class CountdownRules(ScratchTask):
+    """What the variants of the task have in common: rules and problems.
+
+    Splits never share a number multiset, so nothing can be memorised. Problems with many solutions are left out, since
+    guessing would solve them.
     """
 
-    name = "countdown"
-    markers: tuple[str, ...] = (THINK_OPEN, THINK_CLOSE)
+    n_numbers: Annotated[int, Field(ge=2, le=5)] = Field(default=3, description="numbers given in a problem")
+    max_number: PositiveInt = Field(default=12, description="numbers are drawn from 1..max_number")
+    target_min: PositiveInt = Field(default=10, description="smallest target")
+    target_max: PositiveInt = Field(default=99, description="largest target")
+    max_result: PositiveInt = Field(default=99, description="largest intermediate result allowed")
+    max_solutions: PositiveInt = Field(default=4, description="problems with more solving chains are left out")
+    n_train: PositiveInt | None = Field(default=None, description="training problems; null: all that are left")
+    n_validation: PositiveInt = Field(
+        default=200, description="problems watched during training and used for every choice"
+    )
+    n_test: PositiveInt = Field(default=600, description="held-out problems of the evaluation")
+    seed: int = Field(default=0, description="of the split")
 
-    def __init__(
-        self,
-        n_numbers: int = 3,
-        max_number: int = 12,
-        target_min: int = 10,
-        target_max: int = 99,
-        max_result: int = 99,
-        max_solutions: int = 4,
-        cut_fraction: float = 0.25,
-        long_fraction: float = 0.05,
-        max_attempts: int = 48,
-        n_validation: int = 200,
-        n_test: int = 600,
-        n_train: int | None = None,
-        seed: int = 0,
-    ):
-        self.n_numbers, self.max_number, self.max_result = n_numbers, max_number, max_result
-        self.cut_fraction, self.long_fraction, self.max_attempts = cut_fraction, long_fraction, max_attempts
-        self.target_min, self.target_max, self.max_solutions = target_min, target_max, max_solutions
-        self.n_train, self.n_validation, self.n_test, self.seed = n_train, n_validation, n_test, seed
+    @model_validator(mode="after")
+    def _targets(self) -> Self:
+        if self.target_min > self.target_max:
+            raise ValueError(f"target_min {self.target_min} exceeds target_max {self.target_max}")
+        return self
 
     def chains(self, numbers: tuple[int, ...]) -> list[Chain]:
-        """Every legal chain over `numbers`, one per distinct calculation: the larger of the first two stands first."""
-        found = {}
-        for order in sorted(set(permutations(numbers))):
-            if order[0] < order[1]:
-                continue
-            for operators in product("+-*", repeat=len(numbers) - 1):
-                chain = Chain(order, operators)
-                if max(chain.results()) <= self.max_result:
-                    found[chain] = None
-        return list(found)
+        """Every legal chain over `numbers`; see `legal_chains`."""
+        return legal_chains(numbers, self.max_result)
 
     def problems(self) -> list[Problem]:
         """All problems, split by number multiset: test first, then validation, the rest is train."""
@@ -180,13 +171,36 @@ class Countdown:
             metadata={"numbers": list(numbers), "target": target, "n_solutions": len(chains)},
         )
 
+    @abstractmethod
     def _spell(self, chain: Chain) -> str:
         """The one way to write a chain down as an answer."""
-        return chain.answer()
 
-    def read(self, text: str) -> str:
-        """The text itself."""
-        return text.strip()
+
+class Countdown(CountdownRules):
+    """The task; see the module's docstring for its rules.
+
+    Some search traces are cut before they answer, so that a warm-started policy can be stopped anywhere. Others go on
+    whatever they find, so that it knows every place that a thought can reach; their end is not imitated.
+    """
+
+    name: Literal["countdown"] = "countdown"
+    cut_fraction: Fraction = Field(default=0.25, description="share of warm-start traces cut at a random symbol")
+    long_fraction: Fraction = Field(
+        default=0.05, description="share of warm-start traces that go on to max_attempts whatever they find"
+    )
+    max_attempts: PositiveInt = Field(
+        default=48, description="most attempts of a warm-start trace; places beyond are new to the policy"
+    )
+
+    markers: ClassVar[tuple[str, ...]] = (THINK_OPEN, THINK_CLOSE)
+
+    @property
+    def longest_answer(self) -> int:
+        """Symbols of an answer, numbers and operators; brackets are part of a number's symbol."""
+        return 2 * self.n_numbers - 1
+
+    def _spell(self, chain: Chain) -> str:
+        return chain.answer()
 
     def grade(self, problem: Problem, answer: str) -> Grade:
         """Grade an answer by walking its syntax tree; the text is never evaluated."""
@@ -219,14 +233,11 @@ class Countdown:
         chain = Chain((node.value, *reversed(numbers)), tuple(reversed(operators)))
         return chain if chain.answer() == answer.strip() else None  # one spelling only: the exact prover lists them all
 
-    def template(self, tokenizer: PreTrainedTokenizerBase) -> Template:
+    @property
+    def template(self) -> SymbolThinkParams:
         """Open-ended thinking between think tags, each attempt an episode."""
-        return ThinkTemplate.from_text(
-            tokenizer,
-            think_close=THINK_CLOSE,
-            stop_phrase=THINK_CLOSE,
-            extensions=(EPISODE_MARKER,),
-            episode_markers=[EPISODE_MARKER],
+        return SymbolThinkParams(
+            close=THINK_CLOSE, stop_phrase=THINK_CLOSE, extensions=(EPISODE_MARKER,), markers=(EPISODE_MARKER,)
         )
 
     def symbols(self) -> list[str]:
@@ -245,10 +256,6 @@ class Countdown:
             EPISODE_MARKER,
             *VERDICTS,
         ]
-
-    def trace_metrics(self, traces: Sequence[str]) -> dict[str, float]:
-        """None."""
-        return {}
 
     def search_trace(self, problem: Problem, rng: np.random.Generator) -> SearchTrace:
         """An imperfect search for warm-starting: it repeats itself, stops early, or goes on after the answer is found.

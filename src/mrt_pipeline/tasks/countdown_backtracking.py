@@ -19,13 +19,14 @@ Warm-start traces go back by a heuristic, `backtrack`:
 import re
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import ClassVar, Literal
 
 import numpy as np
-from transformers import PreTrainedTokenizerBase
+from pydantic import Field
 
-from mrt_pipeline.policy.template import BacktrackTemplate
+from mrt_pipeline.policy.template import SymbolBacktrackParams
 from mrt_pipeline.tasks.base import Grade, Problem, SearchTrace
-from mrt_pipeline.tasks.countdown import Chain, Countdown
+from mrt_pipeline.tasks.countdown import Chain, CountdownRules, legal_chains
 
 OPENING = ":"
 _MAX_ANSWER_CHARS = 200
@@ -57,25 +58,29 @@ def prefix_values(chain: Chain, chains: Sequence[Chain], target: int) -> list[fl
     return values
 
 
-class CountdownBacktracking(Countdown):
-    """The task; see the module's docstring. backtrack: the heuristic of warm-start traces; the rest as in Countdown."""
+_legal = lru_cache(maxsize=4_096)(legal_chains)  # a warm start asks for the same problems again and again
 
-    name = "countdown_backtracking"
-    markers = (OPENING,)
 
-    def __init__(self, backtrack: str = "value", **rules):
-        if backtrack not in ("value", "restart"):
-            raise ValueError(f"unknown task.backtrack {backtrack!r}; expected value or restart")
-        super().__init__(**rules)
-        self.backtrack = backtrack
-        self._legal = lru_cache(maxsize=4_096)(self.chains)  # a warm start asks for the same problems again and again
+class CountdownBacktracking(CountdownRules):
+    """The task; see the module's docstring for its rules."""
+
+    name: Literal["countdown_backtracking"] = "countdown_backtracking"
+    backtrack: Literal["value", "restart"] = Field(default="value", description="where warm-start traces go back to")
+
+    markers: ClassVar[tuple[str, ...]] = (OPENING,)
+
+    @property
+    def longest_answer(self) -> int:
+        """Symbols of an attempt: numbers, operators and results."""
+        return 3 * self.n_numbers - 2
 
     def _spell(self, chain: Chain) -> str:
         return chain.written_out()
 
-    def template(self, tokenizer: PreTrainedTokenizerBase) -> BacktrackTemplate:
+    @property
+    def template(self) -> SymbolBacktrackParams:
         """Attempts separated by back symbols."""
-        return BacktrackTemplate.from_text(tokenizer, self._backs())
+        return SymbolBacktrackParams(back=tuple(self._backs()))
 
     def _backs(self) -> list[str]:
         return [back_symbol(step) for step in range(self.n_numbers - 1)]
@@ -127,7 +132,7 @@ class CountdownBacktracking(Countdown):
         Every habit is drawn once per trace, as in `Countdown.search_trace`. The last attempt is the answer, so a trace
         that has not found the solution ends wrongly. A search that is out of attempts is cut: stopping is not imitated.
         """
-        target, chains = problem.metadata["target"], self._legal(tuple(problem.metadata["numbers"]))
+        target, chains = problem.metadata["target"], _legal(tuple(problem.metadata["numbers"]), self.max_result)
         astray = rng.choice([0.0, 0.2, 0.5], p=[0.4, 0.3, 0.3])
         repeat = rng.choice([0.0, 0.2, 0.5], p=[0.4, 0.3, 0.3])
         stop_early = rng.choice([0.0, 0.12], p=[0.6, 0.4])

@@ -2,7 +2,7 @@
 
 Training problems that also stand in an evaluation source are found by their normalised text, reported and dropped, as
 are repetitions within the training sources; so no evaluation problem is ever trained on. Answers are graded by
-math-verify.
+math-verify, or by a function of the user's, `grader`.
 """
 
 import logging
@@ -10,49 +10,62 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
+from typing import Literal
 
 import numpy as np
+from pydantic import Field, field_validator
 
 from mrt_pipeline.errors import InputError
-from mrt_pipeline.tasks.base import Problem
-from mrt_pipeline.tasks.math_grader import MathAnswers
+from mrt_pipeline.registry import Fraction, PositiveInt, code_of
+from mrt_pipeline.tasks.base import Grade, Problem
+from mrt_pipeline.tasks.math_grader import MathAnswers, OwnGrader
 from mrt_pipeline.tasks.problem_files import ProblemSource, read_source
 
 logger = logging.getLogger(__name__)
+_FUNCTION = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*:[^\W\d]\w*")
 _LATEX_SPACING = re.compile(r"\\[,;:! ]|\\(?:left|right|displaystyle|text|mathrm|q?quad)(?![a-zA-Z])|[\s$~{}]+")
 
 
 class MathProblems(MathAnswers):
     """The task.
 
-    train, evaluation: sources. Validation problems are drawn from the training ones, test problems are those of the
-    evaluation sources. n_train, n_validation, n_test: problems of each split; None for n_train, n_test: all there are.
-    max_unusable: see `read_source`. grading_seconds: deadline of one comparison. seed: of the choice of problems.
+    Validation problems are drawn from the training sources, test problems are those of the evaluation sources.
     """
 
-    name = "math"
+    name: Literal["math"] = "math"
+    train: list[ProblemSource] = Field(min_length=1, description="sources of training and validation problems")
+    evaluation: list[ProblemSource] = Field(min_length=1, description="sources of held-out problems")
+    n_train: PositiveInt | None = Field(default=None, description="training problems; null: all that are left")
+    n_validation: PositiveInt = Field(
+        default=200, description="problems taken from the training sources for every choice"
+    )
+    n_test: PositiveInt | None = Field(default=None, description="held-out problems; null: all")
+    max_unusable: Fraction = Field(
+        default=0.01, description="largest share of a source's rows that may lack a question or an answer"
+    )
+    grader: str | None = Field(
+        default=None,
+        description="your own: <module>:<function>, a function grade(answer: str, problem: dict) -> bool of a module "
+        "in the working directory or of an installed one; null: answers are compared as mathematics",
+    )
+    seed: int = Field(default=0, description="of the split")
 
-    def __init__(
-        self,
-        train: Sequence[ProblemSource],
-        evaluation: Sequence[ProblemSource],
-        n_train: int | None = None,
-        n_validation: int = 200,
-        n_test: int | None = None,
-        max_unusable: float = 0.01,
-        grading_seconds: float = 5.0,
-        seed: int = 0,
-    ):
-        self.train, self.evaluation = list(train), list(evaluation)
-        self.n_train, self.n_validation, self.n_test = n_train, n_validation, n_test
-        self.max_unusable, self.seed = max_unusable, seed
-        super().__init__(grading_seconds)
+    @field_validator("grader")
+    @classmethod
+    def _names_a_function(cls, grader: str | None) -> str | None:
+        if grader is not None and not _FUNCTION.fullmatch(grader):
+            raise ValueError(f"'{grader}' is not <module>:<function>; write it as in task.grader=my_module:grade")
+        return grader
 
     def problems(self) -> list[Problem]:
         """All problems, in the order train, validation, test.
 
-        Raises InputError for sources that cannot be used, and if there are too few problems for a split.
+        Raises InputError for sources and for a grader that cannot be used, and if there are too few problems for a
+        split.
         """
+        if self.own_grader is not None:
+            self.own_grader.check()
         repeated = [name for name, n in Counter(s.name for s in (*self.train, *self.evaluation)).items() if n > 1]
         if repeated:
             raise InputError(f"more than one source is called '{repeated[0]}': rename one of the files")
@@ -68,6 +81,28 @@ class MathProblems(MathAnswers):
         self._check("n_train", self.n_train or 1, len(train))
         self._check("n_test", n_kept, len(test))
         return [*train[: self.n_train], *validation, *test]
+
+    def deciding(self) -> dict:
+        """See `Params.deciding`; of a grader also its file."""
+        grader = {"grader_code": code_of(self.grader.partition(":")[0])} if self.grader else {}
+        return {**super().deciding(), **grader}
+
+    @cached_property
+    def own_grader(self) -> OwnGrader | None:
+        """What asks the user's function, if there is one."""
+        return None if self.grader is None else OwnGrader(self.grader, self.grading_seconds)
+
+    def read(self, text: str) -> str:
+        """The answer that the text ends with, in its normalised spelling.
+
+        A grader of one's own may take what has no such answer; then the text itself.
+        """
+        found = super().read(text)
+        return found if found or self.grader is None else text.strip()
+
+    def grade(self, problem: Problem, answer: str) -> Grade:
+        """As the user's function says of the whole text, if there is one; else as mathematics."""
+        return super().grade(problem, answer) if self.own_grader is None else self.own_grader.grade(problem, answer)
 
     def _read(self, sources: Sequence[ProblemSource], split: str) -> list[Problem]:
         problems = []

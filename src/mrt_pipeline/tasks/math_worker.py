@@ -1,68 +1,160 @@
-"""The child process of `MathGrader`: [deadline, gold answers, answer] in, a verdict out, a JSON line each.
+"""The child process of the graders: [deadline, ...] in, a verdict out, a JSON line each.
 
-It runs math-verify on text that a model wrote, which may hang, exhaust its memory or crash. So this process only
-imports it, once; every comparison happens in a fork of it, which is killed at the deadline. Answers arrive as the
-content of a LaTeX expression and only ever reach math-verify's LaTeX grammar, never sympy's `parse_expr`, which
-evaluates Python.
+Without an argument it compares an answer with gold answers by math-verify; with `<module>:<function>` it asks that
+function of the user's. Both work on text that a model wrote, and so may hang, exhaust the memory or crash. So this
+process only imports them, once; every answer is judged in a fork of it, which is killed at the deadline. Answers
+arrive at math-verify as the content of a LaTeX expression and only ever reach its LaTeX grammar, never sympy's
+`parse_expr`, which evaluates Python.
 
-Verdicts: true, false, "unparsed", "failed". POSIX only.
+Lines: "ready", or {"refused": why}, then it ends. Verdicts: true, false, "unparsed", {"failed": why}. POSIX only.
 """
 
+import contextlib
+import importlib
+import inspect
 import json
 import logging
+import math
 import os
 import resource
 import select
 import signal
 import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TextIO
 
-from math_verify import LatexExtractionConfig, parse, verify
+_MAX_BYTES = 2 * 1024**3  # that judging one answer may take, on top of what is imported
+_MAX_VERDICT = 4096  # bytes, which a pipe takes at once
+_MAX_REASON = 300  # characters of it, escaped for JSON
 
-_MAX_BYTES = 2 * 1024**3
-_LATEX = [LatexExtractionConfig()]
+Verdict = bool | str | dict[str, str]
 
 
-def compare(golds: list[str], answer: str) -> bool | str:
+def math_comparison() -> Callable[[list[str], str], Verdict]:
     """Whether an answer is mathematically equal to one of the gold answers; "unparsed" if it is no mathematics."""
-    found = _read(answer)
-    if not found:
-        return "unparsed"
-    return any(verify(_read(gold), found, timeout_seconds=None) for gold in golds)
+    from math_verify import LatexExtractionConfig, parse, verify
+
+    latex = [LatexExtractionConfig()]
+
+    def read(answer: str) -> list:
+        return parse(f"\\boxed{{{answer}}}", latex, parsing_timeout=None)
+
+    def compare(golds: list[str], answer: str) -> Verdict:
+        found = read(answer)
+        if not found:
+            return "unparsed"
+        return any(verify(read(gold), found, timeout_seconds=None) for gold in golds)
+
+    compare(["\\left(\\frac{1}{2}, \\pi\\right)"], "(0.5, \\pi)")  # what is imported late is imported before the forks
+    return compare
 
 
-def _read(answer: str) -> list:
-    return parse(f"\\boxed{{{answer}}}", _LATEX, parsing_timeout=None)
+def own_function(name: str) -> Callable[[dict[str, Any], str], Verdict]:
+    """The user's function as one that judges; what it returns counts only if it is True or False.
+
+    name: "<module>:<function>". Raises ValueError that says why it cannot be used.
+    """
+    module_name, _, function_name = name.partition(":")
+    here = os.getcwd()
+    if here not in sys.path:  # it is there already, unless Python runs in its safe-path mode
+        sys.path.append(here)
+    try:
+        module = importlib.import_module(module_name)
+    except (Exception, SystemExit) as error:
+        if isinstance(error, ModuleNotFoundError) and f"{module_name}.".startswith(f"{error.name}."):
+            raise ValueError(f"there is no module '{error.name}' in {here}, and none is installed") from error
+        raise ValueError(f"importing '{module_name}' fails: {_in_words(error)}") from error
+    function = getattr(module, function_name, None)
+    where = getattr(module, "__file__", None) or module_name
+    if not callable(function):
+        raise ValueError(f"{where} has no function '{function_name}'")
+    try:
+        inspect.signature(function).bind("", {})
+    except TypeError as error:
+        raise ValueError(f"{where}: '{function_name}' does not take (answer, problem)") from error
+    except ValueError:
+        pass  # that of a built-in function may be unknown
+
+    def judge(problem: dict[str, Any], answer: str) -> Verdict:
+        verdict = function(answer, problem)
+        if isinstance(verdict, bool):
+            return verdict
+        return {"failed": f"it returned {type(verdict).__name__}, not True or False"}
+
+    return judge
 
 
-def compare_in_fork(deadline: float, golds: list[str], answer: str) -> bool | str:
-    """`compare` in a process of its own; "failed" if it has not answered after `deadline` seconds, or died."""
+def judge_in_fork(deadline: float, judge: Callable[..., Verdict], *question: Any) -> Verdict:
+    """`judge` in a process of its own; "failed" if it has not answered after `deadline` seconds, or died."""
     readable, writable = os.pipe()
     child = os.fork()
     if child == 0:
-        resource.setrlimit(resource.RLIMIT_AS, (_MAX_BYTES, _MAX_BYTES))
         try:
-            os.write(writable, json.dumps(compare(golds, answer)).encode())
+            os.setpgid(0, 0)  # what it starts is killed with it
+            signal.alarm(math.ceil(deadline) + 1)  # it ends even if this process, which would kill it, is killed
+            _limit_memory()
+            try:
+                verdict = judge(*question)
+            except BaseException as error:  # SystemExit, too
+                verdict = {"failed": _in_words(error)}
+            os.write(writable, json.dumps(verdict).encode())
         finally:
             os._exit(0)
     os.close(writable)
     try:
-        ready = select.select([readable], [], [], deadline)[0]
-        verdict = os.read(readable, 64) if ready else b""
-        return json.loads(verdict) if verdict else "failed"
+        if not select.select([readable], [], [], deadline)[0]:
+            return {"failed": f"no verdict after {deadline:g} s"}
+        verdict = os.read(readable, _MAX_VERDICT)
+        return json.loads(verdict) if verdict else {"failed": "its process ended without a verdict"}
     finally:
         os.close(readable)
         os.kill(child, signal.SIGKILL)
+        with contextlib.suppress(OSError):  # the group is not there yet, or no more
+            os.killpg(child, signal.SIGKILL)
         os.waitpid(child, 0)
 
 
-def main() -> None:
+def _limit_memory() -> None:
+    taken = 0
+    with contextlib.suppress(OSError):  # Linux only
+        taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    limit = taken + _MAX_BYTES if hard == resource.RLIM_INFINITY else min(taken + _MAX_BYTES, hard)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+
+
+def _in_words(error: BaseException) -> str:
+    try:
+        return f"{type(error).__name__}: {error}".removesuffix(": ")[:_MAX_REASON]
+    except Exception:  # its own __str__
+        return type(error).__name__
+
+
+def _take_streams() -> tuple[TextIO, TextIO]:
+    """The pipes from and to the parent. What a grader reads or prints by itself comes from and goes to nowhere."""
+    requests, replies = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w")
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    os.dup2(nowhere, 0)
+    os.dup2(nowhere, 1)
+    os.close(nowhere)
+    return requests, replies
+
+
+def main(arguments: list[str]) -> None:
     """Answer requests until the input ends."""
+    requests, replies = _take_streams()
     logging.disable(logging.CRITICAL)  # math-verify logs what it cannot parse
-    compare(["\\left(\\frac{1}{2}, \\pi\\right)"], "(0.5, \\pi)")  # what is imported late is imported before the forks
-    print(json.dumps("ready"), flush=True)
-    for line in sys.stdin:
-        print(json.dumps(compare_in_fork(*json.loads(line))), flush=True)
+    try:
+        judge = own_function(arguments[0]) if arguments else math_comparison()
+    except ValueError as error:
+        print(json.dumps({"refused": str(error)}), file=replies, flush=True)
+        return
+    print(json.dumps("ready"), file=replies, flush=True)
+    for line in requests:
+        deadline, *question = json.loads(line)
+        print(json.dumps(judge_in_fork(deadline, judge, *question)), file=replies, flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -4,10 +4,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
+from pydantic import Field, model_validator
 
 from mrt_pipeline.errors import InputError
+from mrt_pipeline.registry import Params
 from mrt_pipeline.tasks.answers import find_answer, last_boxed
 
 # Looked for in this order, so that a file with both a short answer and a worked solution gives its answer.
@@ -21,18 +24,20 @@ _READERS = {
 }
 
 
-@dataclass(frozen=True)
-class ProblemSource:
-    """Where problems come from.
+class ProblemSource(Params):
+    """Where problems come from: a file, or a dataset on the hub. A path alone will do."""
 
-    path: a .json (list of records), .jsonl, .parquet or .csv file; or, without such an ending, a dataset on the hub.
-    question, answer: the columns; None looks for one of the usual names. hub_split: the split, for the hub only.
-    """
+    path: str = Field(
+        description="a .json, .jsonl, .parquet or .csv file; without such an ending, a dataset on the hub"
+    )
+    question: str | None = Field(default=None, description="column; null: one of the usual names")
+    answer: str | None = Field(default=None, description="column; null: one of the usual names")
+    hub_split: str = Field(default="train", description="split of a dataset on the hub")
 
-    path: str
-    question: str | None = None
-    answer: str | None = None
-    hub_split: str = "train"
+    @model_validator(mode="before")
+    @classmethod
+    def _path_alone(cls, given: Any) -> Any:
+        return {"path": given} if isinstance(given, str) else given
 
     @property
     def name(self) -> str:

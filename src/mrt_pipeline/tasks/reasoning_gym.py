@@ -5,9 +5,12 @@ Only the generators are used: its scorers evaluate what a model wrote. Answers a
 """
 
 import random
-from typing import Any
+from typing import Any, Literal
+
+from pydantic import Field
 
 from mrt_pipeline.errors import InputError
+from mrt_pipeline.registry import PositiveInt
 from mrt_pipeline.tasks.base import Problem
 from mrt_pipeline.tasks.math_grader import MathAnswers
 from mrt_pipeline.tasks.math_problems import normalize_question
@@ -16,31 +19,22 @@ _MOST_DRAWN = 4  # times the wanted number, since generators repeat themselves
 
 
 class ReasoningGym(MathAnswers):
-    """The task.
+    """The task; see the module. No question is in two of its splits."""
 
-    generator: name of a reasoning-gym dataset. config: its settings. seed: of the generator.
-    n_train, n_validation, n_test: problems of each split; no question is in two of them.
-    """
-
-    name = "reasoning_gym"
-
-    def __init__(
-        self,
-        generator: str,
-        config: dict[str, Any],
-        n_train: int,
-        n_validation: int,
-        n_test: int,
-        grading_seconds: float = 5.0,
-        seed: int = 0,
-    ):
-        self.generator, self.config, self.seed = generator, config, seed
-        self.sizes = {"train": n_train, "validation": n_validation, "test": n_test}
-        super().__init__(grading_seconds)
+    name: Literal["reasoning_gym"] = "reasoning_gym"
+    generator: str = Field(description="name of a reasoning-gym dataset")
+    config: dict[str, Any] = Field(default={}, description="its settings")
+    n_train: PositiveInt = Field(default=4_000, description="training problems")
+    n_validation: PositiveInt = Field(
+        default=200, description="problems watched during training and used for every choice"
+    )
+    n_test: PositiveInt = Field(default=600, description="held-out problems")
+    seed: int = Field(default=0, description="of the generator")
 
     def problems(self) -> list[Problem]:
         """All problems: train, validation, test. Raises InputError for a generator that cannot make them."""
-        wanted = sum(self.sizes.values())
+        sizes = {"train": self.n_train, "validation": self.n_validation, "test": self.n_test}
+        wanted = sum(sizes.values())
         try:
             from reasoning_gym import create_dataset
 
@@ -49,7 +43,7 @@ class ReasoningGym(MathAnswers):
             raise InputError("task=reasoning_gym needs reasoning-gym: pip install reasoning-gym") from error
         except (ValueError, TypeError, AssertionError) as error:
             raise InputError(f"reasoning-gym cannot make '{self.generator}' with {self.config}: {error}") from error
-        splits = [split for split, n in self.sizes.items() for _ in range(n)]
+        splits = [split for split, n in sizes.items() for _ in range(n)]
         random.Random(self.seed).shuffle(splits)  # rare kinds of problems come early, and belong to every split alike
         found: dict[str, Problem] = {}
         for entry in drawn:
@@ -66,7 +60,7 @@ class ReasoningGym(MathAnswers):
                     metadata={name: value for name, value in known.items() if isinstance(value, int | float | str)},
                 )
                 if len(found) == wanted:
-                    return sorted(found.values(), key=lambda problem: list(self.sizes).index(problem.split))
+                    return sorted(found.values(), key=lambda problem: list(sizes).index(problem.split))
         raise InputError(
             f"reasoning-gym's '{self.generator}' has only {len(found)} distinct problems with {self.config}, {wanted} "
             "were asked for: lower task.n_train, or widen task.config"

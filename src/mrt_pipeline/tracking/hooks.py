@@ -18,18 +18,20 @@ from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
 from mlflow.exceptions import MlflowException
 
-from mrt_pipeline.config import LIKELIHOOD_ALGORITHMS, Parameters
+from mrt_pipeline.algorithms.base import Algorithm
+from mrt_pipeline.config import Parameters
 from mrt_pipeline.config_loader import flatten
+from mrt_pipeline.datasets.policy_dataset import PolicyDataset
 from mrt_pipeline.errors import InputError
-from mrt_pipeline.learner.checkpoint import remove_checkpoint
 from mrt_pipeline.pipelines.compare.nodes import choose_runs
 from mrt_pipeline.tracking.failures import is_wrong_setting, reason
-from mrt_pipeline.tracking.freshness import check_inputs, note_saved
+from mrt_pipeline.tracking.freshness import check_inputs, keys_of_run, note_saved
 from mrt_pipeline.tracking.outbox import OUTBOX, RESEND, Outbox, current, use
 from mrt_pipeline.tracking.records import new_address
 from mrt_pipeline.tracking.resend import send_waiting
 from mrt_pipeline.tracking.runs import CONFIGURATION_TAG, PARTIAL_TAG, log_text, send, training_key
 from mrt_pipeline.tracking.system_metrics import SystemMetrics
+from mrt_pipeline.trainer.checkpoint import remove_checkpoint
 
 with warnings.catch_warnings(record=True):  # mlflow warns of the model that kedro-mlflow defines here, not of ours
     from kedro_mlflow.config.kedro_mlflow_config import KedroMlflowConfig
@@ -47,7 +49,8 @@ class TrackingHook(MlflowHook):
     def __init__(self) -> None:
         super().__init__()
         self._parameters: dict[str, Any] = {}  # the tree as composed, for MLflow
-        self._typed: Parameters | None = None  # the same, for keys
+        self._typed: Parameters | None = None
+        self._keys: dict[str, str] = {}  # of the datasets that the run makes
         self._project_path = Path.cwd()
         self._run_name = ""
         self._catalog: DataCatalog | None = None
@@ -74,8 +77,9 @@ class TrackingHook(MlflowHook):
     def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog) -> None:
         """Start the run; log the resolved configuration, flattened and as a file."""
         pipelines = run_params["pipeline_names"] or []
-        _check_kind(pipelines, self._parameters["algorithm"]["name"])
-        check_inputs(self._project_path, pipeline, self._typed)
+        _check_kind(pipelines, self._typed.algorithm)
+        self._keys = keys_of_run(pipeline, self._typed)
+        check_inputs(self._project_path, pipeline, self._keys)
         if "arms" in pipeline.all_outputs():
             if self._down:
                 where = f"MLflow at {mlflow.get_tracking_uri()} cannot be reached ({reason(self._down)})"
@@ -142,9 +146,12 @@ class TrackingHook(MlflowHook):
     @hook_impl
     def after_dataset_saved(self, dataset_name: str, data: Any, node: Any) -> None:
         """Note which configuration made it, see `freshness`; log the file of an MlflowArtifactDataset."""
-        note_saved(self._project_path, dataset_name, self._typed)
+        note_saved(self._project_path, dataset_name, self._keys)
         dataset = self._catalog.get(dataset_name)
-        if hasattr(dataset, "artifact_path"):
+        if isinstance(dataset, PolicyDataset):
+            if logged := dataset.logged():
+                send({"kind": "artifact", "path": logged[0]}, logged[1])
+        elif hasattr(dataset, "artifact_path"):
             send({"kind": "artifact", "path": dataset.artifact_path}, Path(str(dataset._get_load_path())))
 
     @hook_impl
@@ -177,7 +184,7 @@ class TrackingHook(MlflowHook):
         """End the run; print the report, if one was made, and where to look next."""
         self._end("FINISHED")
         if "trained_policy" in pipeline.all_outputs():  # only now is nothing lost if the checkpoint goes
-            remove_checkpoint(catalog.load("trained_policy")["key"])
+            remove_checkpoint(catalog.load("trained_policy").card.key)
         if "comparison_report" in pipeline.all_outputs():
             print("\n" + catalog.load("comparison_report"))
             print("Look next: the figures in data/08_reporting/compare/, which are artifacts of this run as well.")
@@ -227,13 +234,13 @@ def is_partial(names: list[str], pipeline: Pipeline, run_params: dict[str, Any])
     return bool(run_params.get("only_missing_outputs")) or {node.name for node in pipeline.nodes} != whole
 
 
-def _check_kind(pipelines: list[str], algorithm: str) -> None:
+def _check_kind(pipelines: list[str], algorithm: Algorithm) -> None:
     """Refuse an algorithm that is not of the pipeline's kind, before anything runs."""
     for pipeline, wants_likelihood in (("mrt_star", True), ("mrt_rl", False)):
-        if pipeline in pipelines and (algorithm in LIKELIHOOD_ALGORITHMS) is not wants_likelihood:
+        if pipeline in pipelines and algorithm.likelihood is not wants_likelihood:
             other = "mrt_rl" if wants_likelihood else "mrt_star"
-            kind = ", ".join(LIKELIHOOD_ALGORITHMS) if wants_likelihood else "the RL algorithms"
-            raise InputError(f"pipeline {pipeline} takes {kind}; for algorithm={algorithm} run --pipeline={other}")
+            kind = "algorithms of likelihood (star, mrt_star)" if wants_likelihood else "the RL algorithms"
+            raise InputError(f"pipeline {pipeline} takes {kind}; for algorithm={algorithm.name} run --pipeline={other}")
 
 
 def git_state(folder: Path) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import re
 import time
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pandas as pd
 from mlflow.exceptions import MlflowException
 
 from mrt_pipeline.config import Parameters
-from mrt_pipeline.pipelines.keys import configuration_key
+from mrt_pipeline.keys import configuration_key
 from mrt_pipeline.tracking.failures import reason
 from mrt_pipeline.tracking.outbox import current
 from mrt_pipeline.tracking.records import Record
@@ -39,11 +40,6 @@ def log_metrics(metrics: dict[str, float], step: int) -> None:
 def log_text(text: str, path: str) -> None:
     """Log a text file as an artifact."""
     send({"kind": "text", "text": text, "path": path})
-
-
-def log_policy(folder: Path) -> None:
-    """Log a saved policy (safetensors, configuration, tokenizer) as artifacts under `policy/`."""
-    send({"kind": "artifact", "path": "policy"}, folder)
 
 
 def log_problems(problems: pd.DataFrame, name: str) -> None:
@@ -77,14 +73,17 @@ def _now() -> int:
 
 def training_key(parameters: Parameters) -> str:
     """The key of all parameters that a training run depends on."""
-    return configuration_key(parameters=Parameters.model_dump(parameters, exclude={"compare", "plan"}))
+    return configuration_key(parameters=parameters)
 
 
 def find_finished_run(pipeline: str, parameters: Parameters) -> str | None:
     """The newest finished run of a whole pipeline with exactly these parameters in the current experiment, or None.
 
-    Runs that still wait for a server are not found, nor any while it cannot be asked.
+    Runs that still wait for a server are not found, nor any while it cannot be asked; none is looked for where
+    `policy.path` is an alias, which may have moved on since.
     """
+    if re.fullmatch("models:/.*(@.*|/latest)", parameters.policy.path or ""):
+        return None
     wanted = f"tags.{CONFIGURATION_TAG} = '{training_key(parameters)}' and tags.pipeline = '{pipeline}'"
     wanted += f" and tags.{PARTIAL_TAG} = 'false'"
     try:

@@ -3,7 +3,6 @@
 import pandas as pd
 import plotly.graph_objects as go
 
-from mrt_pipeline.config import CompareParams
 from mrt_pipeline.errors import InputError
 from mrt_pipeline.evaluation.arms import check_comparable, find_baseline, group_runs, make_arms, shared_budgets
 from mrt_pipeline.evaluation.bootstrap import Arm, Bootstrap
@@ -15,6 +14,7 @@ from mrt_pipeline.evaluation.compare import (
     stopping_table,
 )
 from mrt_pipeline.evaluation.efficiency import efficiency_table
+from mrt_pipeline.evaluation.params import CompareParams
 from mrt_pipeline.evaluation.voting import majority_table, voting_table
 from mrt_pipeline.reporting.comparison import (
     comparison_figure,

@@ -8,15 +8,22 @@ from mrt_pipeline.pipelines.evaluate.nodes import (
     measure_budgets,
     measure_majority,
     report,
-    sample_forced_votes,
-    show_thoughts,
 )
-from mrt_pipeline.pipelines.progress.nodes import label_progress
-from mrt_pipeline.pipelines.progress.pipeline import LABELLING
-from mrt_pipeline.pipelines.rollout.nodes import sample_evaluation_rollouts, take_linearised, take_samples
+from mrt_pipeline.pipelines.evaluate.sampling import (
+    label_held_out,
+    sample_forced_votes,
+    sample_held_out,
+    show_thoughts,
+    take_linearised,
+    take_samples,
+)
+from mrt_pipeline.reuse import shared
 
-_SAMPLING = ["params:policy", "params:task", "params:engine", "params:rollout", "params:evaluation"]
-_MEASURED = ["params:rollout", "params:evaluation"]
+_ACTING = ["params:task", "params:engine", "params:rollout"]
+_MULTIPLES = "params:evaluation.budget_multiples"
+_SAMPLES = [f"params:evaluation.{name}" for name in ("split", "n_problems", "n_sample_problems", "n_samples", "seed")]
+_INTERVALS = [f"params:evaluation.{name}" for name in ("confidence", "n_resamples", "seed")]
+_BUDGET = "params:rollout.thinking_budget"
 _REPORTED = [
     "regret",
     "accuracy",
@@ -25,8 +32,8 @@ _REPORTED = [
     "stopping_regret",
     "majority",
     "params:task",
-    "params:algorithm",
-    "params:rollout",
+    "params:algorithm.name",
+    _BUDGET,
     "params:seed",
 ]
 
@@ -34,51 +41,74 @@ _REPORTED = [
 def held_out(policy: str) -> Pipeline:
     """problems, `<policy>_policy` -> its traces on held-out problems, labelled, with votes and MLflow traces.
 
-    policy: base or trained.
+    policy: base or trained. What is measured of a base is kept for other runs.
     """
-    ref = f"{policy}_policy"
+    kept = shared if policy == "base" else (lambda function: function)
+    given = f"{policy}_policy"
     return Pipeline(
         [
             Node(
-                sample_evaluation_rollouts,
-                ["problems", ref, *_SAMPLING],
+                kept(sample_held_out),
+                [
+                    "problems",
+                    given,
+                    *_ACTING,
+                    _MULTIPLES,
+                    *(f"params:evaluation.{name}" for name in ("split", "n_problems", "n_rollouts", "seed")),
+                ],
                 f"{policy}_rollouts",
                 name=f"sample_{policy}_held_out",
             ),
             Node(
-                take_samples,
-                ["problems", ref, *_SAMPLING],
+                kept(take_samples),
+                ["problems", given, *_ACTING, *_SAMPLES],
                 f"{policy}_samples",
                 name=f"take_{policy}_samples",
             ),
             Node(
-                take_linearised,
-                ["problems", ref, *_SAMPLING],
+                kept(take_linearised),
+                [
+                    "problems",
+                    given,
+                    *_ACTING,
+                    *_SAMPLES,
+                    "params:evaluation.window",
+                    "params:evaluation.window_budget_multiple",
+                ],
                 f"{policy}_linearised",
                 name=f"take_{policy}_linearised",
             ),
             Node(
-                label_progress,
-                [f"{policy}_rollouts", "problems", ref, *LABELLING],
+                kept(label_held_out),
+                [
+                    f"{policy}_rollouts",
+                    "problems",
+                    given,
+                    "params:task",
+                    "params:engine",
+                    "params:prover",
+                    "params:rollout",
+                    _MULTIPLES,
+                ],
                 [f"{policy}_episodes", f"{policy}_anytime"],
                 name=f"label_{policy}_held_out",
             ),
             Node(
-                sample_forced_votes,
-                [f"{policy}_rollouts", "problems", ref, *_SAMPLING],
+                kept(sample_forced_votes),
+                [
+                    f"{policy}_rollouts",
+                    "problems",
+                    given,
+                    *_ACTING,
+                    "params:evaluation.n_vote_problems",
+                    "params:evaluation.n_votes",
+                ],
                 f"{policy}_votes",
                 name=f"force_{policy}_answers",
             ),
             Node(
                 show_thoughts,
-                [
-                    "problems",
-                    f"{policy}_rollouts",
-                    f"{policy}_episodes",
-                    ref,
-                    "params:policy",
-                    "params:evaluation",
-                ],
+                ["problems", f"{policy}_rollouts", f"{policy}_episodes", given, "params:evaluation.n_traces"],
                 None,
                 name=f"show_{policy}_thoughts",
             ),
@@ -93,11 +123,16 @@ def measures(*policies: str) -> Pipeline:
     votes = [f"{policy}_{name}" for policy in policies for name in ("episodes", "votes")]
     return Pipeline(
         [
-            Node(measure_budgets, [*_MEASURED, *tables], ["regret", "accuracy"], name="measure_budgets"),
+            Node(
+                measure_budgets,
+                [_BUDGET, _MULTIPLES, *_INTERVALS, *tables],
+                ["regret", "accuracy"],
+                name="measure_budgets",
+            ),
             Node(
                 measure_majority,
                 [
-                    "params:evaluation",
+                    *_INTERVALS,
                     *(f"{policy}_{name}" for policy in policies for name in ("samples", "linearised")),
                 ],
                 "majority",
@@ -105,7 +140,7 @@ def measures(*policies: str) -> Pipeline:
             ),
             Node(
                 analyse_thinking,
-                [*_MEASURED, "base_samples", *votes],
+                [_BUDGET, *_INTERVALS, "base_samples", *votes],
                 ["regret_sources", "regret_sources_summary", "stop_and_vote", "stopping_regret"],
                 name="analyse_thinking",
             ),

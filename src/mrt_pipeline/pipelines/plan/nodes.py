@@ -2,19 +2,14 @@
 
 import pandas as pd
 
-from mrt_pipeline.config import (
-    AlgorithmParams,
-    EngineParams,
-    LanguageModelPolicy,
-    PlanParams,
-    PolicyParams,
-    RolloutParams,
-    TrainingParams,
-    VLLMServerEngineParams,
-)
+from mrt_pipeline.algorithms.base import Algorithm
+from mrt_pipeline.engines.base import EngineParams
 from mrt_pipeline.errors import InputError
-from mrt_pipeline.planning.estimate import estimate
+from mrt_pipeline.planning.estimate import PlanParams, estimate
 from mrt_pipeline.planning.shapes import ACCELERATORS, MODELS
+from mrt_pipeline.policy.configured import LanguageModelPolicy, PolicyParams
+from mrt_pipeline.rollouts.rollout import RolloutParams
+from mrt_pipeline.trainer.reinforce import TrainingParams
 
 _CHARACTERS = 3.0  # of a mathematical question to a token, roughly
 
@@ -23,20 +18,20 @@ def plan_training(
     problems: pd.DataFrame,
     policy: PolicyParams,
     engine: EngineParams,
-    algorithm: AlgorithmParams,
+    algorithm: Algorithm,
     rollout: RolloutParams,
     training: TrainingParams,
     plan: PlanParams,
 ) -> str:
     """Markdown: the problems, the memory of a device, rollouts, steps and hours. Raises InputError without a shape."""
-    if not isinstance(policy.root, LanguageModelPolicy) or policy.root.path not in MODELS:
-        name = getattr(policy.root, "path", policy.root.name)
+    if not isinstance(policy, LanguageModelPolicy) or policy.path not in MODELS:
+        name = getattr(policy, "path", policy.name)
         raise InputError(
             f"the sizes of '{name}' are not known to planning; known are {', '.join(MODELS)}: add it to "
             "src/mrt_pipeline/planning/shapes.py"
         )
-    shape, device = MODELS[policy.root.path], ACCELERATORS[plan.device]
-    found = estimate(shape, policy.root, engine, rollout, training, plan)
+    shape, device = MODELS[policy.path], ACCELERATORS[plan.device]
+    found = estimate(shape, policy, engine, rollout, training, plan)
     needed = sum(found.memory.values())
     splits = problems["split"].value_counts()
     longest = problems["question"].str.len().max() / _CHARACTERS
@@ -44,12 +39,10 @@ def plan_training(
     passes = found.n_rollouts / training.group_size / splits.get("train", 1)
     verdict = "fits" if needed <= device.memory_gib else "does not fit: lower policy.max_length, or train adapters"
     sampled_on = ""
-    if isinstance(engine.root, VLLMServerEngineParams):
-        sampled_on = (
-            f", sampled by a server on {engine.root.tensor_parallel_size * engine.root.data_parallel_size} more"
-        )
+    if engine.name == "vllm_server":
+        sampled_on = f", sampled by a server on {engine.tensor_parallel_size * engine.data_parallel_size} more"
     lines = [
-        f"# {algorithm.root.name} on {policy.root.path}, {plan.n_devices} x {plan.device}{sampled_on}",
+        f"# {algorithm.name} on {policy.path}, {plan.n_devices} x {plan.device}{sampled_on}",
         "",
         f"Problems: {', '.join(f'{n} {split}' for split, n in splits.items())}; the longest question takes about "
         f"{longest:.0f} tokens. Parameters: {shape.parameters / 1e9:.2f} billion.",

@@ -10,7 +10,7 @@ def create_pipeline(**kwargs) -> Pipeline:
     """task -> problems, and the memory, tokens and hours that training on them would take."""
     return Pipeline(
         [
-            Node(make_problems, ["params:task", "params:evaluation"], "planned_problems", name="make_planned_problems"),
+            Node(make_problems, "params:task", "planned_problems", name="make_planned_problems"),
             Node(
                 plan_training,
                 [

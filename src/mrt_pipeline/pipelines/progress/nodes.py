@@ -1,51 +1,36 @@
 """Nodes of `progress`."""
 
-import hashlib
-
 import pandas as pd
 
-from mrt_pipeline.config import (
-    EngineParams,
-    EvaluationParams,
-    PolicyParams,
-    ProverParams,
-    RolloutParams,
-    TaskParams,
-)
-from mrt_pipeline.evaluation.evaluate import budgets_of
-from mrt_pipeline.pipelines.assemble import make_engine, make_prover, make_task, open_policy
-from mrt_pipeline.pipelines.reuse import once_for_base
-from mrt_pipeline.rollouts.tables import anytime_table, episodes_table, problems_from_table, queries_from_table
+from mrt_pipeline.algorithms.base import Algorithm
+from mrt_pipeline.algorithms.forced_answers import with_forced_answers
+from mrt_pipeline.engines.base import EngineParams
+from mrt_pipeline.policy.policy import SavedPolicy
+from mrt_pipeline.reuse import shared
+from mrt_pipeline.rollouts.actor import Actor
+from mrt_pipeline.rollouts.prover import Prover
+from mrt_pipeline.rollouts.rollout import RolloutParams
+from mrt_pipeline.tables import episodes_table, labels_table, problems_from_table, rollouts_from_table
+from mrt_pipeline.tasks.base import Task
+from mrt_pipeline.trainer.draw import label_first
 
 
+@shared
 def label_progress(
     rollouts: pd.DataFrame,
     problems: pd.DataFrame,
-    policy: dict[str, str],
-    policy_params: PolicyParams,
-    task: TaskParams,
+    base_policy: SavedPolicy,
+    task: Task,
     engine: EngineParams,
-    prover: ProverParams,
+    prover: Prover,
     rollout: RolloutParams,
-    evaluation: EvaluationParams,
+    algorithm: Algorithm,
+    answer_weight: float,
+    seed: int,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Ask the meta-prover for J at every episode boundary (`episodes`) and budget (`anytime`) of every trace."""
-
-    def label() -> tuple[pd.DataFrame, pd.DataFrame]:
-        game = make_task(task)
-        opened = open_policy(policy, policy_params, game)
-        judge = make_prover(prover, opened, game, rollout)
-        budgets = budgets_of(rollout.thinking_budget, evaluation.budget_multiples)
-        queries = queries_from_table(rollouts, problems_from_table(problems), opened.template, budgets)
-        found = judge.success(
-            make_engine(engine, opened, policy, policy_params), queries, int(rollouts["seed"].iloc[0])
-        )
-        return (
-            episodes_table(rollouts, queries, found, opened.template, judge.name),
-            anytime_table(rollouts, queries, found, opened.template, budgets),
-        )
-
-    traces = hashlib.sha256("\n".join(rollouts["text"]).encode()).hexdigest()
-    return once_for_base(
-        policy, label, traces=traces, engine=engine, prover=prover, rollout=rollout, evaluation=evaluation
-    )
+    """Ask the meta-prover for J at every episode boundary (`episodes`), and where the algorithm wants it (`labels`)."""
+    actor = Actor.of(base_policy.open(), task, rollout, engine)
+    drawn = rollouts_from_table(rollouts, problems_from_table(problems))
+    labelled = label_first(actor, with_forced_answers(algorithm, answer_weight), prover, drawn, seed)
+    name = base_policy.card.name
+    return episodes_table(labelled, name, prover.name), labels_table(labelled, name)

@@ -2,26 +2,29 @@
 
 from kedro.pipeline import Node, Pipeline
 
-from mrt_pipeline.pipelines.rollout.nodes import sample_training_rollouts
+from mrt_pipeline.pipelines.rollout.nodes import draw_rollouts
 
 
 def create_pipeline(**kwargs) -> Pipeline:
-    """problems, base_policy -> rollouts on training problems."""
+    """problems, base_policy -> rollouts on training problems: those that training begins with."""
     return Pipeline(
         [
             Node(
-                sample_training_rollouts,
+                draw_rollouts,
                 [
                     "problems",
                     "base_policy",
-                    "params:policy",
                     "params:task",
                     "params:engine",
                     "params:rollout",
+                    "params:algorithm",
+                    "params:training.groups",
+                    "params:training.group_size",
+                    "params:training.forced_fraction",
                     "params:seed",
                 ],
                 "rollouts",
-                name="sample_training_rollouts",
+                name="draw_rollouts",
                 tags="rollout",
             )
         ]

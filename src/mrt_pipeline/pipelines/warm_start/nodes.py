@@ -1,4 +1,4 @@
-"""Nodes of `warm_start`."""
+"""Nodes of `warm_start`, which provides the base policy: made from scratch, or found."""
 
 import json
 import logging
@@ -8,86 +8,132 @@ from pathlib import Path
 import pandas as pd
 from tqdm import tqdm
 
-from mrt_pipeline.config import (
-    EvaluationParams,
-    LanguageModelPolicy,
-    PolicyParams,
-    RolloutParams,
-    TaskParams,
-    TinyPolicy,
-    longest_answer,
-)
 from mrt_pipeline.errors import InputError
 from mrt_pipeline.evaluation.evaluate import budgets_of
-from mrt_pipeline.learner.warm_start import warm_start
-from mrt_pipeline.pipelines.assemble import (
-    find_language_model,
-    make_learner_settings,
-    make_task,
-    make_template,
-    new_policy,
+from mrt_pipeline.keys import configuration_key
+from mrt_pipeline.policy.configured import (
+    LanguageModelPolicy,
+    PolicyParams,
+    check_length,
+    is_saved,
+    longest_answer,
 )
-from mrt_pipeline.pipelines.keys import configuration_key
-from mrt_pipeline.pipelines.reuse import made_once
-from mrt_pipeline.policy.language_model import context_length, load_tokenizer
+from mrt_pipeline.policy.language_model import locate, unpack_gguf
+from mrt_pipeline.policy.policy import SavedPolicy
 from mrt_pipeline.policy.template import encode_prompt
-from mrt_pipeline.rollouts.tables import problems_from_table
+from mrt_pipeline.reuse import made_once
+from mrt_pipeline.rollouts.prover import Prover
+from mrt_pipeline.rollouts.rollout import RolloutParams
+from mrt_pipeline.tables import problems_from_table
+from mrt_pipeline.tasks.base import ScratchTask, Task
+from mrt_pipeline.tracking.find_policies import fetch_policy
 from mrt_pipeline.tracking.runs import log_metrics
+from mrt_pipeline.trainer.warm_start import TinyPolicy, warm_start
 
 logger = logging.getLogger(__name__)
 _FOLDER = Path("data/06_models/warm_start")
+_UNPACKED = Path("data/06_models/unpacked")
 _REPORT_EVERY = 200
 
 
-def warm_start_policy(
-    problems: pd.DataFrame, task: TaskParams, policy: PolicyParams, rollout: RolloutParams, evaluation: EvaluationParams
-) -> dict[str, str]:
-    """Train the base policy on imperfect search traces, or reuse the one that this very configuration made.
+def provide_base_policy(problems: pd.DataFrame, task: Task, policy: PolicyParams) -> SavedPolicy:
+    """Train the base policy on imperfect search traces, or take the one that this very configuration made before.
 
-    A language model is taken as it is; here it is found and checked, so that what does not fit is refused early.
+    With `policy.path` it is found and checked instead, so that what does not fit is refused early.
     """
+    if policy.path is not None:
+        saved = find_policy(policy)
+        _look_at_adapters(saved, policy)
+        key = configuration_key(policy=policy, place=str(saved.folder or saved.start))
+        logger.info("Base policy: %s", policy.path)
+        if policy.given_template is not None and saved.card.template != policy.given_template:
+            logger.info("How it thinks and answers is what it was saved with, not policy.template")
+        return saved.called(name="base", key=key)
     key = configuration_key(task=task, policy=policy)
-    if isinstance(policy.root, LanguageModelPolicy):
-        longest = budgets_of(rollout.thinking_budget, evaluation.budget_multiples)[-1]
-        longest += longest_answer(policy.root, rollout)
-        path = _find_language_model(policy.root, problems, longest)
-        return {"name": "base", "path": path, "base": path, "key": key}
     folder = _FOLDER / key
-    made = made_once(folder, partial(_warm_start, problems, task, policy.root))
+    made = made_once(folder, partial(_warm_start, problems, task, policy, key))
     logger.info("Base policy: %s", f"written to {folder}" if made else f"reusing {folder}, of the same configuration")
-    return {"name": "base", "path": str(folder), "key": key}
+    return SavedPolicy.read(folder)
 
 
-def _find_language_model(params: LanguageModelPolicy, problems: pd.DataFrame, longest: int) -> str:
-    """Folder or hub id of the model; raises InputError if it is not there or does not fit template and lengths.
+def find_policy(policy: PolicyParams) -> SavedPolicy:
+    """The policy that `policy.path` points to. Raises InputError in words if there is none, or if it is of other kind.
 
-    longest: most tokens after a prompt.
+    It may be a run or a registered model of MLflow, a folder, an id on the hub, or weights in a Python package.
     """
-    path = find_language_model(params)
-    context = context_length(path, params.revision)
-    if params.max_length > context:
+    place = fetch_policy(policy.path) or locate(policy.path)
+    if isinstance(policy, LanguageModelPolicy) and policy.gguf_file and not is_saved(place):
+        folder = _UNPACKED / configuration_key(path=policy.path, gguf_file=policy.gguf_file, dtype=policy.dtype)
+        made_once(folder, partial(unpack_gguf, place, policy.gguf_file, policy.dtype))
+        place = str(folder.resolve())
+    return policy.saved(place)
+
+
+def _look_at_adapters(saved: SavedPolicy, policy: PolicyParams) -> None:
+    """Adapters keep their rank, whatever the configuration says."""
+    if not saved.has_adapters:
+        return
+    rank = json.loads((saved.folder / "adapter_config.json").read_text()).get("r")
+    if rank != policy.lora.rank:
+        logger.warning("The adapters in %s keep their rank of %s; policy.lora.rank is not used", saved.folder, rank)
+
+
+def check_fit(
+    problems: pd.DataFrame,
+    base_policy: SavedPolicy,
+    task: Task,
+    policy: PolicyParams,
+    prover: Prover,
+    rollout: RolloutParams,
+    budget_multiples: list[float],
+    split: str,
+    n_problems: int,
+    window: int | None,
+) -> None:
+    """Refuse before anything is sampled what the problems and the policy turn out not to allow.
+
+    Raises InputError: too few held-out problems (how many a file holds is not known earlier), a policy that does not
+    know the task's symbols or that the prover cannot judge, prompts that leave no room in its context.
+    """
+    there = int((problems["split"] == split).sum())
+    if n_problems > there:
+        raise InputError(f"evaluation.n_problems is {n_problems}, but there are {there} {split} problems: lower it")
+    check_length(base_policy)
+    tokenizer, template = base_policy.tokenizer, base_policy.template
+    try:
+        prover.check_template(base_policy.card.template)
+    except ValueError as error:
+        raise InputError(f"the policy in {policy.path}, by what it was saved with: {error}") from error
+    if window is not None and not template.streams_answer:
         raise InputError(
-            f"policy.max_length {params.max_length} exceeds the {context} tokens that {path} can take: lower it"
+            f"evaluation.window is {window}, but the policy in {policy.path} does not answer in its stream: set it to "
+            "null"
         )
-    tokenizer = load_tokenizer(path, params.revision, params.template.chat_template)
-    template = make_template(params.template, tokenizer)
+    if isinstance(task, ScratchTask):
+        unknown = [symbol for symbol in task.symbols() if symbol not in tokenizer.get_vocab()]
+        if unknown:
+            raise InputError(
+                f"the policy in {policy.path} does not know the symbol '{unknown[0]}' of task={task.name}: it was made "
+                "for another task"
+            )
+    longest = budgets_of(rollout.thinking_budget, budget_multiples)[-1] + longest_answer(
+        base_policy.card.template, rollout
+    )
     lengths = [len(encode_prompt(tokenizer, template, question)) for question in problems["question"]]
     needed = max(lengths) + len(template.stop_phrase) + longest
-    if needed > params.max_length:
+    if needed > policy.max_length:
         worst = problems["problem_id"].iloc[lengths.index(max(lengths))]
         raise InputError(
-            f"a trace can need {needed} tokens, but policy.max_length is {params.max_length}: the prompt of {worst} "
+            f"a trace can need {needed} tokens, but policy.max_length is {policy.max_length}: the prompt of {worst} "
             f"takes {max(lengths)}, stop phrase {len(template.stop_phrase)}, thought and answer at the largest budget "
             f"{longest}. Raise policy.max_length if the model allows it, lower rollout.thinking_budget or the largest "
             "of evaluation.budget_multiples, or leave out long questions"
         )
-    logger.info("Base policy: %s, prompts of up to %d tokens", path, max(lengths))
-    return path
+    logger.info("Prompts have up to %d tokens", max(lengths))
 
 
-def _warm_start(problems: pd.DataFrame, task: TaskParams, policy: TinyPolicy, folder: Path) -> None:
-    game = make_task(task)
-    fresh = new_policy(policy, game)
+def _warm_start(problems: pd.DataFrame, task: ScratchTask, policy: TinyPolicy, key: str, folder: Path) -> None:
+    fresh = policy.build(task, key)
     params = policy.warm_start
     logger.info("Warm start of a policy of %d parameters", fresh.n_parameters)
     with tqdm(total=params.steps, desc="warm start", unit="step", disable=None) as bar:
@@ -101,9 +147,9 @@ def _warm_start(problems: pd.DataFrame, task: TaskParams, policy: TinyPolicy, fo
 
         metrics = warm_start(
             fresh,
-            game,
+            task,
             problems_from_table(problems, "train"),
-            make_learner_settings(params.learner),
+            params.learner,
             params.steps,
             params.batch_size,
             params.seed,

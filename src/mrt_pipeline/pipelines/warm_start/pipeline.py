@@ -2,7 +2,7 @@
 
 from kedro.pipeline import Node, Pipeline
 
-from mrt_pipeline.pipelines.warm_start.nodes import warm_start_policy
+from mrt_pipeline.pipelines.warm_start.nodes import check_fit, provide_base_policy
 
 
 def create_pipeline(**kwargs) -> Pipeline:
@@ -10,11 +10,28 @@ def create_pipeline(**kwargs) -> Pipeline:
     return Pipeline(
         [
             Node(
-                warm_start_policy,
-                ["problems", "params:task", "params:policy", "params:rollout", "params:evaluation"],
+                provide_base_policy,
+                ["problems", "params:task", "params:policy"],
                 "base_policy",
-                name="warm_start_policy",
-                tags="warm_start",
-            )
-        ]
+                name="provide_base_policy",
+            ),
+            Node(
+                check_fit,
+                [
+                    "problems",
+                    "base_policy",
+                    "params:task",
+                    "params:policy",
+                    "params:prover",
+                    "params:rollout",
+                    "params:evaluation.budget_multiples",
+                    "params:evaluation.split",
+                    "params:evaluation.n_problems",
+                    "params:evaluation.window",
+                ],
+                None,
+                name="check_fit",
+            ),
+        ],
+        tags="warm_start",
     )

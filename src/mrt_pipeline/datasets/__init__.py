@@ -1,0 +1,1 @@
+"""What the catalog holds besides what Kedro knows: tables, figures, policies."""

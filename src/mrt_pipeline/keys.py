@@ -1,0 +1,104 @@
+"""Keys: what may be reused is named after everything that made it.
+
+A key follows from the code that says what depends on what: of a call, from the values of its arguments; of a dataset,
+from the node that makes it, the parameters that the node reads, and the keys of its inputs. Parameters that are marked
+as incidental (`registry.INCIDENTAL`) count nowhere.
+"""
+
+import hashlib
+import inspect
+import json
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import pandas as pd
+from kedro.pipeline import Pipeline
+from kedro.pipeline.node import Node
+from pydantic import BaseModel
+
+from mrt_pipeline.policy.policy import SavedPolicy
+from mrt_pipeline.registry import Params
+
+# Raise when a change of the code changes what the same configuration produces.
+CODE_VERSION = 3
+_PARAMETER = "params:"
+
+
+def configuration_key(**parts: Any) -> str:
+    """Twelve hexadecimal digits that change with any value of any part that decides what is made.
+
+    Parts are parameters, tables, policies, or plain values.
+    """
+    plain = {name: _plain(part) for name, part in parts.items()}
+    text = json.dumps({"code_version": CODE_VERSION, **plain}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def reads(**parts: str) -> Callable[[Callable], Callable]:
+    """Says which attribute is all that a node's function reads of an argument: `reads(algorithm="prefixes_every")`."""
+
+    def mark(function: Callable) -> Callable:
+        function.__reads__ = parts
+        return function
+
+    return mark
+
+
+def _read(function: Callable, name: str, value: Any) -> Any:
+    part = getattr(function, "__reads__", {}).get(name)
+    return value if part is None else getattr(value, part)
+
+
+def call_key(function: Callable, *arguments: Any, leave_out: Iterable[str] = ()) -> str:
+    """The key of what a function returns for these arguments. leave_out: arguments that decide nothing."""
+    named = inspect.signature(function).bind(*arguments).arguments
+    kept = {name: _read(function, name, value) for name, value in named.items() if name not in {*leave_out}}
+    return configuration_key(function=_name(function), **kept)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Params):
+        return value.deciding()
+    if isinstance(value, SavedPolicy):
+        return value.card.key
+    if isinstance(value, pd.DataFrame):
+        return hashlib.sha256(value.to_json(orient="split", double_precision=15).encode()).hexdigest()
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _name(function: Callable) -> str:
+    return f"{function.__module__}.{function.__qualname__}"
+
+
+def dataset_keys(pipelines: Iterable[Pipeline], parameters: BaseModel) -> dict[str, str]:
+    """The key of every dataset that the nodes of these pipelines make; where several make one, the last counts.
+
+    parameters: the typed tree, which gives the values of `params:...`.
+    """
+    makers = {name: node for pipeline in pipelines for node in pipeline.nodes for name in node.outputs}
+    keys: dict[str, str] = {}
+
+    def value_of(name: str, function: Callable, argument: str) -> str:
+        value: Any = parameters
+        for part in name.removeprefix(_PARAMETER).split("."):
+            value = getattr(value, part)
+        return json.dumps(_plain(_read(function, argument, value)), sort_keys=True)
+
+    def key_of(name: str) -> str:
+        if name not in keys:
+            node: Node | None = makers.get(name)
+            if node is None:
+                return name  # nothing here makes it
+            arguments = inspect.signature(node.func).parameters
+            inputs = [
+                value_of(given, node.func, argument) if given.startswith(_PARAMETER) else key_of(given)
+                for given, argument in zip(node.inputs, arguments, strict=False)
+            ]
+            keys[name] = configuration_key(function=_name(node.func), inputs=inputs, output=node.outputs.index(name))
+        return keys[name]
+
+    for made in makers:
+        key_of(made)
+    return keys

@@ -1,0 +1,412 @@
+"""The credit that each algorithm gives, as pure functions on arrays: for this project's training loop, or any other.
+
+A function takes what was measured of the rollouts of a batch, and returns a `Credit`: a number for each thinking token,
+for what ends the thinking, and for the answer, by which the gradient of a token's log-probability is multiplied. Where
+the formula comes from, what it depends on and its degenerate cases are in the module of `algorithms/` that a docstring
+names; the classes there call these functions and place the credit on the tokens of a rollout.
+
+What the functions have in common:
+
+    rewards      (rollouts,) outcome reward r of each, 0 or 1
+    groups       (rollouts,) the problem of each, by number or name: rollouts of one problem are compared
+    lengths      (rollouts,) thinking tokens n_i
+    boundaries   for each rollout (k_i + 1,) thinking tokens at the boundaries of its k_i episodes: 0 first, then
+                 increasing, the whole thought last, so that n_i is the last one; [0] for an empty thought
+    success      for each rollout (k_i + 1,) J of the meta-prover at these boundaries, in [0, 1]
+
+Lists or arrays will do; nothing that is given is changed. Arrays that do not fit together raise ValueError.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from mrt_pipeline.mrt.episodes import token_episodes
+from mrt_pipeline.mrt.progress import discounted_progress, progress
+
+Bonus = Literal["next_episode", "continue", "all", "termination"]
+BONUSES: tuple[str, ...] = get_args(Bonus)
+"""What thinking on can earn in `mrt`."""
+
+
+@dataclass(frozen=True)
+class Credit:
+    """What the choices of each rollout get.
+
+    thought: for each rollout (n_i,), a number a thinking token.
+    stop: for each rollout a number, the credit of what ends its thinking; with `regret_to_go`'s `n_stop` an array, a
+        number for each token that does.
+    answer: (rollouts,) credit of the tokens of its answer.
+    """
+
+    thought: Sequence[np.ndarray]
+    stop: np.ndarray | Sequence[np.ndarray]
+    answer: np.ndarray
+
+
+def grpo(rewards: ArrayLike, groups: ArrayLike, lengths: ArrayLike, divide_by_std: bool = False) -> Credit:
+    """Reward minus the mean of the group, for all choices of a rollout; see algorithms/grpo.py.
+
+    divide_by_std: also divide by the group's standard deviation.
+    """
+    rewards, groups = _outcomes(rewards, groups)
+    return _everywhere(center_by_group(rewards, groups, divide_by_std), _counts("lengths", lengths, len(rewards)))
+
+
+def length_penalty(rewards: ArrayLike, groups: ArrayLike, lengths: ArrayLike, alpha: float = 0.4) -> Credit:
+    """`grpo`, of rewards that a long thought lowers; see algorithms/length_penalty.py.
+
+    alpha: the largest share of a reward that length can cost.
+    """
+    rewards, groups = _outcomes(rewards, groups)
+    counts = _counts("lengths", lengths, len(rewards))
+    penalised, tokens = rewards.copy(), counts.astype(np.float64)
+    for group in np.unique(groups):
+        right = (groups == group) & (rewards > 0)
+        if right.any():
+            relative = (tokens[right] - tokens[right].mean()) / max(float(tokens[right].std()), 1e-6)
+            penalised[right] *= 1 - alpha / (1 + np.exp(-relative))
+    return _everywhere(center_by_group(penalised, groups), counts)
+
+
+def mrt_online(
+    rewards: ArrayLike,
+    groups: ArrayLike,
+    boundaries: Sequence[ArrayLike],
+    success: Sequence[ArrayLike],
+    alpha: float = 1.0,
+    gamma: float = 0.0,
+    normalize_progress: bool = True,
+    divide_by_std: bool = False,
+    expected_outcome: bool = True,
+    answered: ArrayLike | None = None,
+) -> Credit:
+    """The outcome, and on the thinking tokens the progress of their episode; see algorithms/mrt_online.py.
+
+    alpha, gamma, normalize_progress, divide_by_std, expected_outcome: as there.
+    answered: (rollouts,) bool, whose answer is sampled after its thought has ended, so that J there is the expectation
+        of its reward: all by default. Others keep their reward; it matters with `expected_outcome` only.
+    ValueError also for a gamma outside [0, 1].
+    """
+    rewards, groups = _outcomes(rewards, groups)
+    boundaries, success = _curves(boundaries, success, len(rewards))
+    expected = _flags("answered", answered, len(rewards), default=True) & expected_outcome
+    outcomes = np.where(expected, [j[-1] for j in success], rewards)
+    advantages = center_by_group(outcomes, groups, divide_by_std)
+    credits = [discounted_progress(j, gamma) for j in success]
+    scale = _root_mean_square(credits) if normalize_progress else 1.0
+    thought = [
+        advantage + alpha / scale * credit[token_episodes(b)]
+        for advantage, credit, b in zip(advantages, credits, boundaries, strict=True)
+    ]
+    return Credit(thought, advantages, np.where(expected, rewards - outcomes, advantages))
+
+
+def regret_to_go(
+    rewards: ArrayLike,
+    groups: ArrayLike,
+    boundaries: Sequence[ArrayLike],
+    success: Sequence[ArrayLike],
+    budget: float,
+    alpha: float = 1.0,
+    n_stop: ArrayLike | None = None,
+) -> Credit:
+    """The outcome, and what each choice can still change of the anytime area; see algorithms/regret_to_go.py.
+
+    budget: C there, in thinking tokens. alpha: weight of the second part.
+    n_stop: (rollouts,) how many tokens end each stream of thinking, 0 where it was cut; `stop` is then an array for
+        each rollout. By default one token each, and `stop` is a number.
+    ValueError also for a budget that is not positive.
+    """
+    rewards, groups = _outcomes(rewards, groups)
+    bonuses = centred_area_to_go(groups, boundaries, success, budget, n_stop)
+    advantages, scale = center_by_group(rewards, groups), _root_mean_square(bonuses)
+    credits = [advantage + alpha / scale * bonus for advantage, bonus in zip(advantages, bonuses, strict=True)]
+    lengths = [int(np.asarray(b)[-1]) for b in boundaries]
+    stop = [credit[n:] for credit, n in zip(credits, lengths, strict=True)]
+    return Credit(
+        [credit[:n] for credit, n in zip(credits, lengths, strict=True)],
+        np.array([values[0] for values in stop]) if n_stop is None else stop,
+        advantages,
+    )
+
+
+def brpo(
+    rewards: ArrayLike,
+    groups: ArrayLike,
+    lengths: ArrayLike,
+    success: ArrayLike,
+    budgets: ArrayLike,
+    answer_weight: float = 1.0,
+) -> Credit:
+    """What the tokens of each budget slot can still change of the mean success; see algorithms/brpo.py.
+
+    success: (rollouts, slots) J of each trace stopped at each budget, or at its own end if that is earlier.
+    budgets: (slots,) in thinking tokens, increasing. A token beyond the last belongs to the last slot.
+    answer_weight: of the answer's own credit, r minus J at the last budget.
+    """
+    rewards, groups = _outcomes(rewards, groups)
+    counts = _counts("lengths", lengths, len(rewards))
+    budgets, q = np.asarray(budgets), np.asarray(success, dtype=np.float64)
+    if budgets.ndim != 1 or not len(budgets) or np.any(np.diff(budgets) <= 0):
+        raise ValueError(f"budgets must be increasing numbers of thinking tokens, got {budgets.tolist()}")
+    if q.shape != (len(rewards), len(budgets)):
+        raise ValueError(f"success has shape {q.shape}; expected {(len(rewards), len(budgets))}: rollouts, budgets")
+    advantages = np.empty_like(q)
+    for group in np.unique(groups):
+        advantages[groups == group] = budget_relative_advantages(q[groups == group])
+    thought, stop = [], np.empty(len(rewards))
+    for i, (advantage, n) in enumerate(zip(advantages, counts, strict=True)):
+        slots = np.searchsorted(budgets, np.arange(1, n + 2)).clip(max=len(budgets) - 1)
+        thought.append(advantage[slots[:n]])
+        stop[i] = advantage[slots[n]]
+    return Credit(thought, stop, forced_answers(rewards, q[:, -1], answer_weight))
+
+
+def mrt(
+    rewards: ArrayLike,
+    groups: ArrayLike,
+    lengths: ArrayLike,
+    direct: ArrayLike,
+    prefix_lengths: ArrayLike,
+    prefix_success: ArrayLike,
+    next_ends: ArrayLike | None = None,
+    next_success: ArrayLike | None = None,
+    cut: ArrayLike | None = None,
+    ends_trace: ArrayLike | None = None,
+    alpha: float = 1.0,
+    bonus: Bonus = "next_episode",
+) -> Credit:
+    """Thinking on from a given prefix against answering at once; see algorithms/mrt.py.
+
+    lengths: thinking tokens with the prefix. What is returned for the prefix's tokens is not to be trained.
+    direct: (rollouts,) bool, who answered at once. alpha, bonus: as in the module.
+    prefix_lengths, prefix_success: (rollouts,) thinking tokens of the prefix, and J after it.
+
+    The others matter with `bonus="next_episode"` only, which needs the first two; what they say of direct rollouts is
+    ignored:
+    next_ends, next_success: (rollouts,) thinking tokens at the end of the first episode after the prefix, and J there.
+        The token after it ends that episode and shares its credit: the one that opens the next, or what ends the
+        thinking.
+    cut: (rollouts,) bool, whose thought the budget has cut, so that nobody chose to end it: none by default.
+    ends_trace: (rollouts,) bool, where that episode ends the whole trace: its answer is a part of it, and its worth is
+        the reward in place of J. None by default.
+    """
+    rewards, groups = _outcomes(rewards, groups)
+    size = len(rewards)
+    counts, starts = _counts("lengths", lengths, size), _counts("prefix_lengths", prefix_lengths, size)
+    direct, before = _flags("direct", direct, size), _numbers("prefix_success", prefix_success, size)
+    if bonus not in BONUSES:
+        raise ValueError(f"unknown bonus {bonus!r}; expected one of {', '.join(BONUSES)}")
+    if np.any(starts > counts):
+        raise ValueError("prefix_lengths exceeds lengths: a rollout's thinking tokens are counted with its prefix")
+    if bonus == "termination":
+        advantages = rewards - before
+    else:
+        advantages = center_by_group(rewards, 2 * np.unique(groups, return_inverse=True)[1] + direct)
+    scaled = {"all": True, "termination": True, "continue": ~direct, "next_episode": False}[bonus]
+    credit = _everywhere(np.where(scaled, 1 + alpha, 1.0) * advantages, counts)
+    if bonus != "next_episode":
+        return credit
+    if next_ends is None or next_success is None:
+        raise ValueError("bonus='next_episode' needs next_ends and next_success")
+    ends, after = _counts("next_ends", next_ends, size), _numbers("next_success", next_success, size)
+    cut, ends_trace = _flags("cut", cut, size), _flags("ends_trace", ends_trace, size)
+    if np.any(~direct & ((ends < starts) | (ends > counts))):
+        raise ValueError("next_ends must be between prefix_lengths and lengths")
+    if np.any(~direct & ends_trace & (cut | (ends < counts))):
+        raise ValueError("ends_trace is true of an episode that the budget has cut, or after which thinking goes on")
+    if np.any(~direct & ~ends_trace & np.isnan(after)):
+        raise ValueError("next_success is missing (NaN) for a rollout that thinks on")
+    for i in np.flatnonzero(~direct):
+        gain = alpha * ((rewards[i] if ends_trace[i] else after[i]) - before[i])
+        credit.thought[i][starts[i] : ends[i] + 1] += gain
+        if ends[i] == counts[i] and not cut[i]:
+            credit.stop[i] += gain
+        if ends_trace[i]:
+            credit.answer[i] += gain
+    return credit
+
+
+def star(rewards: ArrayLike, lengths: ArrayLike) -> Credit:
+    """The reward, as a weight of the log-likelihood of all choices of a rollout; see algorithms/star.py."""
+    rewards = _numbers("rewards", rewards)
+    return _everywhere(rewards, _counts("lengths", lengths, len(rewards)))
+
+
+def best_cut(boundaries: ArrayLike, success: ArrayLike) -> int:
+    """Where `mrt_star` cuts a trace, in thinking tokens: the first boundary at which J is highest.
+
+    boundaries, success: (k + 1,), of this trace.
+    """
+    (tokens,), (curve,) = _curves([boundaries], [success], 1)
+    return int(tokens[int(np.argmax(curve))])
+
+
+def mrt_star(
+    rewards: ArrayLike,
+    groups: ArrayLike,
+    lengths: ArrayLike,
+    success: ArrayLike,
+    start_success: ArrayLike,
+    keep: int = 2,
+) -> Credit:
+    """1 for the cuts to imitate and 0 for others, as weights of log-likelihood; see algorithms/mrt_star.py.
+
+    Everything is of cuts here, not of whole rollouts: `rewards` are those of the answers sampled after them, `lengths`
+    the thinking tokens before them, which is where `best_cut` says.
+    success, start_success: (cuts,) J at the cut, and J of the empty prefix.
+    keep: most cuts of each problem.
+    """
+    rewards, groups = _outcomes(rewards, groups)
+    size = len(rewards)
+    counts, gains = _counts("lengths", lengths, size), _numbers("success", success, size)
+    gains = gains - _numbers("start_success", start_success, size)
+    if keep < 1:
+        raise ValueError(f"keep must be at least 1, got {keep}")
+    kept = np.zeros(size)
+    for group in np.unique(groups):
+        members = np.flatnonzero((groups == group) & (gains > 0) & (rewards > 0)).tolist()
+        kept[sorted(members, key=lambda i: (-gains[i], counts[i]))[:keep]] = 1.0
+    return _everywhere(kept, counts)
+
+
+def forced_answers(rewards: ArrayLike, success: ArrayLike, answer_weight: float = 1.0) -> np.ndarray:
+    """Credit of answers forced inside a thought, (answers,); see algorithms/forced_answers.py and brpo.py.
+
+    rewards: (answers,) of these. success: (answers,) J where each was forced.
+    """
+    rewards = _numbers("rewards", rewards)
+    return answer_weight * (rewards - _numbers("success", success, len(rewards)))
+
+
+def center_by_group(values: ArrayLike, groups: ArrayLike, divide_by_std: bool = False) -> np.ndarray:
+    """Values minus the mean of their group, optionally over the group's standard deviation: (n,) for two (n,).
+
+    Groups in which all values are equal get 0 everywhere.
+    """
+    values, groups = np.asarray(values), np.asarray(groups)
+    centred = np.zeros(len(values))
+    for group in np.unique(groups):
+        members = groups == group
+        centred[members] = values[members] - values[members].mean()
+        if divide_by_std:
+            centred[members] /= max(float(centred[members].std()), 1e-6)
+    return centred
+
+
+def area_to_go(boundaries: np.ndarray, success: np.ndarray, budget: float) -> np.ndarray:
+    """G_j of each episode: what its progress and that of later episodes add to the area under the anytime curve.
+
+    boundaries, success: (k + 1,). Returns (k,). Progress beyond the budget adds nothing.
+    """
+    held = np.clip(budget - np.asarray(boundaries[1:], dtype=np.float64), 0, None) / budget
+    return np.cumsum((progress(success) * held)[::-1])[::-1]
+
+
+def centred_area_to_go(
+    groups: ArrayLike,
+    boundaries: Sequence[ArrayLike],
+    success: Sequence[ArrayLike],
+    budget: float,
+    n_stop: ArrayLike | None = None,
+) -> list[np.ndarray]:
+    """G_t - b_t of algorithms/regret_to_go.py: for each rollout (n_i + n_stop_i,), its thinking tokens and its stop.
+
+    Arguments and errors as for `regret_to_go`.
+    """
+    groups = _column("groups", groups)
+    size = len(groups)
+    boundaries, success = _curves(boundaries, success, size)
+    if not budget > 0:
+        raise ValueError(f"budget must be positive, got {budget}")
+    ending = _counts("n_stop", np.ones(size) if n_stop is None else n_stop, size)
+    lengths = np.array([b[-1] for b in boundaries], dtype=np.int64) + ending
+    credit = np.zeros((size, max(lengths, default=0)))
+    for row, (b, j) in enumerate(zip(boundaries, success, strict=True)):  # G of every thinking token, 0 after the end
+        credit[row, : b[-1]] = area_to_go(b, j, budget)[token_episodes(b)]
+    for group in np.unique(groups):
+        members = np.flatnonzero(groups == group)
+        if len(members) > 1:
+            total = credit[members].sum(axis=0)
+            credit[members] -= (total - credit[members]) / (len(members) - 1)
+    return [credit[row, :length] for row, length in enumerate(lengths)]
+
+
+def budget_relative_advantages(success: np.ndarray) -> np.ndarray:
+    """A of algorithms/brpo.py: success q (traces of one group, slots) in, advantages of the same shape out."""
+    n_slots = success.shape[1]
+    to_go = np.cumsum(success[:, ::-1], axis=1)[:, ::-1] / n_slots  # R
+    advantages = np.empty_like(to_go)
+    for slot in range(n_slots):
+        weights = 2.0 ** np.arange(slot)
+        so_far = success[:, :slot] @ weights / weights.sum() if slot else 0.0
+        held = so_far * (n_slots - slot) / n_slots  # V1
+        baseline = slot / n_slots * held + (n_slots - slot) / n_slots * to_go[:, slot].mean()
+        advantages[:, slot] = to_go[:, slot] - baseline
+    return advantages
+
+
+def _everywhere(values: np.ndarray, lengths: np.ndarray) -> Credit:
+    """The same for all choices of a rollout."""
+    return Credit([np.full(n, value) for value, n in zip(values, lengths, strict=True)], values.copy(), values.copy())
+
+
+def _root_mean_square(arrays: Sequence[np.ndarray]) -> float:
+    """Over the numbers of all arrays together; never 0, so that it can be divided by."""
+    pooled = np.concatenate([np.empty(0), *arrays])
+    return max(float(np.sqrt(np.mean(pooled**2))) if len(pooled) else 0.0, 1e-6)
+
+
+def _outcomes(rewards: ArrayLike, groups: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    rewards = _numbers("rewards", rewards)
+    return rewards, _column("groups", groups, len(rewards))
+
+
+def _column(name: str, values: ArrayLike, n: int | None = None) -> np.ndarray:
+    column = np.asarray(values)
+    if column.ndim != 1 or n not in (None, len(column)):
+        raise ValueError(
+            f"{name} has shape {column.shape}; expected ({'n' if n is None else n},): one for each rollout"
+        )
+    return column
+
+
+def _numbers(name: str, values: ArrayLike, n: int | None = None) -> np.ndarray:
+    return _column(name, values, n).astype(np.float64)
+
+
+def _counts(name: str, values: ArrayLike, n: int) -> np.ndarray:
+    numbers = _numbers(name, values, n)
+    if not np.all((numbers >= 0) & (numbers == np.floor(numbers))):
+        raise ValueError(f"{name} must be numbers of tokens, got {numbers.tolist()}")
+    return numbers.astype(np.int64)
+
+
+def _flags(name: str, values: ArrayLike | None, n: int, default: bool = False) -> np.ndarray:
+    return np.full(n, default) if values is None else _column(name, values, n).astype(bool)
+
+
+def _curves(
+    boundaries: Sequence[ArrayLike], success: Sequence[ArrayLike], n: int
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    if not len(boundaries) == len(success) == n:
+        raise ValueError(
+            f"boundaries are of {len(boundaries)} rollouts and success is of {len(success)}; expected {n} of both"
+        )
+    checked: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
+    for i, (tokens, curve) in enumerate(zip(boundaries, success, strict=True)):
+        b, j = np.asarray(tokens), np.asarray(curve, dtype=np.float64)
+        if b.ndim != 1 or b.shape != j.shape:
+            raise ValueError(
+                f"rollout {i} has boundaries of shape {b.shape} and success of shape {j.shape}; expected J at each "
+                "boundary"
+            )
+        if not len(b) or b[0] != 0 or np.any(np.diff(b) <= 0):
+            raise ValueError(f"boundaries of rollout {i} must begin with 0 and increase, got {b.tolist()}")
+        checked[0].append(b.astype(np.int64))
+        checked[1].append(j)
+    return checked

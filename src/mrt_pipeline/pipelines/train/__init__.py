@@ -1,0 +1,5 @@
+"""Pipeline `train`: a look at the base, then training by RL or STaR."""
+
+from mrt_pipeline.pipelines.train.pipeline import create_pipeline
+
+__all__ = ["create_pipeline"]

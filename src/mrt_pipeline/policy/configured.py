@@ -1,0 +1,163 @@
+"""Policies as they are configured: where they come from and how they are trained."""
+
+import json
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from mrt_pipeline.errors import InputError
+from mrt_pipeline.policy.language_model import LoRAParams, adapters_base, context_length, locate
+from mrt_pipeline.policy.policy import CARD, Policy, PolicyCard, SavedPolicy
+from mrt_pipeline.policy.template import TemplateParams
+from mrt_pipeline.policy.text_backtrack_template import TextBacktrackTemplateParams
+from mrt_pipeline.policy.text_template import ChatParams, TextTemplateParams
+from mrt_pipeline.registry import PositiveInt, Registered
+
+_PATH = "run id, models:/name/version, models:/name@alias, folder of weights or of LoRA adapters"
+
+
+class PolicyParams(Registered):
+    """Family of the policies; a member says where its weights come from, and how they are trained."""
+
+    kind: ClassVar[str] = "policy"
+    builtin: ClassVar[dict[str, str]] = {
+        "tiny": "mrt_pipeline.trainer.warm_start",
+        "language_model": "mrt_pipeline.policy.configured",
+    }
+    path: str | None = Field(default=None, description=f"{_PATH}; null: made from scratch by the warm start")
+    max_length: PositiveInt = Field(description="most tokens of a trace, prompt and answer included")
+
+    @property
+    def given_template(self) -> TemplateParams | None:
+        """How it thinks and answers; None if that comes from the task."""
+        return None
+
+    def saved(self, path: str) -> SavedPolicy:
+        """The policy in a folder, with the card that it was saved with. Raises InputError if there is none."""
+        found = SavedPolicy.read(path)
+        in_words = isinstance(found.card.template, ChatParams)
+        if in_words != (self.given_template is not None):
+            what = "a language model: give policy=language_model" if in_words else "made of symbols: give policy=tiny"
+            raise InputError(f"the policy in {path} is {what}")
+        return found.called(name="base", max_length=self.max_length)
+
+    def deciding(self) -> dict:
+        """See `Params.deciding`; of a folder, also what is in it."""
+        return {**super().deciding(), **({"content": folder_content(self.path)} if self.path else {})}
+
+
+class LanguageModelPolicy(PolicyParams):
+    """A causal language model; see policy/language_model.py."""
+
+    name: Literal["language_model"] = "language_model"
+    path: str = Field(
+        min_length=1, description=f"{_PATH}, hub id, or package:<name> for weights that a Python package ships"
+    )
+    gguf_file: str | None = Field(
+        default=None, description="weights in this GGUF file of the folder; they are unpacked once"
+    )
+    revision: str | None = Field(default=None, description="of a model on the hub")
+    dtype: Literal["float32", "bfloat16"] = Field(
+        default="bfloat16",
+        description="of the weights; float32 if all of them are trained, since bfloat16 rounds small steps away",
+    )
+    lora: LoRAParams | None = Field(
+        default=LoRAParams(rank=16, alpha=32, dropout=0.0), description="null: all weights are trained"
+    )
+    gradient_checkpointing: bool = Field(
+        default=True, description="recompute activations in the backward pass to save memory"
+    )
+    max_length: PositiveInt = Field(default=32768, description="most tokens of a trace, prompt and answer included")
+    template: Annotated[TextTemplateParams | TextBacktrackTemplateParams, Field(discriminator="kind")] = (
+        TextTemplateParams()
+    )
+
+    @property
+    def given_template(self) -> TemplateParams:
+        """See `PolicyParams`."""
+        return self.template
+
+    def saved(self, path: str) -> SavedPolicy:
+        """The policy in a folder or on the hub; how it thinks and answers is its card's, if it was saved with one."""
+        if self.lora is None and adapters_base(path):
+            raise InputError(
+                f"policy.lora=null trains all weights, but {path} holds LoRA adapters: leave policy.lora as it is, or "
+                "merge them into their model and give that"
+            )
+        trained_as = {"lora": self.lora, "gradient_checkpointing": self.gradient_checkpointing, "dtype": self.dtype}
+        if (Path(path) / CARD).is_file():
+            return super().saved(path).called(**trained_as)
+        base = adapters_base(path)
+        card = PolicyCard(
+            base=locate(base) if base else path,
+            revision=self.revision,
+            max_length=self.max_length,
+            template=self.template,
+            **trained_as,
+        )
+        return SavedPolicy(card, Path(path) if base else None)
+
+    def check(self, tree) -> None:
+        """All weights in bfloat16 would not learn; see `Registered.check`."""
+        if self.lora is None and self.dtype == "bfloat16":
+            raise ValueError(
+                "policy.lora=null trains all weights, and in policy.dtype=bfloat16 small steps are rounded away: set "
+                "policy.dtype=float32 and training.learner.mixed_precision=bf16"
+            )
+
+
+def is_saved(path: str) -> bool:
+    """Whether a folder holds a policy, or adapters, rather than the weights of any model."""
+    return (Path(path) / CARD).is_file() or adapters_base(path) is not None
+
+
+def folder_content(path: str) -> list[list]:
+    """What tells one content of a policy's folder from another; empty for what is no folder.
+
+    Names, sizes and times of its files and of those of the model that its adapters belong to; of a card, its text but
+    for name and key, which every run gives anew.
+    """
+    folder, base = Path(path).expanduser(), None
+    if not folder.is_dir():
+        return []
+    found = []
+    for file in sorted(folder.rglob("*")):
+        if file.name == CARD:
+            text = json.loads(file.read_text())
+            base = text.get("base")
+            found.append(
+                [CARD, json.dumps({name: text[name] for name in text.keys() - {"name", "key"}}, sort_keys=True)]
+            )
+        elif file.is_file():
+            found.append([str(file.relative_to(folder)), file.stat().st_size, file.stat().st_mtime_ns])
+    base = base or adapters_base(folder)
+    return [*found, *(folder_content(base) if base and Path(base).resolve() != folder.resolve() else [])]
+
+
+def open_policy(path: str, **how) -> Policy:
+    """The policy in a folder or on the hub, opened: model, tokenizer and template.
+
+    path: a folder that this project saved; or any causal language model, by folder or hub id, or its LoRA adapters.
+    how: parameters of `LanguageModelPolicy`, as template or dtype, for what was not saved by this project.
+    Raises InputError in words.
+    """
+    place = locate(path)
+    if (Path(place) / CARD).is_file() and not how:
+        return SavedPolicy.read(place).open()
+    return LanguageModelPolicy(path=path, **how).saved(place).open()
+
+
+def check_length(saved: SavedPolicy) -> None:
+    """Raise InputError if the policy is asked for longer traces than its model was made for."""
+    context = context_length(saved.start, saved.card.revision)
+    if saved.card.max_length > context:
+        raise InputError(
+            f"policy.max_length {saved.card.max_length} exceeds the {context} tokens that {saved.start} can take: "
+            "lower it"
+        )
+
+
+def longest_answer(template: TemplateParams | None, rollout) -> int:
+    """Most tokens of any answer of a policy that answers like this. rollout: `RolloutParams`."""
+    return max(rollout.answer_tokens, template.free_answer_tokens if template and template.writes_freely else 0)

@@ -1,0 +1,212 @@
+"""One update for every algorithm: sequences with token weights in, better policy out."""
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Literal
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from pydantic import Field
+
+from mrt_pipeline.policy.language_model import has_adapters
+from mrt_pipeline.registry import Fraction, NonNegative, Params, PositiveFloat, PositiveInt
+from mrt_pipeline.trainer.batch import MicroBatch, TrainingSequence, collate, micro_batches
+from mrt_pipeline.trainer.logprobs import token_logprobs
+from mrt_pipeline.trainer.loss import policy_loss
+from mrt_pipeline.trainer.muon import Muon
+from mrt_pipeline.trainer.shared_prompts import collate_shared, shared_micro_batches
+
+
+class LearnerParams(Params):
+    """How to optimise; see trainer/learner.py."""
+
+    optimizer: Literal["adamw", "muon"] = Field(
+        default="adamw",
+        description="muon (Jordan et al. 2024) for the hidden matrices, with AdamW for embeddings and norms",
+    )
+    learning_rate: PositiveFloat = Field(default=3e-4, description="peak learning rate of AdamW")
+    muon_learning_rate: PositiveFloat = Field(default=0.02, description="peak learning rate of Muon")
+    weight_decay: NonNegative = Field(default=0.01, description="decoupled weight decay")
+    beta1: Fraction = Field(default=0.9, description="AdamW beta1")
+    beta2: Fraction = Field(default=0.98, description="AdamW beta2")
+    warmup: Fraction = Field(default=0.0, description="share of training with rising learning rate")
+    schedule: Literal["constant", "cosine"] = Field(
+        default="constant", description="learning rate after the warm-up; cosine: to 0"
+    )
+    minibatches: PositiveInt = Field(default=1, description="optimiser steps on one batch")
+    micro_batch_tokens: PositiveInt = Field(default=4_096, description="padded tokens of one forward pass")
+    clip_low: Fraction = Field(default=0.2, description="importance ratio is clipped below at 1 - clip_low")
+    clip_high: NonNegative = Field(default=0.28, description="importance ratio is clipped above at 1 + clip_high")
+    kl_beta: NonNegative = Field(default=0.0, description="weight of the KL to the policy that training starts from")
+    max_grad_norm: PositiveFloat = Field(default=1.0, description="gradient clipping")
+    share_prompts: bool = Field(
+        default=False,
+        description="compute the prompt that rollouts of a problem share once: pays for long prompts and short "
+        "thoughts",
+    )
+    mixed_precision: Literal["no", "bf16"] = Field(
+        default="no", description="bf16: compute in bfloat16 on float32 weights"
+    )
+
+
+class Learner:
+    """Trains `model` in place.
+
+    reference: a frozen policy for the KL term, needed only if settings.kl_beta > 0; not for a model with adapters,
+        which is its own reference with the adapters switched off.
+    temperature: at which the sequences were sampled.
+    """
+
+    def __init__(self, model, settings: LearnerParams, reference=None, temperature: float = 1.0):
+        if settings.kl_beta > 0 and reference is None and not has_adapters(model):
+            raise ValueError("kl_beta > 0 needs a reference policy")
+        self.settings, self.temperature = settings, temperature
+        self.accelerator = Accelerator(mixed_precision=settings.mixed_precision)
+        optimizers = _build_optimizers(model, settings)
+        self.model, *self.optimizers = self.accelerator.prepare(model, *optimizers)
+        if settings.kl_beta > 0 and reference is not None:
+            reference = reference.to(self.accelerator.device)
+        self.reference = reference
+        self.n_updates = 0
+        self._start: dict[str, torch.Tensor] = {}
+
+    def rate(self, fraction_done: float) -> float:
+        """Multiplier of the peak learning rate when `fraction_done` (0..1) of training is over."""
+        warmup = self.settings.warmup
+        if fraction_done < warmup:
+            return max(fraction_done, 1e-3 * warmup) / warmup
+        if self.settings.schedule == "cosine":
+            rest = (fraction_done - warmup) / max(1e-9, 1 - warmup)
+            return 0.5 * (1 + math.cos(math.pi * min(1.0, rest)))
+        return 1.0
+
+    def remember_start(self) -> None:
+        """Keep a copy of the weights as they are now, in the host's memory, for `restart`."""
+        self._start = {name: p.detach().to("cpu", copy=True) for name, p in self._trainable()}
+
+    def restart(self) -> None:
+        """Back to the weights that were remembered, with an optimiser that knows nothing."""
+        with torch.no_grad():
+            for name, parameter in self._trainable():
+                parameter.copy_(self._start[name])
+        for optimizer in self.optimizers:
+            optimizer.state.clear()
+
+    def _trainable(self) -> list[tuple[str, torch.nn.Parameter]]:
+        model = self.accelerator.unwrap_model(self.model)
+        return [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+
+    def update(
+        self, sequences: Sequence[TrainingSequence], fraction_done: float, seed: int, span: float = 0.0
+    ) -> dict[str, float]:
+        """One pass over the batch in `minibatches` optimiser steps. Returns means over the trained tokens.
+
+        fraction_done: of training, at its start. span: how much of training it is; the learning rate follows that, each
+            minibatch having that of its middle.
+        seed: of the order in which sequences are dealt to minibatches.
+        """
+        self.model.train()
+        order = np.random.default_rng(seed).permutation(len(sequences))
+        totals = {"loss": 0.0, "kl": 0.0, "clip_fraction": 0.0, "ratio_kl": 0.0, "entropy": 0.0}
+        grad_norms, n_trained = [], 0
+        parts = np.array_split(order, max(1, min(self.settings.minibatches, len(sequences))))
+        for part, indices in enumerate(parts):
+            rate = self.rate(fraction_done + span * (part + 0.5) / len(parts))
+            for optimizer in self.optimizers:
+                for group in optimizer.param_groups:
+                    group["lr"] = group["peak_lr"] * rate
+            minibatch = [sequences[i] for i in indices]
+            n_tokens = sum(int(sequence.trained.sum()) for sequence in minibatch)
+            if n_tokens == 0:
+                continue
+            for batch, _ in self.batches(minibatch):
+                self._accumulate(batch, n_tokens, totals)
+            norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.settings.max_grad_norm)
+            if not torch.isfinite(norm):
+                for optimizer in self.optimizers:
+                    optimizer.zero_grad()
+                raise FloatingPointError(
+                    f"the gradient became {float(norm)} in update {self.n_updates}: lower the learning_rate, "
+                    "and look at the last sample traces"
+                )
+            for optimizer in self.optimizers:
+                optimizer.step()
+                optimizer.zero_grad()
+            grad_norms.append(float(norm))
+            n_trained += n_tokens
+        self.n_updates += len(grad_norms)
+        metrics = {name: total / max(1, n_trained) for name, total in totals.items()}
+        metrics["loss"] = totals["loss"] / max(1, len(grad_norms))
+        metrics["grad_norm"] = float(np.mean(grad_norms)) if grad_norms else 0.0
+        metrics["learning_rate"] = self.settings.learning_rate * rate
+        return metrics
+
+    def batches(self, sequences: Sequence[TrainingSequence]) -> Iterator[tuple[MicroBatch, list[TrainingSequence]]]:
+        """Micro-batches on the learner's device, each with its sequences in the order of its `places`."""
+        groups = micro_batches(sequences, self.settings.micro_batch_tokens)
+        arrange = collate
+        if self.settings.share_prompts:
+            groups, arrange = shared_micro_batches(sequences, self.settings.micro_batch_tokens), collate_shared
+        for group in groups:
+            yield arrange(group, self.accelerator.device), group
+
+    def _accumulate(self, batch: MicroBatch, n_tokens: int, totals: dict[str, float]) -> None:
+        logprobs, entropy = token_logprobs(self.model, batch, self.temperature)
+        reference = None
+        if self.settings.kl_beta > 0:
+            with torch.no_grad(), self._as_reference() as policy:
+                reference, _ = token_logprobs(policy, batch, self.temperature)
+        terms = policy_loss(
+            logprobs,
+            batch.weights,
+            batch.trained,
+            n_tokens,
+            batch.logprobs,
+            reference,
+            self.settings.clip_low,
+            self.settings.clip_high,
+            self.settings.kl_beta,
+        )
+        self.accelerator.backward(terms.loss)
+        totals["loss"] += float(terms.loss.detach())
+        totals["kl"] += terms.kl
+        totals["clip_fraction"] += terms.clipped
+        totals["ratio_kl"] += terms.ratio_kl
+        totals["entropy"] += float(entropy[batch.trained].sum())
+
+    @contextmanager
+    def _as_reference(self) -> Iterator[torch.nn.Module]:
+        """The base policy: the reference, or the model with its adapters switched off."""
+        if self.reference is not None:
+            yield self.reference
+        else:
+            with self.accelerator.unwrap_model(self.model).disable_adapter():
+                yield self.model
+
+
+def _build_optimizers(model, settings: LearnerParams) -> list[torch.optim.Optimizer]:
+    trainable = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    embeddings = {
+        id(p)
+        for layer in (model.get_input_embeddings(), model.get_output_embeddings())
+        if layer is not None
+        for p in layer.parameters()
+    }
+    muon = []
+    if settings.optimizer == "muon":
+        muon = [p for _, p in trainable if p.ndim == 2 and id(p) not in embeddings]
+    in_muon = {id(p) for p in muon}
+    rest = [p for _, p in trainable if id(p) not in in_muon]
+    optimizers = [
+        torch.optim.AdamW(
+            rest, lr=settings.learning_rate, betas=(settings.beta1, settings.beta2), weight_decay=settings.weight_decay
+        )
+    ]
+    if muon:
+        optimizers.append(Muon(muon, lr=settings.muon_learning_rate, weight_decay=settings.weight_decay))
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["peak_lr"] = group["lr"]
+    return optimizers

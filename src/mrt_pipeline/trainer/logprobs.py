@@ -1,0 +1,86 @@
+"""Log-probabilities of the tokens of a micro-batch, without ever holding the logits of a long trace.
+
+The logits of 36,864 tokens over 151,936 symbols are 21 GiB in float32, and a loss needs several times that. Only one
+number a token is wanted, so the head is applied to a piece of the trace at a time and applied again in the backward
+pass (activation checkpointing of the head alone).
+"""
+
+import torch
+from torch.utils.checkpoint import checkpoint
+
+from mrt_pipeline.trainer.batch import MicroBatch
+
+MOST_LOGITS = 2**27
+"""Logits held at once: 512 MiB in float32, and their normalisation and gradient the same again."""
+
+
+def token_logprobs(
+    model, batch: MicroBatch, temperature: float = 1.0, most_logits: int = MOST_LOGITS
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log-probability of every target token, and the entropy it was drawn with (nats, no gradient): (rows, kept).
+
+    model: a transformers causal language model, with or without peft's adapters and accelerate's mixed precision.
+        Inside another wrapper, as for several devices, all logits are computed at once.
+    most_logits: when the micro-batch has more logits than this, they are computed in pieces of that size.
+    """
+    targets = batch.targets
+    rows, kept = targets.shape
+    if not hasattr(model, "get_decoder"):  # a wrapper for several devices: only its own forward may be called
+        return _at_once(model, batch, temperature)
+    head = model.get_output_embeddings()
+    if rows * kept * len(head.weight) <= most_logits:
+        return _at_once(model, batch, temperature)
+    hidden, last_logits, precision = _hidden_states(model, batch)
+    with precision:
+        if not torch.allclose(head(hidden[:, -1:]).float(), last_logits.float(), rtol=1e-2, atol=1e-3):
+            del hidden, last_logits  # or their graph would stay in memory beside the next
+            return _at_once(model, batch, temperature)  # this model scales or caps what its head gives
+        step = max(1, most_logits // (rows * len(head.weight)))
+        pieces = [
+            checkpoint(_of_hidden, head, piece, wanted, temperature, use_reentrant=False)
+            for piece, wanted in zip(
+                hidden[:, -kept - 1 : -1].split(step, dim=1), targets.split(step, dim=1), strict=True
+            )
+        ]
+    logprobs, entropy = zip(*pieces, strict=True)
+    return torch.cat(logprobs, dim=1), torch.cat(entropy, dim=1)
+
+
+def _at_once(model, batch: MicroBatch, temperature: float) -> tuple[torch.Tensor, torch.Tensor]:
+    kept = batch.targets.shape[1]
+    logits = model(**batch.inputs, use_cache=False, logits_to_keep=kept + 1).logits[:, :-1]
+    return _of_logits(logits, batch.targets, temperature)
+
+
+def _hidden_states(model, batch: MicroBatch) -> tuple[torch.Tensor, torch.Tensor, torch.autocast]:
+    """What the head gets for every token, the model's logits of the last one, and the precision they are computed in.
+
+    Caught on the way through the model's own forward, so that whatever wraps that still happens.
+    """
+    caught = []
+
+    def catch(_module, _args, output):
+        device = batch.token_ids.device.type
+        precision = torch.autocast(
+            device, dtype=torch.get_autocast_dtype(device), enabled=torch.is_autocast_enabled(device)
+        )
+        caught.append((output.last_hidden_state, precision))
+
+    hook = model.get_decoder().register_forward_hook(catch)
+    try:
+        logits = model(**batch.inputs, use_cache=False, logits_to_keep=1).logits
+    finally:
+        hook.remove()
+    hidden, precision = caught[0]
+    return hidden, logits, precision
+
+
+def _of_hidden(head, hidden: torch.Tensor, targets: torch.Tensor, temperature: float):
+    return _of_logits(head(hidden), targets, temperature)
+
+
+def _of_logits(logits: torch.Tensor, targets: torch.Tensor, temperature: float) -> tuple[torch.Tensor, torch.Tensor]:
+    normalized = torch.log_softmax(logits.float() / temperature, dim=-1)
+    with torch.no_grad():
+        entropy = -(normalized.exp() * normalized).sum(-1)
+    return normalized.gather(2, targets[:, :, None])[:, :, 0], entropy
