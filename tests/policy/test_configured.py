@@ -65,6 +65,10 @@ def test_the_content_of_a_folder_is_told_apart_and_a_cards_name_and_key_are_not(
         assert folder_content(str(folder)) == before
     (folder / CARD).write_text(card.model_copy(update={"max_length": 99}).model_dump_json())
     assert folder_content(str(folder)) != before
+    (folder / CARD).write_bytes(b"\xff{")  # damaged: said in words when it is opened
+    assert any(entry[0] == CARD for entry in folder_content(str(folder)))
+    with pytest.raises(InputError, match="is not the card of a policy"):
+        SavedPolicy.read(folder)
     assert folder_content("an/id-on-the-hub") == folder_content("models:/toy/1") == []
     assert "content" in TinyPolicy(path=str(folder)).deciding() and "content" not in TinyPolicy().deciding()
 

@@ -123,16 +123,23 @@ def folder_content(path: str) -> list[list]:
         return []
     found = []
     for file in sorted(folder.rglob("*")):
-        if file.name == CARD:
-            text = json.loads(file.read_text())
-            base = text.get("base")
-            found.append(
-                [CARD, json.dumps({name: text[name] for name in text.keys() - {"name", "key"}}, sort_keys=True)]
-            )
+        if file.name == CARD and (card := _read_card(file)):
+            base = card.get("base")
+            kept = {name: value for name, value in card.items() if name not in ("name", "key")}
+            found.append([CARD, json.dumps(kept, sort_keys=True)])
         elif file.is_file():
             found.append([str(file.relative_to(folder)), file.stat().st_size, file.stat().st_mtime_ns])
     base = base or adapters_base(folder)
     return [*found, *(folder_content(base) if base and Path(base).resolve() != folder.resolve() else [])]
+
+
+def _read_card(file: Path) -> dict:
+    """What stands in a card, whatever that is; nothing if it is damaged, which is said when the policy is opened."""
+    try:
+        found = json.loads(file.read_text())
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def open_policy(path: str, **how) -> Policy:
