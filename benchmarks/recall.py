@@ -17,7 +17,7 @@ from mrt_pipeline.cli import parse_overrides
 from mrt_pipeline.config import Parameters
 from mrt_pipeline.config_loader import compose_parameters
 from mrt_pipeline.evaluation.evaluate import budgets_of
-from mrt_pipeline.pipelines.warm_start.nodes import provide_base_policy
+from mrt_pipeline.pipelines.warm_start.nodes import make_base_policy
 from mrt_pipeline.rollouts.actor import Actor
 from mrt_pipeline.rollouts.label import LabelledRollout, label_rollouts
 from mrt_pipeline.tables import problems_table
@@ -44,7 +44,7 @@ def measure(overrides: str) -> None:
     task = params.task
     problems = task.problems()
     started = time.perf_counter()
-    policy = provide_base_policy(problems_table(problems), task, params.policy).open()
+    policy = make_base_policy(problems_table(problems), task, params.policy).open()
     made = time.perf_counter() - started
     budgets = budgets_of(params.rollout.thinking_budget, params.evaluation.budget_multiples)
     actor = Actor.of(policy, task, params.rollout.within(budgets[-1]), params.engine)

@@ -54,11 +54,17 @@ def judge(prover):
     return prover
 
 
+@reads(n="")
+def check(table, n):
+    return table
+
+
 def test_only_what_is_read_of_an_argument_counts():
     assert call_key(judge, SampledProver(n_answers=2)) == call_key(judge, SampledProver(n_answers=3))
     pipeline = Pipeline([Node(judge, "params:prover", "judged")])
     few, many = (dataset_keys([pipeline], Tree(prover=SampledProver(n_answers=n))) for n in (2, 3))
     assert few == many
+    assert call_key(check, TABLE, 1) == call_key(check, TABLE, 2)
 
 
 def label(made, n_answers):

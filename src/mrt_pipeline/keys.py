@@ -35,7 +35,10 @@ def configuration_key(**parts: Any) -> str:
 
 
 def reads(**parts: str) -> Callable[[Callable], Callable]:
-    """Says which attribute is all that a node's function reads of an argument: `reads(algorithm="prefixes_every")`."""
+    """Says which attribute is all that a node's function reads of an argument: `reads(algorithm="prefixes_every")`.
+
+    Empty: it only looks at the argument, to refuse what does not fit, so that the argument decides nothing.
+    """
 
     def mark(function: Callable) -> Callable:
         function.__reads__ = parts
@@ -46,6 +49,8 @@ def reads(**parts: str) -> Callable[[Callable], Callable]:
 
 def _read(function: Callable, name: str, value: Any) -> Any:
     part = getattr(function, "__reads__", {}).get(name)
+    if part == "":
+        return None
     return value if part is None else getattr(value, part)
 
 

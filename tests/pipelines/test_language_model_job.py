@@ -14,7 +14,7 @@ from mrt_pipeline.config import Parameters
 from mrt_pipeline.config_loader import compose_parameters
 from mrt_pipeline.errors import InputError
 from mrt_pipeline.pipelines.ingest.nodes import make_problems
-from mrt_pipeline.pipelines.warm_start.nodes import check_fit, provide_base_policy
+from mrt_pipeline.pipelines.warm_start.nodes import check_fit, make_base_policy, provide_base_policy
 from mrt_pipeline.schemas import EPISODES, REGRET, ROLLOUTS
 
 ROOT = Path(__file__).parents[2]
@@ -114,11 +114,17 @@ def test_what_does_not_fit_is_refused_before_anything_is_sampled(language_model,
     parameters = Parameters.model_validate(compose_parameters(ROOT / "conf/base/parameters", overrides))
     with pytest.raises(InputError) as error:
         problems = make_problems(parameters.task)
-        base = provide_base_policy(problems, parameters.task, parameters.policy)
+        base = make_base_policy(problems, parameters.task, parameters.policy)
         evaluation = parameters.evaluation
         check_fit(
             *(problems, base, parameters.task, parameters.policy, parameters.prover, parameters.rollout),
-            *(evaluation.budget_multiples, evaluation.split, evaluation.n_problems, evaluation.window),
+            *(evaluation.budget_multiples, evaluation.window),
         )
     for part in named:
         assert part in str(error.value)
+
+
+def test_fewer_held_out_problems_than_asked_for_are_refused_before_a_base_is_made():
+    problems = pd.DataFrame({"split": ["train"] * 9 + ["test"] * 3})
+    with pytest.raises(InputError, match=r"evaluation\.n_problems is 4, but there are 3 test problems"):
+        provide_base_policy(problems, None, None, None, None, [], "test", 4, None)

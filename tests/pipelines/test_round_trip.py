@@ -13,7 +13,7 @@ from mrt_pipeline.config import Parameters
 from mrt_pipeline.config_loader import compose_parameters
 from mrt_pipeline.errors import InputError
 from mrt_pipeline.pipelines.ingest.nodes import make_problems
-from mrt_pipeline.pipelines.warm_start.nodes import check_fit, provide_base_policy
+from mrt_pipeline.pipelines.warm_start.nodes import check_fit, make_base_policy
 from mrt_pipeline.policy.configured import LanguageModelPolicy
 from mrt_pipeline.policy.policy import SavedPolicy
 from mrt_pipeline.rollouts.prover import SampledProver
@@ -145,8 +145,8 @@ def test_a_policy_of_another_kind_is_refused_in_words(project, monkeypatch, over
     tree = Parameters.model_validate(compose_parameters(project / "conf/base/parameters", given))
     problems = make_problems(tree.task)
     with pytest.raises(InputError, match=said):
-        base = provide_base_policy(problems, tree.task, tree.policy)
-        check_fit(problems, base, tree.task, tree.policy, tree.prover, tree.rollout, [1.0], "test", 4, None)
+        base = make_base_policy(problems, tree.task, tree.policy)
+        check_fit(problems, base, tree.task, tree.policy, tree.prover, tree.rollout, [1.0], None)
 
 
 def test_what_a_policy_was_saved_with_is_checked_too(project, tmp_path, monkeypatch, language_model):
@@ -164,11 +164,11 @@ def test_what_a_policy_was_saved_with_is_checked_too(project, tmp_path, monkeypa
         )
     )
     problems = make_problems(tree.task)
-    base = provide_base_policy(problems, tree.task, tree.policy)
+    base = make_base_policy(problems, tree.task, tree.policy)
     with pytest.raises(InputError, match=r"by what it was saved with: .*natural_answer=free needs prover=sampled"):
-        check_fit(problems, base, tree.task, tree.policy, tree.prover, tree.rollout, [1.0], "test", 4, None)
+        check_fit(problems, base, tree.task, tree.policy, tree.prover, tree.rollout, [1.0], None)
     with pytest.raises(InputError, match="does not answer in its stream"):
-        check_fit(problems, base, tree.task, tree.policy, SampledProver(), tree.rollout, [1.0], "test", 4, 2)
+        check_fit(problems, base, tree.task, tree.policy, SampledProver(), tree.rollout, [1.0], 2)
 
 
 def test_a_folder_without_a_policy_is_refused_before_anything_is_sampled(project):

@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from mrt_pipeline.errors import InputError
 from mrt_pipeline.evaluation.evaluate import budgets_of
-from mrt_pipeline.keys import configuration_key
+from mrt_pipeline.keys import configuration_key, reads
 from mrt_pipeline.policy.configured import (
     LanguageModelPolicy,
     PolicyParams,
@@ -36,7 +36,26 @@ _UNPACKED = Path("data/06_models/unpacked")
 _REPORT_EVERY = 200
 
 
-def provide_base_policy(problems: pd.DataFrame, task: Task, policy: PolicyParams) -> SavedPolicy:
+@reads(prover="", rollout="", budget_multiples="", split="", n_problems="", window="")
+def provide_base_policy(
+    problems: pd.DataFrame,
+    task: Task,
+    policy: PolicyParams,
+    prover: Prover,
+    rollout: RolloutParams,
+    budget_multiples: list[float],
+    split: str,
+    n_problems: int,
+    window: int | None,
+) -> SavedPolicy:
+    """The base policy, made or found; what the problems and the policy turn out not to allow is refused here."""
+    _check_number(problems, split, n_problems)
+    saved = make_base_policy(problems, task, policy)
+    check_fit(problems, saved, task, policy, prover, rollout, budget_multiples, window)
+    return saved
+
+
+def make_base_policy(problems: pd.DataFrame, task: Task, policy: PolicyParams) -> SavedPolicy:
     """Train the base policy on imperfect search traces, or take the one that this very configuration made before.
 
     With `policy.path` it is found and checked instead, so that what does not fit is refused early.
@@ -69,6 +88,13 @@ def find_policy(policy: PolicyParams) -> SavedPolicy:
     return policy.saved(place)
 
 
+def _check_number(problems: pd.DataFrame, split: str, n_problems: int) -> None:
+    """How many problems a file holds is not known earlier."""
+    there = int((problems["split"] == split).sum())
+    if n_problems > there:
+        raise InputError(f"evaluation.n_problems is {n_problems}, but there are {there} {split} problems: lower it")
+
+
 def _look_at_adapters(saved: SavedPolicy, policy: PolicyParams) -> None:
     """Adapters keep their rank, whatever the configuration says."""
     if not saved.has_adapters:
@@ -86,18 +112,13 @@ def check_fit(
     prover: Prover,
     rollout: RolloutParams,
     budget_multiples: list[float],
-    split: str,
-    n_problems: int,
     window: int | None,
 ) -> None:
     """Refuse before anything is sampled what the problems and the policy turn out not to allow.
 
-    Raises InputError: too few held-out problems (how many a file holds is not known earlier), a policy that does not
-    know the task's symbols or that the prover cannot judge, prompts that leave no room in its context.
+    Raises InputError: a policy that does not know the task's symbols, or that the prover cannot judge; prompts that
+    leave no room in its context.
     """
-    there = int((problems["split"] == split).sum())
-    if n_problems > there:
-        raise InputError(f"evaluation.n_problems is {n_problems}, but there are {there} {split} problems: lower it")
     check_length(base_policy)
     tokenizer, template = base_policy.tokenizer, base_policy.template
     try:

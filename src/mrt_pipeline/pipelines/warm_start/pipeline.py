@@ -2,24 +2,17 @@
 
 from kedro.pipeline import Node, Pipeline
 
-from mrt_pipeline.pipelines.warm_start.nodes import check_fit, provide_base_policy
+from mrt_pipeline.pipelines.warm_start.nodes import provide_base_policy
 
 
 def create_pipeline(**kwargs) -> Pipeline:
-    """problems -> base_policy."""
+    """problems -> base_policy. The parameters after the policy are only looked at, to refuse what does not fit."""
     return Pipeline(
         [
             Node(
                 provide_base_policy,
-                ["problems", "params:task", "params:policy"],
-                "base_policy",
-                name="provide_base_policy",
-            ),
-            Node(
-                check_fit,
                 [
                     "problems",
-                    "base_policy",
                     "params:task",
                     "params:policy",
                     "params:prover",
@@ -29,9 +22,9 @@ def create_pipeline(**kwargs) -> Pipeline:
                     "params:evaluation.n_problems",
                     "params:evaluation.window",
                 ],
-                None,
-                name="check_fit",
-            ),
-        ],
-        tags="warm_start",
+                "base_policy",
+                name="provide_base_policy",
+                tags="warm_start",
+            )
+        ]
     )
