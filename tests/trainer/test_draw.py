@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -46,14 +47,14 @@ def train(tmp_path, warm_policy, copy_policy, make_actor, known_problems, proble
     begin: gives what training begins with.
     """
 
-    def run(algorithm, begin=lambda actor: ()):
+    def run(algorithm, begin=lambda actor: (), learner=TRAINING.learner):
         actor = make_actor(copy_policy(warm_policy), thinking_budget=BUDGET)
         first = begin(actor)
         history = reinforce(
             actor,
             algorithm,
             ExactProver(),
-            Learner(actor.policy.model, TRAINING.learner),
+            Learner(actor.policy.model, learner),
             known_problems,
             problems[-2:],
             TRAINING,
@@ -139,6 +140,24 @@ def test_the_first_draw_is_the_thoughts_of_the_first_prefixes_and_is_counted(
             assert item.rollout.problem == begun[i // 4].rollout.problem
             assert np.array_equal(item.prefix.thought, thought[: len(item.prefix.thought)])
             assert item.prefix.success == begun[i // 4].success_at(len(item.prefix.thought))
+
+
+@pytest.fixture
+def other_precision():
+    """A process has one precision, as accelerate sees it."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def test_a_first_draw_in_another_precision_than_the_trainers_is_corrected_for(other_precision, train, directly):
+    """It was sampled before mixed precision changed how the trainer's module computes."""
+    mixed = TRAINING.learner.model_copy(update={"mixed_precision": "bf16"})
+    corrected = []
+    for begin in (lambda actor: directly(actor, GRPO()), lambda actor: ()):
+        _, history = train(GRPO(), begin, mixed)
+        corrected.append([metrics["step"] for metrics in history if metrics.get("train/mismatch_max", 0) > 0])
+    assert corrected == [[1], []]
 
 
 class TwoWays:
