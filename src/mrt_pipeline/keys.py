@@ -37,7 +37,7 @@ def configuration_key(**parts: Any) -> str:
 def reads(**parts: str) -> Callable[[Callable], Callable]:
     """Says which attribute is all that a node's function reads of an argument: `reads(algorithm="prefixes_every")`.
 
-    Empty: it only looks at the argument, to refuse what does not fit, so that the argument decides nothing.
+    Empty: the argument decides nothing, as it is only looked at, to refuse what does not fit, or handed on.
     """
 
     def mark(function: Callable) -> Callable:
@@ -54,10 +54,10 @@ def _read(function: Callable, name: str, value: Any) -> Any:
     return value if part is None else getattr(value, part)
 
 
-def call_key(function: Callable, *arguments: Any, leave_out: Iterable[str] = ()) -> str:
-    """The key of what a function returns for these arguments. leave_out: arguments that decide nothing."""
+def call_key(function: Callable, *arguments: Any) -> str:
+    """The key of what a function returns for these arguments; see `reads`."""
     named = inspect.signature(function).bind(*arguments).arguments
-    kept = {name: _read(function, name, value) for name, value in named.items() if name not in {*leave_out}}
+    kept = {name: _read(function, name, value) for name, value in named.items()}
     return configuration_key(function=_name(function), **kept)
 
 

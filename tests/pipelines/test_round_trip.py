@@ -17,7 +17,7 @@ from mrt_pipeline.pipelines.warm_start.nodes import check_fit, make_base_policy
 from mrt_pipeline.policy.configured import LanguageModelPolicy
 from mrt_pipeline.policy.policy import SavedPolicy
 from mrt_pipeline.rollouts.prover import SampledProver
-from mrt_pipeline.tracking.find_policies import fetch_policy
+from mrt_pipeline.tracking.find_policies import fetch_policy, moves_on
 
 LORA = (
     "policy=smollm2,policy.gguf_file=null,policy.dtype=float32,task=reasoning_gym,prover=sampled,prover.n_answers=2,"
@@ -176,3 +176,13 @@ def test_a_folder_without_a_policy_is_refused_before_anything_is_sampled(project
     result = run(project, "policy.path=conf", pipeline="evaluate")
     assert result.returncode == 1 and "conf holds no policy" in result.stderr and "Traceback" not in result.stderr
     assert Path(project).exists()
+
+
+@pytest.mark.parametrize("path", ["models:/toy@best", "models:/toy/latest"])
+def test_an_alias_moves_on(path):
+    assert moves_on(path)
+
+
+@pytest.mark.parametrize("path", ["", "models:/toy/1", "0" * 32, "some/folder", "an/id@hub", "models:/nothing"])
+def test_other_paths_do_not(path):
+    assert not moves_on(path)

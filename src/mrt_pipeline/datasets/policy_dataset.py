@@ -1,5 +1,6 @@
 """Policies in the catalog: weights or adapters, tokenizer and card in a folder, wherever fsspec reaches, versioned."""
 
+import contextlib
 import os
 import shutil
 import tempfile
@@ -116,9 +117,8 @@ def _write(data: Policy | SavedPolicy, folder: Path) -> None:
 def _link(source: str, target: str) -> None:
     """Weights may be large: within data/, where nothing is changed in place, the same file twice; else a copy."""
     real = Path(source).resolve()
-    try:
-        if Path("data").resolve() not in real.parents:
-            raise OSError
-        os.link(real, target)
-    except OSError:
-        shutil.copy2(source, target)
+    if Path("data").resolve() in real.parents:
+        with contextlib.suppress(OSError):
+            os.link(real, target)
+            return
+    shutil.copy2(source, target)

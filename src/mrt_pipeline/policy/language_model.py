@@ -14,7 +14,8 @@ from mrt_pipeline.errors import InputError
 from mrt_pipeline.registry import Fraction, Params, PositiveInt
 
 _PACKAGE = "package:"
-_ADAPTER = "adapter_config.json"
+ADAPTERS = "adapter_config.json"
+"""The file of peft that says that a folder holds adapters."""
 
 
 class LoRAParams(Params):
@@ -71,7 +72,7 @@ def unpack_gguf(path: str, gguf_file: str, dtype: str, folder: Path) -> None:
 
 def adapters_base(folder: str | Path) -> str | None:
     """Folder or hub id of the model that the adapters in a folder belong to; None if there are no adapters in it."""
-    file = Path(folder) / _ADAPTER
+    file = Path(folder) / ADAPTERS
     if not file.is_file():
         return None
     base = json.loads(file.read_text()).get("base_model_name_or_path")
@@ -87,7 +88,7 @@ def load_language_model(
 
     trainable: adapters that are there are to be trained on.
     """
-    adapted = own is not None and (Path(own) / _ADAPTER).is_file()
+    adapted = own is not None and (Path(own) / ADAPTERS).is_file()
     source = path if adapted or own is None else own
     try:
         model = AutoModelForCausalLM.from_pretrained(

@@ -16,6 +16,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
 from mrt_pipeline.errors import InputError
 from mrt_pipeline.policy.language_model import (
+    ADAPTERS,
     LoRAParams,
     add_adapters,
     has_adapters,
@@ -105,7 +106,7 @@ class SavedPolicy:
             wrong = error.errors()[0] if isinstance(error, ValidationError) else {"msg": "it is no text"}
             where = ".".join(map(str, wrong.get("loc", ())))
             raise InputError(f"{folder / CARD} is not the card of a policy: {where} {wrong['msg']}") from error
-        holds_weights = any((folder / name).is_file() for name in ("config.json", "adapter_config.json"))
+        holds_weights = any((folder / name).is_file() for name in ("config.json", ADAPTERS))
         if not holds_weights and card.base is None:
             raise InputError(f"{folder} holds the card of a policy, but no weights")
         return cls(card, folder if holds_weights else None)
@@ -122,7 +123,7 @@ class SavedPolicy:
     @property
     def has_adapters(self) -> bool:
         """Whether it is LoRA adapters on its base, instead of weights."""
-        return self.folder is not None and (self.folder / "adapter_config.json").is_file()
+        return self.folder is not None and (self.folder / ADAPTERS).is_file()
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:

@@ -45,10 +45,6 @@ class Actor:
         """How the policy thinks and answers."""
         return self.policy.template
 
-    def within(self, thinking_budget: int) -> "Actor":
-        """The same actor with another thinking budget."""
-        return replace(self, limits=self.limits.within(thinking_budget))
-
     def prompt(self, problem: Problem) -> np.ndarray:
         """Token ids of a problem, up to the opening of the thought."""
         return np.asarray(encode_prompt(self.tokenizer, self.template, problem.question))

@@ -92,10 +92,7 @@ def label_rollouts(
         place, and J there is that of the answer it would have given (`Query.about`).
     """
     template = actor.template
-    boundaries = [
-        np.union1d(rollout.boundaries, [rollout.natural_length]) if at_natural_end else rollout.boundaries
-        for rollout in rollouts
-    ]
+    boundaries = [rollout.measured_boundaries if at_natural_end else rollout.boundaries for rollout in rollouts]
     extra = [
         np.array([template.snap(rollout.thought, cut, rollout.finished) for cut in cuts], dtype=np.int64)
         for rollout, cuts in zip(rollouts, extra_cuts or [()] * len(rollouts), strict=True)

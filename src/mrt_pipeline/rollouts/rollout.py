@@ -108,6 +108,11 @@ class Rollout:
         """Where an answer can be forced whatever the thought looks like: the natural end, and its end; see `snap`."""
         return self.natural_length, len(self.thought)
 
+    @property
+    def measured_boundaries(self) -> np.ndarray:
+        """Boundaries, and where the policy first tried to stop, whatever was put in its place: for measuring."""
+        return np.union1d(self.boundaries, [self.natural_length])
+
     def token_ids(self) -> np.ndarray:
         """The whole trace, (p + n + c + m,)."""
         return np.concatenate([self.prompt, self.thought, self.close, self.answer]).astype(np.int64)

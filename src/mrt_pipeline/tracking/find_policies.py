@@ -19,6 +19,12 @@ ARTIFACT = "policy"
 """Where a run keeps the policy that it has trained."""
 
 
+def moves_on(path: str) -> bool:
+    """Whether a path leads to another policy from time to time: an alias, or the latest version."""
+    found = _MODEL.fullmatch(path)
+    return bool(found) and (found[2] == "latest" or found[3] is not None)
+
+
 def fetch_policy(path: str) -> str | None:
     """A local folder with the policy of a run id, models:/name/version, or models:/name@alias; None for other paths.
 

@@ -2,7 +2,6 @@
 
 import logging
 import math
-import re
 import time
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from mlflow.exceptions import MlflowException
 from mrt_pipeline.config import Parameters
 from mrt_pipeline.keys import configuration_key
 from mrt_pipeline.tracking.failures import reason
+from mrt_pipeline.tracking.find_policies import moves_on
 from mrt_pipeline.tracking.outbox import current
 from mrt_pipeline.tracking.records import Record
 
@@ -82,7 +82,7 @@ def find_finished_run(pipeline: str, parameters: Parameters) -> str | None:
     Runs that still wait for a server are not found, nor any while it cannot be asked; none is looked for where
     `policy.path` is an alias, which may have moved on since.
     """
-    if re.fullmatch("models:/.*(@.*|/latest)", parameters.policy.path or ""):
+    if moves_on(parameters.policy.path or ""):
         return None
     wanted = f"tags.{CONFIGURATION_TAG} = '{training_key(parameters)}' and tags.pipeline = '{pipeline}'"
     wanted += f" and tags.{PARTIAL_TAG} = 'false'"

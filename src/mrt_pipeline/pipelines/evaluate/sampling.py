@@ -121,7 +121,7 @@ def sample_forced_votes(
     traces = rollouts_from_table(chosen, problems_from_table(problems))
     queries = []
     for trace in traces:
-        boundaries = np.union1d(trace.boundaries, [trace.natural_length])
+        boundaries = trace.measured_boundaries
         queries.append(Query.about(trace, boundaries[boundaries <= trace.natural_length], at_natural_end=True))
     found = force_answers(actor, queries, n_votes, int(rollouts["seed"].iloc[0]) + 1)
     return votes_table(actor, policy.card.name, traces, queries, found)

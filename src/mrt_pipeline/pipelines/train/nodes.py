@@ -13,7 +13,7 @@ from mrt_pipeline.algorithms.base import Algorithm
 from mrt_pipeline.algorithms.forced_answers import with_forced_answers
 from mrt_pipeline.engines.base import EngineParams
 from mrt_pipeline.evaluation.base_check import check_base, closed_by_the_policy, look_at_base, natural_rollouts
-from mrt_pipeline.keys import call_key
+from mrt_pipeline.keys import call_key, reads
 from mrt_pipeline.policy.language_model import has_adapters
 from mrt_pipeline.policy.policy import Policy, SavedPolicy
 from mrt_pipeline.reporting.samples import render_traces
@@ -62,6 +62,7 @@ def look_before_training(
     return signal
 
 
+@reads(learning_signal="")
 def train_policy(
     problems: pd.DataFrame,
     base_policy: SavedPolicy,
@@ -85,7 +86,6 @@ def train_policy(
         train_policy,
         *(problems, base_policy, learning_signal, rollouts, episodes, labels, task),
         *(engine, prover, algorithm, rollout, training, seed),
-        leave_out=["learning_signal"],
     )
     policy = base_policy.open_to_train(seed)
     reference = None

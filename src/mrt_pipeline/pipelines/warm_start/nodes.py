@@ -18,7 +18,7 @@ from mrt_pipeline.policy.configured import (
     is_saved,
     longest_answer,
 )
-from mrt_pipeline.policy.language_model import locate, unpack_gguf
+from mrt_pipeline.policy.language_model import ADAPTERS, locate, unpack_gguf
 from mrt_pipeline.policy.policy import SavedPolicy
 from mrt_pipeline.policy.template import encode_prompt
 from mrt_pipeline.reuse import made_once
@@ -99,7 +99,7 @@ def _look_at_adapters(saved: SavedPolicy, policy: PolicyParams) -> None:
     """Adapters keep their rank, whatever the configuration says."""
     if not saved.has_adapters:
         return
-    rank = json.loads((saved.folder / "adapter_config.json").read_text()).get("r")
+    rank = json.loads((saved.folder / ADAPTERS).read_text()).get("r")
     if rank != policy.lora.rank:
         logger.warning("The adapters in %s keep their rank of %s; policy.lora.rank is not used", saved.folder, rank)
 
