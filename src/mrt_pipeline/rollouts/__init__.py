@@ -1,1 +1,1 @@
-"""Traces of a policy, their labels and their tables."""
+"""Traces of a policy, and their labels."""
