@@ -1,5 +1,7 @@
 """Backtracking search through rollouts, prover, labels and tables."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -294,7 +296,7 @@ def test_a_budget_that_is_filled_counts_as_reached(made):
 @pytest.mark.parametrize("budget", [15, 30])
 def test_natural_accuracy_is_that_of_traces_that_were_not_forced_on(sample, known, actor, measure, budget):
     """What forced traces say about stopping naturally, against rollouts that really stopped, at the same budget."""
-    free = actor.within(budget).sample(known, 500, seed=1)
+    free = replace(actor, limits=actor.limits.within(budget)).sample(known, 500, seed=1)
     labelled = measure(sample(n=500, min_thinking=30), [budget])
     anytime = tables.anytime_table(labelled, "base", [budget])
     natural = anytime[~anytime["forced"]]["success"]
