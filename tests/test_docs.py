@@ -7,10 +7,11 @@ import pytest
 import yaml
 from pandera.pandas import DataFrameSchema
 
+import mrt_pipeline
 from mrt_pipeline import schemas
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 CATALOG = yaml.safe_load((ROOT / "conf/base/catalog.yml").read_text())
 TABLES = (ROOT / "docs/tables.md").read_text()
 SECTIONS = dict(re.findall(r"^## (.*)\n((?:(?!## ).*\n?)*)", TABLES, re.MULTILINE))
@@ -68,8 +69,8 @@ def test_links_lead_to_files_and_headings(page):
             assert heading in [re.sub(r"[^\w -]", "", text.lower()).replace(" ", "-") for text in headings], link
 
 
-def test_the_readme_lists_the_folders_as_they_are():
-    block = (ROOT / "README.md").read_text().split("## What is where")[1].split("```")[1]
+def test_the_tree_lists_the_folders_as_they_are():
+    block = (ROOT / "CONTRIBUTING.md").read_text().split("## What is where")[1].split("```")[1]
     top = set(re.findall(r"^(\w+)/", block, re.MULTILINE))
     rooms = set(re.findall(r"^  ([\w.]+)", block, re.MULTILINE))  # the line of dashes is none
     package = ROOT / "src/mrt_pipeline"
@@ -79,3 +80,24 @@ def test_the_readme_lists_the_folders_as_they_are():
     pipelines = re.search(r"pipelines/ .*?the DAG: ([^;]*); (\w+); (\w+);", block)
     stages = {*pipelines[1].split(", "), *pipelines.groups()[1:]}
     assert stages == {path.parent.name for path in package.glob("pipelines/*/__init__.py")}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_lines_have_at_most_120_characters(page):
+    """Tables, and commands that cannot be broken, may be longer."""
+    lines = re.sub(r"^( *)```.*?^\1```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL).splitlines()
+    assert [line for line in lines if len(line) > 120 and not line.startswith("|")] == []
+
+
+def test_the_readme_is_short():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 100
+
+
+def test_every_public_name_is_in_the_reference():
+    shown = {line.rpartition(".")[2] for line in (ROOT / "docs/api.md").read_text().splitlines() if line[:3] == ":::"}
+    assert shown == {*mrt_pipeline.__all__} - {"__version__"}
+
+
+def test_every_page_is_in_the_navigation():
+    pages = {path.name for path in (ROOT / "docs").glob("*.md")}
+    assert set(re.findall(r": (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)) == pages
