@@ -14,7 +14,8 @@ What the functions have in common:
                  increasing, the whole thought last, so that n_i is the last one; [0] for an empty thought
     success      for each rollout (k_i + 1,) J of the meta-prover at these boundaries, in [0, 1]
 
-Lists or arrays will do; nothing that is given is changed. Arrays that do not fit together raise ValueError.
+Lists or arrays will do, and one value where all rollouts have the same; nothing that is given is changed. Arrays that
+do not fit together raise ValueError.
 """
 
 from collections.abc import Sequence
@@ -52,8 +53,8 @@ def grpo(rewards: ArrayLike, groups: ArrayLike, lengths: ArrayLike, divide_by_st
 
     divide_by_std: also divide by the group's standard deviation.
     """
-    rewards, groups = _outcomes(rewards, groups)
-    return _everywhere(center_by_group(rewards, groups, divide_by_std), _counts("lengths", lengths, len(rewards)))
+    rewards, groups, lengths = _columns(rewards=rewards, groups=groups, lengths=lengths)
+    return _everywhere(center_by_group(rewards, groups, divide_by_std), lengths)
 
 
 def length_penalty(rewards: ArrayLike, groups: ArrayLike, lengths: ArrayLike, alpha: float = 0.4) -> Credit:
@@ -61,15 +62,15 @@ def length_penalty(rewards: ArrayLike, groups: ArrayLike, lengths: ArrayLike, al
 
     alpha: the largest share of a reward that length can cost.
     """
-    rewards, groups = _outcomes(rewards, groups)
-    counts = _counts("lengths", lengths, len(rewards))
-    penalised, tokens = rewards.copy(), counts.astype(np.float64)
-    for group in np.unique(groups):
-        right = (groups == group) & (rewards > 0)
-        if right.any():
-            relative = (tokens[right] - tokens[right].mean()) / max(float(tokens[right].std()), 1e-6)
+    rewards, groups, lengths = _columns(rewards=rewards, groups=groups, lengths=lengths)
+    penalised = rewards.copy()
+    for members in _members(groups):
+        right = members[rewards[members] > 0]
+        if len(right):
+            tokens = lengths[right].astype(np.float64)
+            relative = (tokens - tokens.mean()) / max(float(tokens.std()), 1e-6)
             penalised[right] *= 1 - alpha / (1 + np.exp(-relative))
-    return _everywhere(center_by_group(penalised, groups), counts)
+    return _everywhere(center_by_group(penalised, groups), lengths)
 
 
 def mrt_online(
@@ -82,18 +83,18 @@ def mrt_online(
     normalize_progress: bool = True,
     divide_by_std: bool = False,
     expected_outcome: bool = True,
-    answered: ArrayLike | None = None,
+    answered: ArrayLike = True,
 ) -> Credit:
     """The outcome, and on the thinking tokens the progress of their episode; see algorithms/mrt_online.py.
 
     alpha, gamma, normalize_progress, divide_by_std, expected_outcome: as there.
     answered: (rollouts,) bool, whose answer is sampled after its thought has ended, so that J there is the expectation
-        of its reward: all by default. Others keep their reward; it matters with `expected_outcome` only.
+        of its reward. Others keep their reward; it matters with `expected_outcome` only.
     ValueError also for a gamma outside [0, 1].
     """
-    rewards, groups = _outcomes(rewards, groups)
+    rewards, groups, answered = _columns(rewards=rewards, groups=groups, answered=answered)
     boundaries, success = _curves(boundaries, success, len(rewards))
-    expected = _flags("answered", answered, len(rewards), default=True) & expected_outcome
+    expected = answered & expected_outcome
     outcomes = np.where(expected, [j[-1] for j in success], rewards)
     advantages = center_by_group(outcomes, groups, divide_by_std)
     credits = [discounted_progress(j, gamma) for j in success]
@@ -121,17 +122,15 @@ def regret_to_go(
         each rollout. By default one token each, and `stop` is a number.
     ValueError also for a budget that is not positive.
     """
-    rewards, groups = _outcomes(rewards, groups)
-    bonuses = centred_area_to_go(groups, boundaries, success, budget, n_stop)
+    rewards, groups, ending = _columns(rewards=rewards, groups=groups, n_stop=1 if n_stop is None else n_stop)
+    bonuses = centred_area_to_go(groups, boundaries, success, budget, ending)
     advantages, scale = center_by_group(rewards, groups), _root_mean_square(bonuses)
-    credits = [advantage + alpha / scale * bonus for advantage, bonus in zip(advantages, bonuses, strict=True)]
-    lengths = [int(np.asarray(b)[-1]) for b in boundaries]
-    stop = [credit[n:] for credit, n in zip(credits, lengths, strict=True)]
-    return Credit(
-        [credit[:n] for credit, n in zip(credits, lengths, strict=True)],
-        np.array([values[0] for values in stop]) if n_stop is None else stop,
-        advantages,
-    )
+    thought, stop = [], []
+    for advantage, bonus, n_ending in zip(advantages, bonuses, ending, strict=True):
+        credit, n = advantage + alpha / scale * bonus, len(bonus) - n_ending
+        thought.append(credit[:n])
+        stop.append(credit[n:])
+    return Credit(thought, np.array([values[0] for values in stop]) if n_stop is None else stop, advantages)
 
 
 def brpo(
@@ -148,22 +147,19 @@ def brpo(
     budgets: (slots,) in thinking tokens, increasing. A token beyond the last belongs to the last slot.
     answer_weight: of the answer's own credit, r minus J at the last budget.
     """
-    rewards, groups = _outcomes(rewards, groups)
-    counts = _counts("lengths", lengths, len(rewards))
+    rewards, groups, lengths = _columns(rewards=rewards, groups=groups, lengths=lengths)
     budgets, q = np.asarray(budgets), np.asarray(success, dtype=np.float64)
     if budgets.ndim != 1 or not len(budgets) or np.any(np.diff(budgets) <= 0):
         raise ValueError(f"budgets must be increasing numbers of thinking tokens, got {budgets.tolist()}")
     if q.shape != (len(rewards), len(budgets)):
         raise ValueError(f"success has shape {q.shape}; expected {(len(rewards), len(budgets))}: rollouts, budgets")
     advantages = np.empty_like(q)
-    for group in np.unique(groups):
-        advantages[groups == group] = budget_relative_advantages(q[groups == group])
-    thought, stop = [], np.empty(len(rewards))
-    for i, (advantage, n) in enumerate(zip(advantages, counts, strict=True)):
-        slots = np.searchsorted(budgets, np.arange(1, n + 2)).clip(max=len(budgets) - 1)
-        thought.append(advantage[slots[:n]])
-        stop[i] = advantage[slots[n]]
-    return Credit(thought, stop, forced_answers(rewards, q[:, -1], answer_weight))
+    for members in _members(groups):
+        advantages[members] = budget_relative_advantages(q[members])
+    slots = [np.searchsorted(budgets, np.arange(1, n + 2)).clip(max=len(budgets) - 1) for n in lengths]
+    credits = [advantage[own] for advantage, own in zip(advantages, slots, strict=True)]  # the stop is the last place
+    stop = np.array([credit[-1] for credit in credits])
+    return Credit([credit[:-1] for credit in credits], stop, forced_answers(rewards, q[:, -1], answer_weight))
 
 
 def mrt(
@@ -175,8 +171,8 @@ def mrt(
     prefix_success: ArrayLike,
     next_ends: ArrayLike | None = None,
     next_success: ArrayLike | None = None,
-    cut: ArrayLike | None = None,
-    ends_trace: ArrayLike | None = None,
+    cut: ArrayLike = False,
+    ends_trace: ArrayLike = False,
     alpha: float = 1.0,
     bonus: Bonus = "next_episode",
 ) -> Credit:
@@ -191,50 +187,50 @@ def mrt(
     next_ends, next_success: (rollouts,) thinking tokens at the end of the first episode after the prefix, and J there.
         The token after it ends that episode and shares its credit: the one that opens the next, or what ends the
         thinking.
-    cut: (rollouts,) bool, whose thought the budget has cut, so that nobody chose to end it: none by default.
+    cut: (rollouts,) bool, whose thought the budget has cut, so that nobody chose to end it.
     ends_trace: (rollouts,) bool, where that episode ends the whole trace: its answer is a part of it, and its worth is
-        the reward in place of J. None by default.
+        the reward in place of J.
     """
-    rewards, groups = _outcomes(rewards, groups)
-    size = len(rewards)
-    counts, starts = _counts("lengths", lengths, size), _counts("prefix_lengths", prefix_lengths, size)
-    direct, before = _flags("direct", direct, size), _numbers("prefix_success", prefix_success, size)
+    rewards, groups, lengths = _columns(rewards=rewards, groups=groups, lengths=lengths)
+    direct, starts, before = _columns(
+        len(rewards), direct=direct, prefix_lengths=prefix_lengths, prefix_success=prefix_success
+    )
     if bonus not in BONUSES:
         raise ValueError(f"unknown bonus {bonus!r}; expected one of {', '.join(BONUSES)}")
-    if np.any(starts > counts):
+    if np.any(starts > lengths):
         raise ValueError("prefix_lengths exceeds lengths: a rollout's thinking tokens are counted with its prefix")
-    if bonus == "termination":
-        advantages = rewards - before
-    else:
-        advantages = center_by_group(rewards, 2 * np.unique(groups, return_inverse=True)[1] + direct)
-    scaled = {"all": True, "termination": True, "continue": ~direct, "next_episode": False}[bonus]
-    credit = _everywhere(np.where(scaled, 1 + alpha, 1.0) * advantages, counts)
+    advantages = center_by_group(rewards, 2 * np.unique(groups, return_inverse=True)[1] + direct)
+    whole = {
+        "next_episode": advantages,
+        "continue": np.where(direct, 1.0, 1 + alpha) * advantages,
+        "all": (1 + alpha) * advantages,
+        "termination": (1 + alpha) * (rewards - before),
+    }
+    credit = _everywhere(whole[bonus], lengths)
     if bonus != "next_episode":
         return credit
     if next_ends is None or next_success is None:
         raise ValueError("bonus='next_episode' needs next_ends and next_success")
-    ends, after = _counts("next_ends", next_ends, size), _numbers("next_success", next_success, size)
-    cut, ends_trace = _flags("cut", cut, size), _flags("ends_trace", ends_trace, size)
-    if np.any(~direct & ((ends < starts) | (ends > counts))):
+    ends, after, cut, ends_trace = _columns(
+        len(rewards), next_ends=next_ends, next_success=next_success, cut=cut, ends_trace=ends_trace
+    )
+    on = ~direct
+    if np.any(on & ((ends < starts) | (ends > lengths))):
         raise ValueError("next_ends must be between prefix_lengths and lengths")
-    if np.any(~direct & ends_trace & (cut | (ends < counts))):
+    if np.any(on & ends_trace & (cut | (ends < lengths))):
         raise ValueError("ends_trace is true of an episode that the budget has cut, or after which thinking goes on")
-    if np.any(~direct & ~ends_trace & np.isnan(after)):
+    if np.any(on & ~ends_trace & np.isnan(after)):
         raise ValueError("next_success is missing (NaN) for a rollout that thinks on")
-    for i in np.flatnonzero(~direct):
-        gain = alpha * ((rewards[i] if ends_trace[i] else after[i]) - before[i])
-        credit.thought[i][starts[i] : ends[i] + 1] += gain
-        if ends[i] == counts[i] and not cut[i]:
-            credit.stop[i] += gain
-        if ends_trace[i]:
-            credit.answer[i] += gain
-    return credit
+    gains = np.where(on, alpha * (np.where(ends_trace, rewards, after) - before), 0.0)
+    for thought, start, end, gain in zip(credit.thought, starts, ends, gains, strict=True):
+        thought[start : end + 1] += gain
+    stop, answer = credit.answer + gains * ((ends == lengths) & ~cut), credit.answer + gains * ends_trace
+    return Credit(credit.thought, stop, answer)
 
 
 def star(rewards: ArrayLike, lengths: ArrayLike) -> Credit:
     """The reward, as a weight of the log-likelihood of all choices of a rollout; see algorithms/star.py."""
-    rewards = _numbers("rewards", rewards)
-    return _everywhere(rewards, _counts("lengths", lengths, len(rewards)))
+    return _everywhere(*_columns(rewards=rewards, lengths=lengths))
 
 
 def best_cut(boundaries: ArrayLike, success: ArrayLike) -> int:
@@ -261,17 +257,16 @@ def mrt_star(
     success, start_success: (cuts,) J at the cut, and J of the empty prefix.
     keep: most cuts of each problem.
     """
-    rewards, groups = _outcomes(rewards, groups)
-    size = len(rewards)
-    counts, gains = _counts("lengths", lengths, size), _numbers("success", success, size)
-    gains = gains - _numbers("start_success", start_success, size)
+    rewards, groups, lengths, success, start = _columns(
+        rewards=rewards, groups=groups, lengths=lengths, success=success, start_success=start_success
+    )
     if keep < 1:
         raise ValueError(f"keep must be at least 1, got {keep}")
-    kept = np.zeros(size)
-    for group in np.unique(groups):
-        members = np.flatnonzero((groups == group) & (gains > 0) & (rewards > 0)).tolist()
-        kept[sorted(members, key=lambda i: (-gains[i], counts[i]))[:keep]] = 1.0
-    return _everywhere(kept, counts)
+    gains, kept = success - start, np.zeros(len(rewards))
+    for members in _members(groups):
+        good = members[(gains[members] > 0) & (rewards[members] > 0)]
+        kept[good[np.lexsort((lengths[good], -gains[good]))][:keep]] = 1.0
+    return _everywhere(kept, lengths)
 
 
 def forced_answers(rewards: ArrayLike, success: ArrayLike, answer_weight: float = 1.0) -> np.ndarray:
@@ -279,8 +274,8 @@ def forced_answers(rewards: ArrayLike, success: ArrayLike, answer_weight: float 
 
     rewards: (answers,) of these. success: (answers,) J where each was forced.
     """
-    rewards = _numbers("rewards", rewards)
-    return answer_weight * (rewards - _numbers("success", success, len(rewards)))
+    rewards, success = _columns(rewards=rewards, success=success)
+    return answer_weight * (rewards - success)
 
 
 def center_by_group(values: ArrayLike, groups: ArrayLike, divide_by_std: bool = False) -> np.ndarray:
@@ -290,8 +285,7 @@ def center_by_group(values: ArrayLike, groups: ArrayLike, divide_by_std: bool = 
     """
     values, groups = np.asarray(values), np.asarray(groups)
     centred = np.zeros(len(values))
-    for group in np.unique(groups):
-        members = groups == group
+    for members in _members(groups):
         centred[members] = values[members] - values[members].mean()
         if divide_by_std:
             centred[members] /= max(float(centred[members].std()), 1e-6)
@@ -312,24 +306,21 @@ def centred_area_to_go(
     boundaries: Sequence[ArrayLike],
     success: Sequence[ArrayLike],
     budget: float,
-    n_stop: ArrayLike | None = None,
+    n_stop: ArrayLike = 1,
 ) -> list[np.ndarray]:
     """G_t - b_t of algorithms/regret_to_go.py: for each rollout (n_i + n_stop_i,), its thinking tokens and its stop.
 
     Arguments and errors as for `regret_to_go`.
     """
-    groups = _column("groups", groups)
-    size = len(groups)
-    boundaries, success = _curves(boundaries, success, size)
+    groups, ending = _columns(groups=groups, n_stop=n_stop)
+    boundaries, success = _curves(boundaries, success, len(groups))
     if not budget > 0:
         raise ValueError(f"budget must be positive, got {budget}")
-    ending = _counts("n_stop", np.ones(size) if n_stop is None else n_stop, size)
     lengths = np.array([b[-1] for b in boundaries], dtype=np.int64) + ending
-    credit = np.zeros((size, max(lengths, default=0)))
+    credit = np.zeros((len(groups), max(lengths, default=0)))
     for row, (b, j) in enumerate(zip(boundaries, success, strict=True)):  # G of every thinking token, 0 after the end
         credit[row, : b[-1]] = area_to_go(b, j, budget)[token_episodes(b)]
-    for group in np.unique(groups):
-        members = np.flatnonzero(groups == group)
+    for members in _members(groups):
         if len(members) > 1:
             total = credit[members].sum(axis=0)
             credit[members] -= (total - credit[members]) / (len(members) - 1)
@@ -361,52 +352,42 @@ def _root_mean_square(arrays: Sequence[np.ndarray]) -> float:
     return max(float(np.sqrt(np.mean(pooled**2))) if len(pooled) else 0.0, 1e-6)
 
 
-def _outcomes(rewards: ArrayLike, groups: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    rewards = _numbers("rewards", rewards)
-    return rewards, _column("groups", groups, len(rewards))
+def _members(groups: np.ndarray) -> list[np.ndarray]:
+    """The rollouts of each group."""
+    return [np.flatnonzero(groups == group) for group in np.unique(groups)]
 
 
-def _column(name: str, values: ArrayLike, n: int | None = None) -> np.ndarray:
-    column = np.asarray(values)
-    if column.ndim != 1 or n not in (None, len(column)):
-        raise ValueError(
-            f"{name} has shape {column.shape}; expected ({'n' if n is None else n},): one for each rollout"
-        )
-    return column
+_COUNTS = {"lengths", "prefix_lengths", "next_ends", "n_stop"}
+_FLAGS = {"answered", "direct", "cut", "ends_trace"}
 
 
-def _numbers(name: str, values: ArrayLike, n: int | None = None) -> np.ndarray:
-    return _column(name, values, n).astype(np.float64)
-
-
-def _counts(name: str, values: ArrayLike, n: int) -> np.ndarray:
-    numbers = _numbers(name, values, n)
-    if not np.all((numbers >= 0) & (numbers == np.floor(numbers))):
-        raise ValueError(f"{name} must be numbers of tokens, got {numbers.tolist()}")
-    return numbers.astype(np.int64)
-
-
-def _flags(name: str, values: ArrayLike | None, n: int, default: bool = False) -> np.ndarray:
-    return np.full(n, default) if values is None else _column(name, values, n).astype(bool)
+def _columns(n: int | None = None, /, **given: ArrayLike) -> list[np.ndarray]:
+    """Copies of what is given of `n` rollouts (None: as many as the first column has), of the kind the name says."""
+    columns = []
+    for name, values in given.items():
+        column = np.asarray(values)
+        if n is not None and column.ndim == 0:
+            column = np.full(n, column)
+        if column.ndim != 1 or n not in (None, len(column)):
+            raise ValueError(f"{name} has shape {column.shape}; expected ({n or 'n'},): one for each rollout")
+        n = len(column)
+        if name in _COUNTS and not np.all((column >= 0) & (column == np.floor(column))):
+            raise ValueError(f"{name} must be numbers of tokens, got {column.tolist()}")
+        kind = np.int64 if name in _COUNTS else bool if name in _FLAGS else np.float64
+        columns.append(column if name == "groups" else column.astype(kind))
+    return columns
 
 
 def _curves(
     boundaries: Sequence[ArrayLike], success: Sequence[ArrayLike], n: int
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
     if not len(boundaries) == len(success) == n:
-        raise ValueError(
-            f"boundaries are of {len(boundaries)} rollouts and success is of {len(success)}; expected {n} of both"
-        )
-    checked: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
-    for i, (tokens, curve) in enumerate(zip(boundaries, success, strict=True)):
-        b, j = np.asarray(tokens), np.asarray(curve, dtype=np.float64)
+        counted = f"boundaries are of {len(boundaries)} rollouts and success is of {len(success)}"
+        raise ValueError(f"{counted}; expected {n} of both")
+    tokens, curves = [np.asarray(b) for b in boundaries], [np.asarray(j, dtype=np.float64) for j in success]
+    for i, (b, j) in enumerate(zip(tokens, curves, strict=True)):
         if b.ndim != 1 or b.shape != j.shape:
-            raise ValueError(
-                f"rollout {i} has boundaries of shape {b.shape} and success of shape {j.shape}; expected J at each "
-                "boundary"
-            )
+            raise ValueError(f"rollout {i} has boundaries {b.shape} and success {j.shape}; expected J at each boundary")
         if not len(b) or b[0] != 0 or np.any(np.diff(b) <= 0):
             raise ValueError(f"boundaries of rollout {i} must begin with 0 and increase, got {b.tolist()}")
-        checked[0].append(b.astype(np.int64))
-        checked[1].append(j)
-    return checked
+    return [b.astype(np.int64) for b in tokens], curves

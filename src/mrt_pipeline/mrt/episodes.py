@@ -1,6 +1,6 @@
 """Episodes: cutting a stream of thinking tokens at the places where an attempt starts, or ends."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from itertools import accumulate
 
 import numpy as np
@@ -20,10 +20,7 @@ def episode_boundaries(
     Returns int64 (n_episodes + 1,): strictly increasing, first 0, last len(token_ids); just [0] for an empty thought.
     """
     starts = [i for i, token in enumerate(token_ids) if i > 0 and token in marker_ids]
-    if max_episodes is not None:
-        starts = starts[: max(max_episodes - 1, 0)]
-    ends = [len(token_ids)] if len(token_ids) else []
-    return np.array([0, *starts, *ends], dtype=np.int64)
+    return _boundaries(starts, len(token_ids), max_episodes)
 
 
 def closed_boundaries(token_ids: Sequence[int], closing_ids: Collection[int]) -> np.ndarray:
@@ -31,8 +28,7 @@ def closed_boundaries(token_ids: Sequence[int], closing_ids: Collection[int]) ->
 
     Tokens after the last closing one belong to a last episode that is unfinished.
     """
-    ends = [i + 1 for i, token in enumerate(token_ids) if token in closing_ids]
-    return np.unique([0, *ends, len(token_ids)]).astype(np.int64)
+    return _boundaries([i + 1 for i, token in enumerate(token_ids) if token in closing_ids], len(token_ids))
 
 
 def token_episodes(boundaries: np.ndarray) -> np.ndarray:
@@ -62,9 +58,7 @@ def paragraph_boundaries(
         if part.startswith(tuple(markers)) and paragraph - opened >= min_paragraphs:
             opened = paragraph
             starts.append(start)
-    if max_episodes is not None:
-        starts = starts[: max(max_episodes - 1, 0)]
-    return np.unique([0, *starts, len(pieces)]).astype(np.int64)
+    return _boundaries(starts, len(pieces), max_episodes)
 
 
 def paragraph_ends(pieces: Sequence[str], separator: str = "\n\n") -> list[int]:
@@ -90,7 +84,7 @@ def _paragraphs(pieces: Sequence[str], separator: str) -> list[tuple[str, int]]:
 
 def fixed_boundaries(n_tokens: int, every: int) -> np.ndarray:
     """Boundaries after every `every` tokens, for thinking without visible episodes; the last episode may be shorter."""
-    return np.unique([*range(0, n_tokens, every), n_tokens]).astype(np.int64)
+    return _boundaries(range(0, n_tokens, every), n_tokens)
 
 
 def low_probability_boundaries(logprobs: Sequence[float], threshold: float, cuts_per_episode: int) -> np.ndarray:
@@ -100,10 +94,15 @@ def low_probability_boundaries(logprobs: Sequence[float], threshold: float, cuts
     `cuts_per_episode`-th of them, so that each holds the same number of decisions.
     """
     unsure = np.flatnonzero(np.asarray(logprobs) < np.log(threshold))
-    starts = unsure[cuts_per_episode::cuts_per_episode]
-    return np.unique([0, *starts, len(logprobs)]).astype(np.int64)
+    return _boundaries(unsure[cuts_per_episode::cuts_per_episode], len(logprobs))
 
 
 def merge_episodes(boundaries: np.ndarray, size: int) -> np.ndarray:
     """Boundaries of the episodes that remain when each `size` neighbours are one; the last may hold fewer."""
-    return np.unique([*boundaries[::size], boundaries[-1]])
+    return _boundaries(boundaries[::size], boundaries[-1])
+
+
+def _boundaries(starts: Iterable[int], n_tokens: int, max_episodes: int | None = None) -> np.ndarray:
+    """The beginning, the first `max_episodes` - 1 of the starts, and the end."""
+    kept = list(starts) if max_episodes is None else list(starts)[: max(max_episodes - 1, 0)]
+    return np.unique([0, *kept, n_tokens]).astype(np.int64)
