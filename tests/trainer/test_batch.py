@@ -21,7 +21,7 @@ def sequence(tokens, prompt_length, logprobs=True):
 
 def test_collate_by_hand():
     batch = collate([sequence([1, 2, 3, 4, 5], 2), sequence([6, 7, 8, 9], 3)])
-    assert batch.token_ids.tolist() == [[1, 2, 3, 4, 5], [6, 7, 8, 9, 0]]
+    assert batch.inputs["input_ids"].tolist() == [[1, 2, 3, 4, 5], [6, 7, 8, 9, 0]]
     assert batch.targets.tolist() == [[3, 4, 5], [8, 9, 0]]
     assert batch.weights.tolist() == [[1, 2, 3], [0, 1, 0]]
     assert batch.trained.tolist() == [[True, False, True], [False, True, False]]

@@ -17,7 +17,7 @@ from mrt_pipeline.algorithms.mrt_online import MRTOnline
 from mrt_pipeline.algorithms.mrt_star import MRTStar
 from mrt_pipeline.algorithms.star import STaR
 from mrt_pipeline.rollouts.prover import ExactProver, Success
-from mrt_pipeline.trainer.draw import choose_problems, cut_prefixes, draw_first, label_first, prove_prefixes
+from mrt_pipeline.trainer.draw import choose_problems, draw_first, label_first, prefix_of, prove_prefixes
 from mrt_pipeline.trainer.learner import Learner, LearnerParams
 from mrt_pipeline.trainer.reinforce import TrainingParams, reinforce
 
@@ -179,13 +179,12 @@ def test_the_success_of_a_prefix_is_that_of_being_stopped_there(
         return make_actor(warm_policy, scripted_engine([thinking], [answer]), thinking_budget=BUDGET)
 
     thoughts = actor().sample(known_problems[:1], 1, 0)
-    found, sampled, _ = cut_prefixes(prove_prefixes(actor(), TwoWays(), thoughts, 0))
-    assert [prefix.success for prefix in found] == [0.3]
+    (proved,) = prove_prefixes(actor(), TwoWays(), thoughts, 0)
+    assert prefix_of(proved).success == 0.3
     (rollout,) = actor().sample(known_problems[:1], 1, 0)
     labelled = label_first(actor(), MRT(), TwoWays(), [rollout], 0)
-    assert labelled[0].rollout is rollout and sampled == rollout.n_sampled == len(thought) + 3
-    found, sampled, _ = cut_prefixes(labelled)
-    assert [prefix.success for prefix in found] == [0.3] and sampled == rollout.n_sampled
+    assert labelled[0].rollout is rollout and rollout.n_sampled == len(thought) + 3
+    assert prefix_of(labelled[0]).success == 0.3
 
 
 @given(st.integers(1, 12), st.integers(1, 15), st.integers(0, 3))

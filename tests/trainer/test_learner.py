@@ -135,7 +135,7 @@ def test_minibatches_are_optimiser_steps_of_disjoint_parts(policy, monkeypatch):
     items = [sequence(policy, 1.0, n=4, seed=k) for k in range(7)]
     learner.update(items, 0.0, seed=0)
     assert learner.n_updates == 3
-    rows = [tuple(row) for batch, _ in seen for row in batch.token_ids.tolist()]
+    rows = [tuple(row) for batch, _ in seen for row in batch.inputs["input_ids"].tolist()]
     assert sorted(rows) == sorted(tuple(item.token_ids) for item in items)
     assert sorted(n_tokens for _, n_tokens in seen) == [8, 8, 12]
     seen.clear()

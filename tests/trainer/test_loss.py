@@ -242,7 +242,7 @@ def test_the_loss_equals_trl(letters_policy, copy_policy, trl_trainer, loss_type
     expected = trainer._compute_loss(
         model,
         {
-            "prompt_ids": batch.token_ids[:, :prompt_length],
+            "prompt_ids": batch.inputs["input_ids"][:, :prompt_length],
             "prompt_mask": torch.ones(4, prompt_length),
             "completion_ids": completion,
             "completion_mask": mask,

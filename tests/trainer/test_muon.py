@@ -32,7 +32,7 @@ def test_orthogonalized_matrices_have_singular_values_near_one_and_the_same_sing
 
 
 def test_vectors_and_closures_are_refused():
-    with pytest.raises(ValueError, match=r"shape \(3,\)"):
+    with pytest.raises(ValueError, match="2D"):
         Muon([torch.nn.Parameter(torch.zeros(3))], lr=0.1)
     with pytest.raises(ValueError, match="closures"):
         Muon([torch.nn.Parameter(torch.zeros(3, 3))], lr=0.1).step(lambda: 0.0)

@@ -2,11 +2,10 @@ import numpy as np
 import pytest
 import torch
 
-from mrt_pipeline.trainer.batch import TrainingSequence, collate
+from mrt_pipeline.trainer.batch import TrainingSequence, collate, micro_batches
 from mrt_pipeline.trainer.learner import Learner, LearnerParams
 from mrt_pipeline.trainer.logprobs import token_logprobs
 from mrt_pipeline.trainer.mismatch import correct_mismatch
-from mrt_pipeline.trainer.shared_prompts import collate_shared, shared_micro_batches
 
 LENGTHS = [(5, [4, 9, 1]), (1, [3, 3]), (8, [6])]  # of prompts, and of the rollouts of each
 
@@ -31,8 +30,8 @@ def sequences():
 
 
 def test_every_token_has_the_logprob_it_has_alone(letters_policy, sequences):
-    batch = collate_shared(sequences)
-    assert len(batch.token_ids) == len(LENGTHS)
+    batch = collate(sequences, share_prompts=True)
+    assert len(batch.inputs["input_ids"]) == len(LENGTHS)
     with torch.no_grad():
         table, _ = token_logprobs(letters_policy.model, batch)
         for (row, start), sequence in zip(batch.places, sequences, strict=True):
@@ -75,10 +74,10 @@ def test_the_mismatch_is_measured_on_the_same_tokens(letters_policy, copy_policy
 
 @pytest.mark.parametrize("max_tokens", [1, 40, 1000])
 def test_batches_hold_every_sequence_once_and_keep_prompts_together(sequences, max_tokens):
-    groups = shared_micro_batches(sequences, max_tokens)
+    groups = micro_batches(sequences, max_tokens, share_prompts=True)
     assert sorted(id(s) for group in groups for s in group) == sorted(map(id, sequences))
     for group in groups:
-        batch = collate_shared(group)
-        assert batch.token_ids.numel() <= max_tokens or len(batch.token_ids) == 1
+        batch = collate(group, share_prompts=True)
+        assert batch.inputs["input_ids"].numel() <= max_tokens or len(batch.inputs["input_ids"]) == 1
     prompts = [{s.token_ids[: s.prompt_length].tobytes() for s in group} for group in groups]
     assert sum(map(len, prompts)) == len(LENGTHS)

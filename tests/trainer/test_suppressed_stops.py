@@ -21,8 +21,7 @@ from mrt_pipeline.trainer.learner import Learner, LearnerParams
 from mrt_pipeline.trainer.logprobs import token_logprobs
 from mrt_pipeline.trainer.loss import policy_loss
 from mrt_pipeline.trainer.mismatch import correct_mismatch
-from mrt_pipeline.trainer.shared_prompts import collate_shared
-from mrt_pipeline.trainer.step import _sequence
+from mrt_pipeline.trainer.reinforce import _sequence
 
 STOPS, VOCABULARY = (5, 3), range(16)
 
@@ -71,8 +70,8 @@ def gradient(model, loss):
 
 
 @pytest.mark.parametrize("extension", [(9,), (9, 8)])
-@pytest.mark.parametrize("arrange", [collate, collate_shared])
-def test_the_expected_update_is_the_gradient_of_the_forced_environment(model, all_traces, extension, arrange):
+@pytest.mark.parametrize("share_prompts", [False, True])
+def test_the_expected_update_is_the_gradient_of_the_forced_environment(model, all_traces, extension, share_prompts):
     rollouts, chances = all_traces(extension)
     assert chances.sum() == pytest.approx(1, abs=1e-5)
     value = np.random.default_rng(0).normal(size=(16, 16))  # of each thought
@@ -81,7 +80,7 @@ def test_the_expected_update_is_the_gradient_of_the_forced_environment(model, al
     ours = 0.0
     for rollout, chance, worth in zip(rollouts, chances, values, strict=True):
         weights = np.where(np.arange(len(rollout.sampled())) < 2, worth, 0.0)  # the answers are another matter
-        batch = arrange([_sequence(rollout, weights, likelihood=False)])
+        batch = collate([_sequence(rollout, weights, likelihood=False)], share_prompts=share_prompts)
         logprobs, _ = token_logprobs(model, batch)
         terms = policy_loss(logprobs, batch.weights, batch.trained, 1, batch.logprobs)
         ours = ours - float(chance) * gradient(model, terms.loss)

@@ -1,13 +1,16 @@
-"""What the learner trains on: token sequences with one weight for each token."""
+"""What the learner trains on: token sequences with one weight for each token, and micro-batches of them.
 
-from collections.abc import Callable, Sequence
+Sequences can share their prompt, so that it is computed once instead of n times: a row is then `prompt without its last
+token | last token, rollout | last token, rollout | ...`. Every rollout sees the prompt and itself, at the positions it
+would have alone, so losses and gradients are those of separate rows (the idea of Prefix Grouper, arXiv 2506.05433). The
+mask takes rows x length^2 bytes, so this is for long prompts with short thoughts, as prompts with worked examples.
+"""
+
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 import torch
-
-Row = TypeVar("Row")
 
 
 @dataclass(frozen=True)
@@ -39,73 +42,96 @@ class TrainingSequence:
 class MicroBatch:
     """Sequences padded on the right. `targets` belong to the last `kept` columns, whose logits are needed.
 
-    token_ids: (rows, length). targets, weights, trained, logprobs: (rows, kept); logprobs may be None.
-    places: for each sequence, its row and where its first token after the prompt stands among the kept columns.
-    position_ids (rows, length), attention_mask bool (rows, 1, length, length): None for a plain causal pass.
+    sequences: what it holds. places: for each its row, and where its first token after the prompt stands among the kept
+        columns.
+    inputs: of the model. input_ids (rows, length); position_ids (rows, length) and attention_mask bool
+        (rows, 1, length, length) only if prompts are shared: causal attention never looks ahead to the padding.
+    targets, weights, trained, logprobs: (rows, kept); logprobs may be None.
     """
 
-    token_ids: torch.Tensor
+    sequences: Sequence[TrainingSequence]
+    places: Sequence[tuple[int, int]]
+    inputs: dict[str, torch.Tensor]
     targets: torch.Tensor
     weights: torch.Tensor
     trained: torch.Tensor
-    logprobs: torch.Tensor | None
-    places: Sequence[tuple[int, int]]
-    position_ids: torch.Tensor | None = None
-    attention_mask: torch.Tensor | None = None
+    logprobs: torch.Tensor | None = None
 
-    @property
-    def inputs(self) -> dict[str, torch.Tensor]:
-        """Arguments of the model."""
-        given = {
-            "input_ids": self.token_ids,
-            "position_ids": self.position_ids,
-            "attention_mask": self.attention_mask,
-        }
-        return {name: value for name, value in given.items() if value is not None}
+    def parts(self, table: torch.Tensor) -> Iterator[tuple[TrainingSequence, np.ndarray]]:
+        """Each sequence with its (n,) numbers of a table (rows, kept)."""
+        numbers = table.cpu().numpy()
+        for sequence, (row, start) in zip(self.sequences, self.places, strict=True):
+            yield sequence, numbers[row, start : start + len(sequence.trained)]
 
 
-def collate(sequences: Sequence[TrainingSequence], device: torch.device | str = "cpu") -> MicroBatch:
-    """Pad sequences to a rectangle. Right padding needs no attention mask: causal attention never looks ahead."""
-    length = max(len(sequence.token_ids) for sequence in sequences)
-    first = max(1, min(sequence.prompt_length for sequence in sequences))
-    shape = (len(sequences), length)
-    ids, targets, trained = (np.zeros(shape, dtype=kind) for kind in (np.int64, np.int64, bool))
-    weights, logprobs = np.zeros(shape, dtype=np.float32), np.zeros(shape, dtype=np.float32)
-    for row, sequence in enumerate(sequences):
-        rest = slice(sequence.prompt_length, len(sequence.token_ids))
-        ids[row, : rest.stop] = targets[row, : rest.stop] = sequence.token_ids
-        targets[row, rest] = sequence.targets
-        weights[row, rest], trained[row, rest] = sequence.weights, sequence.trained
-        if sequence.logprobs is not None:
-            logprobs[row, rest] = sequence.logprobs
-    tensors = [
-        torch.from_numpy(a).to(device)
-        for a in (
-            ids,
-            targets[:, first:].copy(),
-            weights[:, first:].copy(),
-            trained[:, first:].copy(),
-            logprobs[:, first:].copy(),
-        )
-    ]
+def collate(
+    sequences: Sequence[TrainingSequence], device: torch.device | str = "cpu", share_prompts: bool = False
+) -> MicroBatch:
+    """Pad sequences to a rectangle: a row for each, or one for each distinct prompt."""
     with_logprobs = sequences[0].logprobs is not None
     if any((sequence.logprobs is not None) != with_logprobs for sequence in sequences):
         raise ValueError("either all sequences of a batch have logprobs, or none has")
-    places = [(row, sequence.prompt_length - first) for row, sequence in enumerate(sequences)]
-    return MicroBatch(*tensors[:4], tensors[4] if with_logprobs else None, places)
+    rows = _rows(sequences, share_prompts)
+    shape = (len(rows), max(map(_length, rows)))
+    first = max(1, min(sequence.prompt_length for sequence in sequences))  # of the kept columns
+    ids, targets, positions = (np.zeros(shape, dtype=np.int64) for _ in range(3))
+    part = np.full(shape, -1)  # 0: prompt, 1...: the rollouts, -1: padding
+    weights, logprobs, trained = np.zeros(shape, np.float32), np.zeros(shape, np.float32), np.zeros(shape, bool)
+    places = []
+    for i, row in enumerate(rows):
+        seam = end = _seam(row)
+        ids[i, :end] = targets[i, :end] = row[0].token_ids[:end]
+        positions[i, :end], part[i, :end] = np.arange(end), 0
+        for number, sequence in enumerate(row, start=1):
+            start, end = end, end + len(sequence.token_ids) - seam
+            ids[i, start:end] = targets[i, start:end] = sequence.token_ids[seam:]
+            positions[i, start:end], part[i, start:end] = np.arange(seam, len(sequence.token_ids)), number
+            rest = slice(end - len(sequence.trained), end)
+            weights[i, rest], trained[i, rest], targets[i, rest] = sequence.weights, sequence.trained, sequence.targets
+            if sequence.logprobs is not None:
+                logprobs[i, rest] = sequence.logprobs
+            places.append((i, rest.start - first))
+    inputs = {"input_ids": ids}
+    if share_prompts:
+        seen = (part[:, :, None] == part[:, None, :]) | (part[:, None, :] == 0)
+        inputs |= {"position_ids": positions, "attention_mask": (seen & np.tri(shape[1], dtype=bool))[:, None]}
+    tables = {"targets": targets, "weights": weights, "trained": trained, "logprobs": logprobs}
+    kept = {name: table[:, first:].copy() for name, table in tables.items() if name != "logprobs" or with_logprobs}
+
+    def tensors(arrays: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
+        return {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
+
+    return MicroBatch([sequence for row in rows for sequence in row], places, tensors(inputs), **tensors(kept))
 
 
-def micro_batches(sequences: Sequence[TrainingSequence], max_tokens: int) -> list[list[TrainingSequence]]:
-    """Sort by length and cut into groups of at most `max_tokens` padded tokens (one sequence may exceed it alone)."""
-    return padded_groups(sequences, lambda sequence: len(sequence.token_ids), max_tokens)
+def micro_batches(
+    sequences: Sequence[TrainingSequence], max_tokens: int, share_prompts: bool = False
+) -> list[list[TrainingSequence]]:
+    """Sort rows by length and cut into groups of at most `max_tokens` padded tokens (one row may exceed it alone).
 
-
-def padded_groups(rows: Sequence[Row], length: Callable[[Row], int], max_tokens: int) -> list[list[Row]]:
-    """Sort rows by length and cut into groups of at most `max_tokens` padded tokens (one row may exceed it alone)."""
-    groups: list[list[Row]] = []
-    for row in sorted(rows, key=length, reverse=True):
-        if groups and (len(groups[-1]) + 1) * length(groups[-1][0]) <= max_tokens:
+    A row is a sequence, or all those of one prompt if prompts are shared.
+    """
+    groups: list[list[list[TrainingSequence]]] = []
+    for row in sorted(_rows(sequences, share_prompts), key=_length, reverse=True):
+        if groups and (len(groups[-1]) + 1) * _length(groups[-1][0]) <= max_tokens:
             groups[-1].append(row)
         else:
             groups.append([row])
-    return groups
+    return [[sequence for row in group for sequence in row] for group in groups]
+
+
+def _rows(sequences: Sequence[TrainingSequence], share_prompts: bool) -> list[list[TrainingSequence]]:
+    rows: dict[object, list[TrainingSequence]] = {}
+    for i, sequence in enumerate(sequences):
+        prompt = tuple(sequence.token_ids[: sequence.prompt_length].tolist())
+        rows.setdefault(prompt if share_prompts else i, []).append(sequence)
+    return list(rows.values())
+
+
+def _seam(row: Sequence[TrainingSequence]) -> int:
+    """Where the first sequence of a row goes apart from the prompt: at the last token of that, which is repeated."""
+    return max(1, row[0].prompt_length) - 1
+
+
+def _length(row: Sequence[TrainingSequence]) -> int:
+    return _seam(row) + sum(len(sequence.token_ids) - _seam(row) for sequence in row)

@@ -7,7 +7,6 @@ import json
 import shutil
 from pathlib import Path
 
-import torch
 from safetensors.torch import load_file, save_file
 
 from mrt_pipeline.trainer.learner import Learner
@@ -24,20 +23,15 @@ def save_checkpoint(folder: Path, learner: Learner, state: dict) -> None:
     fresh = folder.with_name(folder.name + ".new")
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)
-    model = learner.accelerator.unwrap_model(learner.model)
-    parameters = {name: p.detach().contiguous() for name, p in model.named_parameters() if p.requires_grad}
-    save_file(parameters, fresh / _MODEL)
-    tensors, plain = {}, {}
-    for i, optimizer in enumerate(learner.optimizers):
-        for index, entries in optimizer.state_dict()["state"].items():
-            for key, value in entries.items():
-                if torch.is_tensor(value):
-                    tensors[f"{i}/{index}/{key}"] = value.contiguous()
-                else:
-                    plain[f"{i}/{index}/{key}"] = value
+    save_file({name: p.detach().contiguous() for name, p in learner.trainable().items()}, fresh / _MODEL)
+    tensors = {
+        f"{i}/{index}/{key}": value.contiguous()  # all that AdamW and Muon keep are tensors
+        for i, optimizer in enumerate(learner.optimizers)
+        for index, entries in optimizer.state_dict()["state"].items()
+        for key, value in entries.items()
+    }
     save_file(tensors, fresh / _OPTIMIZER)
-    state = {**state, "n_updates": learner.n_updates, "optimizer": plain}
-    (fresh / _STATE).write_text(json.dumps(state))
+    (fresh / _STATE).write_text(json.dumps({**state, "n_updates": learner.n_updates}))
     old = folder.with_name(folder.name + ".old")
     if folder.exists():
         shutil.rmtree(old, ignore_errors=True)  # left over if a save was killed at its very end
@@ -54,21 +48,13 @@ def load_checkpoint(folder: Path, learner: Learner) -> dict | None:
     if not (folder / _STATE).exists():
         return None
     state = json.loads((folder / _STATE).read_text())
-    model = learner.accelerator.unwrap_model(learner.model)
-    weights = load_file(folder / _MODEL)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if parameter.requires_grad:
-                parameter.copy_(weights[name])
-    entries = {**load_file(folder / _OPTIMIZER), **state.pop("optimizer")}
-    for i, optimizer in enumerate(learner.optimizers):
-        current = optimizer.state_dict()
-        current["state"] = {}
-        for key, value in entries.items():
-            owner, index, name = key.split("/")
-            if int(owner) == i:
-                current["state"].setdefault(int(index), {})[name] = value
-        optimizer.load_state_dict(current)
+    learner.put_back(load_file(folder / _MODEL))
+    kept: list[dict[int, dict]] = [{} for _ in learner.optimizers]
+    for name, value in load_file(folder / _OPTIMIZER).items():
+        i, index, key = name.split("/")
+        kept[int(i)].setdefault(int(index), {})[key] = value
+    for optimizer, entries in zip(learner.optimizers, kept, strict=True):
+        optimizer.load_state_dict({**optimizer.state_dict(), "state": entries})
     learner.n_updates = state.pop("n_updates")
     return state
 

@@ -21,7 +21,6 @@ from mrt_pipeline.tasks.base import Problem
 SAMPLE, PROVE, UPDATE, VALIDATE, JUDGE, CUT, ANSWER, THINK, PREFIX, LOOK = 1, 2, 3, 4, 5, 7, 8, 9, 10, 11
 """Purposes of a step's seeds."""
 _ORDER = 6
-_EMPTY = np.empty(0)
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ def draw_first(
     chosen = choose_problems(problems, 0, size.groups * max(1, algorithm.prefixes_every), seed)
     if algorithm.prefixes_every:
         return actor.sample(chosen, 1, step_seed(seed, 0, THINK))
-    return draw_groups(actor, chosen, size, step_seed(seed, 0, SAMPLE))
+    return [item.rollout for item in draw_step(actor, chosen, (), size, step_seed(seed, 0, SAMPLE))]
 
 
 def label_first(
@@ -69,26 +68,20 @@ def label_first(
 ) -> list[LabelledRollout]:
     """Label what `draw_first` has drawn: as training needs it, and besides at every boundary, to be looked at.
 
-    Tokens of the prover are those of what training needs; `as_needed` leaves out the rest.
+    Tokens of the prover are those of what training needs.
     """
     if algorithm.prefixes_every:
         needed = prove_prefixes(actor, prover, rollouts, step_seed(seed, 0, PREFIX))
     else:
-        drawn = [_unlabelled(rollout) for rollout in rollouts]
-        at = partial(step_seed, seed, 0)
-        needed = label_draw(actor, algorithm, prover, drawn, at, algorithm.needs_success)
+        unlabelled = [_unlabelled(rollout) for rollout in rollouts]
+        needed = label_draw(actor, algorithm, prover, unlabelled, partial(step_seed, seed, 0))
         if algorithm.needs_success:
             return needed
     whole = label_rollouts(actor, prover, rollouts, step_seed(seed, 0, LOOK))
     return [
-        replace(old, cuts=new.cuts, at_cuts=new.at_cuts, prover_tokens=new.prover_tokens)
-        for old, new in zip(whole, needed, strict=True)
+        replace(item, success=looked_at.success, success_sem=looked_at.success_sem)
+        for item, looked_at in zip(needed, whole, strict=True)
     ]
-
-
-def draw_groups(actor: Actor, problems: Sequence[Problem], size: DrawSize, seed: int) -> list[Rollout]:
-    """`size.group_size` rollouts of each problem; the first groups are forced to the budget."""
-    return actor.sample(problems, size.group_size, seed, min_thinking=_forced(actor, len(problems), size))
 
 
 def prove_prefixes(actor: Actor, prover: Prover, rollouts: Sequence[Rollout], seed: int) -> list[LabelledRollout]:
@@ -109,38 +102,35 @@ def prove_prefixes(actor: Actor, prover: Prover, rollouts: Sequence[Rollout], se
     ]
 
 
-def cut_prefixes(thoughts: Sequence[LabelledRollout]) -> tuple[list[Prefix], int, int]:
-    """The prefixes of `prove_prefixes`, and the sampled and the prover's tokens that they have cost."""
-    prefixes = [Prefix(item.rollout.thought[: item.cuts[0]], float(item.at_cuts[0])) for item in thoughts]
-    sampled, proved = sum(item.rollout.n_sampled for item in thoughts), sum(item.prover_tokens for item in thoughts)
-    return prefixes, sampled, proved
+def prefix_of(item: LabelledRollout) -> Prefix:
+    """The prefix that `prove_prefixes` has found in a thought."""
+    return Prefix(item.rollout.thought[: item.cuts[0]], float(item.at_cuts[0]))
 
 
 def draw_step(
     actor: Actor, problems: Sequence[Problem], prefixes: Sequence[Prefix], size: DrawSize, seed: int
 ) -> list[LabelledRollout]:
-    """A step's rollouts, not labelled yet: of whole groups, or from a prefix of each problem if there are any.
+    """A step's rollouts, not labelled yet; the thoughts of the first groups are forced to the budget.
 
-    From a prefix the first half of a group thinks on, forced to the budget in the first groups, and the second half
-    answers at once; `size.group_size` must be even then.
+    With a prefix of each problem, the first half of a group thinks on from there, and the second half answers at once;
+    `size.group_size` must be even then.
     """
+    forced = [actor.limits.thinking_budget if i < size.n_forced else 0 for i in range(len(problems))]
     if not prefixes:
-        return [_unlabelled(rollout) for rollout in draw_groups(actor, problems, size, seed)]
+        return [_unlabelled(rollout) for rollout in actor.sample(problems, size.group_size, seed, forced)]
     half = size.group_size // 2
-    twice = [(problem, prefix, direct) for problem, prefix in zip(problems, prefixes, strict=True) for direct in (0, 1)]
     rollouts = actor.sample(
-        [problem for problem, _, _ in twice],
+        [problem for problem in problems for _ in range(2)],
         half,
         seed,
-        min_thinking=np.repeat(_forced(actor, len(problems), size), 2),
-        prefixes=[prefix.thought for _, prefix, _ in twice],
-        direct=[bool(direct) for _, _, direct in twice],
+        min_thinking=np.repeat(forced, 2).tolist(),
+        prefixes=[prefix.thought for prefix in prefixes for _ in range(2)],
+        direct=[False, True] * len(problems),
     )
-    result = []
-    for i, rollout in enumerate(rollouts):
-        _, prefix, direct = twice[i // half]
-        result.append(_unlabelled(replace(rollout, group=i // size.group_size), prefix, bool(direct)))
-    return result
+    return [
+        _unlabelled(replace(rollout, group=i // size.group_size), prefixes[i // size.group_size], i // half % 2 == 1)
+        for i, rollout in enumerate(rollouts)
+    ]
 
 
 def label_draw(
@@ -149,27 +139,16 @@ def label_draw(
     prover: Prover,
     drawn: Sequence[LabelledRollout],
     seed: Callable[[int], int],
-    at_boundaries: bool,
 ) -> list[LabelledRollout]:
-    """J at the boundaries, if wanted, and where the algorithm asks for it besides. seed: a seed for each purpose."""
+    """J where the algorithm needs it: at the boundaries, and where it asks for it. seed: a seed for each purpose."""
     rng = np.random.default_rng(seed(CUT))
     cuts = [list(algorithm.cuts(item, rng)) for item in drawn]
-    if not (at_boundaries or any(cuts)):
+    if not (algorithm.needs_success or any(cuts)):
         return list(drawn)
-    found = label_rollouts(actor, prover, [item.rollout for item in drawn], seed(PROVE), cuts, at_boundaries)
+    rollouts = [item.rollout for item in drawn]
+    found = label_rollouts(actor, prover, rollouts, seed(PROVE), cuts, at_boundaries=algorithm.needs_success)
     return [replace(new, prefix=old.prefix, direct=old.direct) for new, old in zip(found, drawn, strict=True)]
 
 
-def as_needed(algorithm: Algorithm, labelled: Sequence[LabelledRollout]) -> list[LabelledRollout]:
-    """What an algorithm sees of rollouts that `label_first` has labelled: without J at boundaries, if it needs none."""
-    if algorithm.needs_success:
-        return list(labelled)
-    return [replace(item, success=_EMPTY, success_sem=_EMPTY) for item in labelled]
-
-
 def _unlabelled(rollout: Rollout, prefix: Prefix | None = None, direct: bool = False) -> LabelledRollout:
-    return LabelledRollout(rollout, rollout.boundaries, _EMPTY, _EMPTY, prefix=prefix, direct=direct)
-
-
-def _forced(actor: Actor, n_problems: int, size: DrawSize) -> np.ndarray:
-    return np.where(np.arange(n_problems) < size.n_forced, actor.limits.thinking_budget, 0)
+    return LabelledRollout(rollout, rollout.boundaries, np.empty(0), np.empty(0), prefix=prefix, direct=direct)

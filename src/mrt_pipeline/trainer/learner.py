@@ -1,8 +1,8 @@
 """One update for every algorithm: sequences with token weights in, better policy out."""
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Literal
 
 import numpy as np
@@ -16,7 +16,6 @@ from mrt_pipeline.trainer.batch import MicroBatch, TrainingSequence, collate, mi
 from mrt_pipeline.trainer.logprobs import token_logprobs
 from mrt_pipeline.trainer.loss import policy_loss
 from mrt_pipeline.trainer.muon import Muon
-from mrt_pipeline.trainer.shared_prompts import collate_shared, shared_micro_batches
 
 
 class LearnerParams(Params):
@@ -66,9 +65,7 @@ class Learner:
         self.accelerator = Accelerator(mixed_precision=settings.mixed_precision)
         optimizers = _build_optimizers(model, settings)
         self.model, *self.optimizers = self.accelerator.prepare(model, *optimizers)
-        if settings.kl_beta > 0 and reference is not None:
-            reference = reference.to(self.accelerator.device)
-        self.reference = reference
+        self.reference = None if reference is None else reference.to(self.accelerator.device)
         self.n_updates = 0
         self._start: dict[str, torch.Tensor] = {}
 
@@ -82,21 +79,26 @@ class Learner:
             return 0.5 * (1 + math.cos(math.pi * min(1.0, rest)))
         return 1.0
 
+    def trainable(self) -> dict[str, torch.nn.Parameter]:
+        """The parameters that are trained, by name."""
+        model = self.accelerator.unwrap_model(self.model)
+        return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+    @torch.no_grad()
+    def put_back(self, weights: Mapping[str, torch.Tensor]) -> None:
+        """Give the trainable parameters the values that they had."""
+        for name, parameter in self.trainable().items():
+            parameter.copy_(weights[name])
+
     def remember_start(self) -> None:
         """Keep a copy of the weights as they are now, in the host's memory, for `restart`."""
-        self._start = {name: p.detach().to("cpu", copy=True) for name, p in self._trainable()}
+        self._start = {name: p.detach().to("cpu", copy=True) for name, p in self.trainable().items()}
 
     def restart(self) -> None:
         """Back to the weights that were remembered, with an optimiser that knows nothing."""
-        with torch.no_grad():
-            for name, parameter in self._trainable():
-                parameter.copy_(self._start[name])
+        self.put_back(self._start)
         for optimizer in self.optimizers:
             optimizer.state.clear()
-
-    def _trainable(self) -> list[tuple[str, torch.nn.Parameter]]:
-        model = self.accelerator.unwrap_model(self.model)
-        return [(name, p) for name, p in model.named_parameters() if p.requires_grad]
 
     def update(
         self, sequences: Sequence[TrainingSequence], fraction_done: float, seed: int, span: float = 0.0
@@ -110,18 +112,21 @@ class Learner:
         self.model.train()
         order = np.random.default_rng(seed).permutation(len(sequences))
         totals = {"loss": 0.0, "kl": 0.0, "clip_fraction": 0.0, "ratio_kl": 0.0, "entropy": 0.0}
-        grad_norms, n_trained = [], 0
+        grad_norms: list[float] = []
+        n_trained = 0
         parts = np.array_split(order, max(1, min(self.settings.minibatches, len(sequences))))
         for part, indices in enumerate(parts):
             rate = self.rate(fraction_done + span * (part + 0.5) / len(parts))
-            for optimizer in self.optimizers:
+            for optimizer, peak in zip(
+                self.optimizers, (self.settings.learning_rate, self.settings.muon_learning_rate)
+            ):
                 for group in optimizer.param_groups:
-                    group["lr"] = group["peak_lr"] * rate
+                    group["lr"] = peak * rate
             minibatch = [sequences[i] for i in indices]
             n_tokens = sum(int(sequence.trained.sum()) for sequence in minibatch)
             if n_tokens == 0:
                 continue
-            for batch, _ in self.batches(minibatch):
+            for batch in self.batches(minibatch):
                 self._accumulate(batch, n_tokens, totals)
             norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.settings.max_grad_norm)
             if not torch.isfinite(norm):
@@ -143,21 +148,20 @@ class Learner:
         metrics["learning_rate"] = self.settings.learning_rate * rate
         return metrics
 
-    def batches(self, sequences: Sequence[TrainingSequence]) -> Iterator[tuple[MicroBatch, list[TrainingSequence]]]:
-        """Micro-batches on the learner's device, each with its sequences in the order of its `places`."""
-        groups = micro_batches(sequences, self.settings.micro_batch_tokens)
-        arrange = collate
-        if self.settings.share_prompts:
-            groups, arrange = shared_micro_batches(sequences, self.settings.micro_batch_tokens), collate_shared
-        for group in groups:
-            yield arrange(group, self.accelerator.device), group
+    def batches(self, sequences: Sequence[TrainingSequence]) -> Iterator[MicroBatch]:
+        """Micro-batches on the learner's device."""
+        share_prompts = self.settings.share_prompts
+        for group in micro_batches(sequences, self.settings.micro_batch_tokens, share_prompts):
+            yield collate(group, self.accelerator.device, share_prompts)
 
     def _accumulate(self, batch: MicroBatch, n_tokens: int, totals: dict[str, float]) -> None:
         logprobs, entropy = token_logprobs(self.model, batch, self.temperature)
         reference = None
         if self.settings.kl_beta > 0:
-            with torch.no_grad(), self._as_reference() as policy:
-                reference, _ = token_logprobs(policy, batch, self.temperature)
+            model = self.reference if self.reference is not None else self.model
+            apart = nullcontext() if model is self.reference else self.accelerator.unwrap_model(model).disable_adapter()
+            with torch.no_grad(), apart:
+                reference, _ = token_logprobs(model, batch, self.temperature)
         terms = policy_loss(
             logprobs,
             batch.weights,
@@ -176,37 +180,16 @@ class Learner:
         totals["ratio_kl"] += terms.ratio_kl
         totals["entropy"] += float(entropy[batch.trained].sum())
 
-    @contextmanager
-    def _as_reference(self) -> Iterator[torch.nn.Module]:
-        """The base policy: the reference, or the model with its adapters switched off."""
-        if self.reference is not None:
-            yield self.reference
-        else:
-            with self.accelerator.unwrap_model(self.model).disable_adapter():
-                yield self.model
-
 
 def _build_optimizers(model, settings: LearnerParams) -> list[torch.optim.Optimizer]:
-    trainable = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    embeddings = {
-        id(p)
-        for layer in (model.get_input_embeddings(), model.get_output_embeddings())
-        if layer is not None
-        for p in layer.parameters()
-    }
-    muon = []
-    if settings.optimizer == "muon":
-        muon = [p for _, p in trainable if p.ndim == 2 and id(p) not in embeddings]
-    in_muon = {id(p) for p in muon}
-    rest = [p for _, p in trainable if id(p) not in in_muon]
-    optimizers = [
-        torch.optim.AdamW(
-            rest, lr=settings.learning_rate, betas=(settings.beta1, settings.beta2), weight_decay=settings.weight_decay
-        )
-    ]
-    if muon:
-        optimizers.append(Muon(muon, lr=settings.muon_learning_rate, weight_decay=settings.weight_decay))
-    for optimizer in optimizers:
-        for group in optimizer.param_groups:
-            group["peak_lr"] = group["lr"]
-    return optimizers
+    """AdamW, and Muon for the hidden matrices if that is chosen."""
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    layers = (model.get_input_embeddings(), model.get_output_embeddings())
+    embeddings = {id(p) for layer in layers if layer is not None for p in layer.parameters()}
+    hidden = {id(p) for p in trainable if settings.optimizer == "muon" and p.ndim == 2} - embeddings
+    rest, decay = [p for p in trainable if id(p) not in hidden], settings.weight_decay
+    betas = (settings.beta1, settings.beta2)
+    adamw = torch.optim.AdamW(rest, lr=settings.learning_rate, betas=betas, weight_decay=decay)
+    if not hidden:
+        return [adamw]
+    return [adamw, Muon([p for p in trainable if id(p) in hidden], lr=settings.muon_learning_rate, weight_decay=decay)]

@@ -23,12 +23,10 @@ def token_logprobs(
         Inside another wrapper, as for several devices, all logits are computed at once.
     most_logits: when the micro-batch has more logits than this, they are computed in pieces of that size.
     """
-    targets = batch.targets
-    rows, kept = targets.shape
-    if not hasattr(model, "get_decoder"):  # a wrapper for several devices: only its own forward may be called
-        return _at_once(model, batch, temperature)
-    head = model.get_output_embeddings()
-    if rows * kept * len(head.weight) <= most_logits:
+    rows, kept = batch.targets.shape
+    # A wrapper, as for several devices, has no decoder: only its own forward may be called.
+    head = model.get_output_embeddings() if hasattr(model, "get_decoder") else None
+    if head is None or rows * kept * len(head.weight) <= most_logits:
         return _at_once(model, batch, temperature)
     hidden, last_logits, precision = _hidden_states(model, batch)
     with precision:
@@ -36,13 +34,11 @@ def token_logprobs(
             del hidden, last_logits  # or their graph would stay in memory beside the next
             return _at_once(model, batch, temperature)  # this model scales or caps what its head gives
         step = max(1, most_logits // (rows * len(head.weight)))
-        pieces = [
-            checkpoint(_of_hidden, head, piece, wanted, temperature, use_reentrant=False)
-            for piece, wanted in zip(
-                hidden[:, -kept - 1 : -1].split(step, dim=1), targets.split(step, dim=1), strict=True
-            )
+        pieces = zip(hidden[:, -kept - 1 : -1].split(step, dim=1), batch.targets.split(step, dim=1), strict=True)
+        found = [
+            checkpoint(_of_hidden, head, piece, targets, temperature, use_reentrant=False) for piece, targets in pieces
         ]
-    logprobs, entropy = zip(*pieces, strict=True)
+    logprobs, entropy = zip(*found, strict=True)
     return torch.cat(logprobs, dim=1), torch.cat(entropy, dim=1)
 
 
@@ -60,18 +56,16 @@ def _hidden_states(model, batch: MicroBatch) -> tuple[torch.Tensor, torch.Tensor
     caught = []
 
     def catch(_module, _args, output):
-        device = batch.token_ids.device.type
-        precision = torch.autocast(
-            device, dtype=torch.get_autocast_dtype(device), enabled=torch.is_autocast_enabled(device)
-        )
-        caught.append((output.last_hidden_state, precision))
+        device = batch.targets.device.type
+        kind, enabled = torch.get_autocast_dtype(device), torch.is_autocast_enabled(device)
+        caught.append((output.last_hidden_state, torch.autocast(device, dtype=kind, enabled=enabled)))
 
     hook = model.get_decoder().register_forward_hook(catch)
     try:
         logits = model(**batch.inputs, use_cache=False, logits_to_keep=1).logits
     finally:
         hook.remove()
-    hidden, precision = caught[0]
+    ((hidden, precision),) = caught
     return hidden, logits, precision
 
 

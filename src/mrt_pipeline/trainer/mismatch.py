@@ -18,6 +18,7 @@ from mrt_pipeline.trainer.learner import Learner
 from mrt_pipeline.trainer.logprobs import token_logprobs
 
 
+@torch.no_grad()
 def correct_mismatch(
     learner: Learner, sequences: Sequence[TrainingSequence], cap: float
 ) -> tuple[list[TrainingSequence], dict[str, float]]:
@@ -27,14 +28,19 @@ def correct_mismatch(
     Metrics, over the trained tokens: mean and largest absolute difference of log-probabilities, and the share of tokens
     at the cap.
     """
-    if not any(sequence.logprobs is not None for sequence in sequences):
+    if not sequences or sequences[0].logprobs is None:
         return list(sequences), {}
-    scored = _score(learner, sequences)
+    learner.model.eval()
+    scored: dict[int, np.ndarray] = {}
+    for batch in learner.batches(sequences):
+        for sequence, found in batch.parts(token_logprobs(learner.model, batch, learner.temperature)[0]):
+            scored[id(sequence)] = np.where(sequence.trained, found, 0.0).astype(np.float32)
     corrected, differences = [], []
-    for sequence, logprobs in zip(sequences, scored, strict=True):
+    for sequence in sequences:
+        logprobs = scored[id(sequence)]
         difference = np.where(sequence.trained, logprobs - sequence.logprobs, 0.0)
         ratio = np.minimum(np.exp(difference), cap)
-        corrected.append(replace(sequence, weights=sequence.weights * ratio, logprobs=logprobs.astype(np.float32)))
+        corrected.append(replace(sequence, weights=sequence.weights * ratio, logprobs=logprobs))
         differences.append(difference[sequence.trained])
     flat = np.concatenate(differences)
     if not len(flat):
@@ -44,18 +50,3 @@ def correct_mismatch(
         "mismatch_max": float(np.abs(flat).max()),
         "mismatch_capped": float((flat > np.log(cap)).mean()),
     }
-
-
-@torch.no_grad()
-def _score(learner: Learner, sequences: Sequence[TrainingSequence]) -> list[np.ndarray]:
-    """The trainer's log-probabilities of the tokens after each prompt, 0 where a token is not trained."""
-    learner.model.eval()
-    position = {id(sequence): i for i, sequence in enumerate(sequences)}
-    scored: list[np.ndarray] = [np.empty(0)] * len(sequences)
-    for batch, group in learner.batches(sequences):
-        logprobs, _ = token_logprobs(learner.model, batch, learner.temperature)
-        table = logprobs.cpu().numpy()
-        for (row, start), sequence in zip(batch.places, group, strict=True):
-            found = table[row, start : start + len(sequence.trained)]
-            scored[position[id(sequence)]] = np.where(sequence.trained, found, 0.0)
-    return scored

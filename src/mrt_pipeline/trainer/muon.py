@@ -8,26 +8,12 @@ processor without bfloat16 units the step then takes longer than the forward and
 """
 
 import math
-from collections.abc import Iterable
 
 import torch
 
-_QUINTIC = (3.4445, -4.7750, 2.0315)  # Jordan et al.: singular values end near 1, roughly between 0.7 and 1.2
-_ITERATIONS = 5
-_SMALLEST_NORM = 1e-7
 
-
-class Muon(torch.optim.Optimizer):
+class Muon(torch.optim.Muon):
     """Momentum, orthogonalised. Takes matrices only; embeddings and vectors belong to another optimiser."""
-
-    def __init__(
-        self, params: Iterable[torch.nn.Parameter], lr: float, weight_decay: float = 0.0, momentum: float = 0.95
-    ):
-        super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.ndim != 2:
-                    raise ValueError(f"Muon takes matrices, got a parameter of shape {tuple(parameter.shape)}")
 
     @torch.no_grad()
     def step(self, closure=None) -> None:
@@ -50,11 +36,11 @@ class Muon(torch.optim.Optimizer):
 
 def orthogonalize(matrix: torch.Tensor) -> torch.Tensor:
     """`matrix` with its singular values moved near 1, by Newton-Schulz iterations of a quintic polynomial."""
-    linear, cubic, quintic = _QUINTIC
+    linear, cubic, quintic = 3.4445, -4.7750, 2.0315  # Jordan et al.: roughly between 0.7 and 1.2 at the end
     tall = matrix.shape[0] > matrix.shape[1]
     x = matrix.T if tall else matrix
-    x = x / x.norm().clamp(min=_SMALLEST_NORM)
-    for _ in range(_ITERATIONS):
+    x = x / x.norm().clamp(min=1e-7)
+    for _ in range(5):
         gram = x @ x.T
         x = linear * x + (cubic * gram + quintic * gram @ gram) @ x
     return x.T if tall else x

@@ -9,37 +9,30 @@ Training ends when the policy has sampled `sampled_tokens` tokens: algorithms ar
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 from pydantic import Field
 
 from mrt_pipeline.algorithms.base import Algorithm
+from mrt_pipeline.engines.base import NO_CHOICE
+from mrt_pipeline.mrt.progress import progress
 from mrt_pipeline.mrt.regret import regret
 from mrt_pipeline.registry import INCIDENTAL, Fraction, NonNegative, Params, PositiveInt
 from mrt_pipeline.rollouts.actor import Actor
-from mrt_pipeline.rollouts.label import LabelledRollout, Prefix, label_rollouts
+from mrt_pipeline.rollouts.label import ForcedAnswer, LabelledRollout, Prefix, label_rollouts
 from mrt_pipeline.rollouts.prover import Prover
-from mrt_pipeline.tasks.base import Problem
+from mrt_pipeline.rollouts.rollout import Rollout
+from mrt_pipeline.tasks.base import Grade, Problem
+from mrt_pipeline.trainer import draw
+from mrt_pipeline.trainer.batch import TrainingSequence
 from mrt_pipeline.trainer.checkpoint import load_checkpoint, save_checkpoint
-from mrt_pipeline.trainer.draw import (
-    JUDGE,
-    PREFIX,
-    THINK,
-    UPDATE,
-    VALIDATE,
-    DrawSize,
-    choose_problems,
-    cut_prefixes,
-    prove_prefixes,
-    step_seed,
-)
 from mrt_pipeline.trainer.learner import Learner, LearnerParams
 from mrt_pipeline.trainer.mismatch import correct_mismatch
-from mrt_pipeline.trainer.step import sample_batch
 
 
 class TrainingParams(Params):
@@ -76,12 +69,9 @@ class TrainingParams(Params):
     learner: LearnerParams
 
     @property
-    def size(self) -> DrawSize:
+    def size(self) -> draw.DrawSize:
         """Of a step's draw."""
-        return DrawSize(self.groups, self.group_size, self.forced_fraction)
-
-
-_START = {"step": 0, "sampled_tokens": 0, "prover_tokens": 0, "prefixes": [], "history": []}
+        return draw.DrawSize(self.groups, self.group_size, self.forced_fraction)
 
 
 def reinforce(
@@ -107,42 +97,50 @@ def reinforce(
     """
     if algorithm.from_base:
         learner.remember_start()
-    state = load_checkpoint(checkpoint, learner) or _START
+    start: dict[str, Any] = {"step": 0, "sampled_tokens": 0, "prover_tokens": 0, "prefixes": [], "history": []}
+    state = load_checkpoint(checkpoint, learner) or start
     actor.engine.update_weights()
-    history: list[dict[str, float]] = list(state["history"])
+    step, sampled_tokens, prover_tokens = state["step"], state["sampled_tokens"], state["prover_tokens"]
+    prefixes = [Prefix(np.array(thought, dtype=np.int64), success) for thought, success in state["prefixes"]]
+    history: list[dict[str, float]] = list(state["history"]) or [
+        {"step": 0, **validate(actor, prover, validation, seed, show, 0)}
+    ]
     for metrics in history:
         log({name: value for name, value in metrics.items() if name != "step"}, int(metrics["step"]))
-    sampled_tokens, prover_tokens = state["sampled_tokens"], state["prover_tokens"]
-    prefixes = [Prefix(np.array(thought, dtype=np.int64), success) for thought, success in state["prefixes"]]
-    step, every = state["step"], algorithm.prefixes_every
-    if step == 0:
-        metrics = validate(actor, prover, validation, seed, show, 0)
-        history.append({"step": 0, **metrics})
-        log(metrics, 0)
+
     while sampled_tokens < training.sampled_tokens:
         clock, before = _Clock(), sampled_tokens
-        seed_for, start = partial(step_seed, seed, step), step * training.groups
-        drawn, age = first if step == 0 else (), step % every if every else 0
+        seed_for, n_problems = partial(draw.step_seed, seed, step), step * training.groups
+        drawn, every = first if step == 0 else (), algorithm.prefixes_every
+        age = step % every if every else 0
         if every and age == 0:
             thoughts = drawn
             if not thoughts:
-                coming = choose_problems(problems, start, training.groups * every, seed)
-                rollouts = actor.sample(coming, 1, seed_for(THINK))
-                thoughts = prove_prefixes(actor, prover, rollouts, seed_for(PREFIX))
-            prefixes, sampled, proved = cut_prefixes(thoughts)
-            sampled_tokens, prover_tokens = sampled_tokens + sampled, prover_tokens + proved
+                coming = draw.choose_problems(problems, n_problems, training.groups * every, seed)
+                rollouts = actor.sample(coming, 1, seed_for(draw.THINK))
+                thoughts = draw.prove_prefixes(actor, prover, rollouts, seed_for(draw.PREFIX))
+            prefixes = [draw.prefix_of(item) for item in thoughts]
+            sampled_tokens += sum(item.rollout.n_sampled for item in thoughts)
+            prover_tokens += sum(item.prover_tokens for item in thoughts)
             clock.lap("prefixes")
-        metrics, batch = sample_batch(
-            actor,
-            algorithm,
-            prover,
-            choose_problems(problems, start, training.groups, seed),
-            prefixes[age * training.groups : (age + 1) * training.groups],
-            training.size,
-            seed_for,
-            clock.lap,
-            () if every else drawn,
-        )
+
+        if drawn and not every:
+            labelled = list(drawn)
+            if not algorithm.needs_success:  # it was measured to be looked at
+                labelled = [replace(item, success=np.empty(0), success_sem=np.empty(0)) for item in drawn]
+        else:
+            chosen = draw.choose_problems(problems, n_problems, training.groups, seed)
+            own = prefixes[age * training.groups : (age + 1) * training.groups]
+            labelled = draw.draw_step(actor, chosen, own, training.size, seed_for(draw.SAMPLE))
+            clock.lap("sample")
+            labelled = draw.label_draw(actor, algorithm, prover, labelled, seed_for)
+            clock.lap("prove")
+        answers = _force_answers(actor, algorithm, labelled, seed_for(draw.ANSWER))
+        clock.lap("answer")
+        batch = _sequences(algorithm, labelled, answers, actor.template.eos_id)
+        metrics = _rollout_metrics(labelled, answers, training.size)
+        metrics["train/trained_sequences"] = float(len(batch))
+
         # The first draw was sampled before mixed precision changed how the trainer's module computes.
         computes_alike = actor.engine.shares_weights and not (drawn and learner.settings.mixed_precision != "no")
         if not computes_alike:
@@ -152,12 +150,13 @@ def reinforce(
         if algorithm.from_base:
             learner.restart()
             fraction_done, span = 0.0, 1.0  # a training of its own
-        updated = learner.update(batch, fraction_done, seed_for(UPDATE), span)
+        updated = learner.update(batch, fraction_done, seed_for(draw.UPDATE), span)
         metrics |= {f"train/{name}": value for name, value in updated.items()}
         actor.engine.update_weights()
         clock.lap("update")
-        sampled_tokens += int(metrics.pop("sampled_tokens"))
-        prover_tokens += int(metrics.pop("prover_tokens"))
+
+        sampled_tokens += sum(item.rollout.n_sampled for item in [*labelled, *answers])
+        prover_tokens += sum(item.prover_tokens for item in labelled)
         step += 1
         done = sampled_tokens >= training.sampled_tokens
         if step % training.validate_every == 0 or done:
@@ -190,15 +189,102 @@ def validate(
     """One natural rollout of each validation problem, the same seed every time: accuracy, length and regret."""
     if not problems:
         return {}
-    rollouts = actor.sample(problems, 1, step_seed(seed, 0, VALIDATE))
-    labelled = label_rollouts(actor, prover, rollouts, step_seed(seed, 0, JUDGE))
+    rollouts = actor.sample(problems, 1, draw.step_seed(seed, 0, draw.VALIDATE))
+    labelled = label_rollouts(actor, prover, rollouts, draw.step_seed(seed, 0, draw.JUDGE))
     show(labelled, step)
     budget = actor.limits.thinking_budget
     return {
-        "validation/accuracy": float(np.mean([rollout.reward for rollout in rollouts])),
-        "validation/thinking_tokens": float(np.mean([len(rollout.thought) for rollout in rollouts])),
-        "validation/regret": float(np.mean([regret(*item.curve(), budget) for item in labelled])),
+        "validation/accuracy": _mean(rollout.reward for rollout in rollouts),
+        "validation/thinking_tokens": _mean(len(rollout.thought) for rollout in rollouts),
+        "validation/regret": _mean(regret(*item.curve(), budget) for item in labelled),
     }
+
+
+def _force_answers(
+    actor: Actor, algorithm: Algorithm, labelled: Sequence[LabelledRollout], seed: int
+) -> list[ForcedAnswer]:
+    snap = actor.template.snap
+    where = [
+        (i, snap(item.rollout.thought, cut, item.rollout.finished))
+        for i, item in enumerate(labelled)
+        for cut in algorithm.answers(item)
+    ]
+    if not where:
+        return []
+    rollouts, cuts = [labelled[i].rollout for i, _ in where], [cut for _, cut in where]
+    answered = actor.answer(rollouts, cuts, seed, closed=algorithm.likelihood)
+    return [
+        ForcedAnswer(i, cut, labelled[i].success_at(cut), answer)
+        for (i, cut), answer in zip(where, answered, strict=True)
+    ]
+
+
+def _sequences(
+    algorithm: Algorithm, labelled: list[LabelledRollout], answers: list[ForcedAnswer], eos_id: int
+) -> list[TrainingSequence]:
+    weighted = [(item.rollout, weights) for item, weights in zip(labelled, algorithm.weights(labelled), strict=True)]
+    if answers:
+        if algorithm.likelihood:
+            answers = [replace(answer, rollout=_imitated(labelled, answer, eos_id)) for answer in answers]
+        weights = algorithm.answer_weights(labelled, answers)
+        weighted += zip([answer.rollout for answer in answers], weights, strict=True)
+    if algorithm.likelihood:
+        return [_sequence(rollout, weights, True) for rollout, weights in weighted if np.any(weights)]
+    return [_sequence(rollout, weights, False) for rollout, weights in weighted]
+
+
+def _imitated(labelled: Sequence[LabelledRollout], answer: ForcedAnswer, eos_id: int) -> Rollout:
+    """A forced answer to be imitated as a whole: the policy sampled its thought, and stopping here is to be learnt."""
+    rollout = answer.rollout
+    choices = labelled[answer.source].rollout.thought_choices[: answer.cut]
+    went_on = np.where(choices == rollout.thought, choices, NO_CHOICE)  # stopping where it was forced on is no example
+    ended = rollout.answer.copy()
+    ended[-1:] = eos_id  # it may have gone back instead; an answer that did not end is never right, so never imitated
+    return replace(rollout, thought_choices=went_on, stop_reason="stop", answer=ended)
+
+
+def _sequence(rollout: Rollout, weights: np.ndarray, likelihood: bool) -> TrainingSequence:
+    trained = rollout.sampled()
+    return TrainingSequence(
+        token_ids=rollout.token_ids(),
+        prompt_length=len(rollout.prompt),
+        weights=weights,
+        trained=trained & (weights != 0) if likelihood else trained,
+        logprobs=None if likelihood else rollout.logprobs(),
+        choices=rollout.choices(),
+    )
+
+
+def _rollout_metrics(
+    labelled: Sequence[LabelledRollout], answers: Sequence[ForcedAnswer], size: draw.DrawSize
+) -> dict[str, float]:
+    thinking = [item.rollout for item in labelled if not item.direct]
+    free = [rollout for rollout in thinking if rollout.group >= size.n_forced] or thinking
+    rewards = np.array([item.rollout.reward for item in labelled]).reshape(-1, size.group_size)
+    metrics = {
+        "train/reward": _mean(rollout.reward for rollout in free),
+        "train/thinking_tokens": _mean(len(rollout.thought) for rollout in free),
+        "train/cut_at_budget": _mean(rollout.stop_reason == "length" for rollout in free),
+        "train/unanswered": _mean(rollout.grade is Grade.UNPARSED for rollout in free),
+        "train/groups_without_signal": _mean(rewards.min(axis=1) == rewards.max(axis=1)),
+    }
+    if size.n_forced:
+        metrics["train/reward_forced"] = _mean(rollout.reward for rollout in thinking if rollout.group < size.n_forced)
+    if len(labelled[0].success):
+        metrics["train/progress"] = _mean(np.concatenate([progress(item.success) for item in labelled]))
+        metrics["train/success_start"] = _mean(item.success[0] for item in labelled)
+        metrics["train/success_end"] = _mean(item.success[-1] for item in labelled)
+    prefixes = [item.prefix.success for item in labelled if item.prefix is not None]
+    if prefixes:
+        metrics["train/reward_direct"] = _mean(item.rollout.reward for item in labelled if item.direct)
+        metrics["train/success_prefix"] = _mean(prefixes)
+    if answers:
+        metrics["train/reward_forced_answers"] = _mean(answer.rollout.reward for answer in answers)
+    return metrics
+
+
+def _mean(values: Iterable[float]) -> float:
+    return float(np.mean(list(values)))
 
 
 class _Clock:
