@@ -10,6 +10,9 @@ from mrt_pipeline.mrt.credit import Credit, forced_answers
 from mrt_pipeline.registry import Registered
 from mrt_pipeline.rollouts.label import ForcedAnswer, LabelledRollout
 
+Rollouts = Sequence[LabelledRollout]
+Weights = list[np.ndarray]
+
 
 class Algorithm(Registered):
     """A credit assignment. It says what it needs to see, and never sees the optimiser.
@@ -54,7 +57,7 @@ class Algorithm(Registered):
         if self.likelihood and tree.training.answer_weight > 0:
             raise ValueError(f"training.answer_weight must be 0 for {self.name}: likelihood takes no negative weight")
 
-    def weights(self, rollouts: Sequence[LabelledRollout]) -> list[np.ndarray]:
+    def weights(self, rollouts: Rollouts) -> Weights:
         """A weight for every token after the prompt (thought, close, answer) of every rollout of a batch.
 
         It is the weight of what the policy chose at that place: the token, or the stop that budget forcing put an
@@ -73,7 +76,7 @@ class Algorithm(Registered):
         """Where in the thought to force an answer that is to be trained, in thinking tokens."""
         return ()
 
-    def answer_weights(self, rollouts: Sequence[LabelledRollout], answers: Sequence[ForcedAnswer]) -> list[np.ndarray]:
+    def answer_weights(self, rollouts: Rollouts, answers: Sequence[ForcedAnswer]) -> Weights:
         """A weight for every token after the prompt of every forced answer; only asked if there are any."""
         raise NotImplementedError
 
@@ -102,16 +105,19 @@ class IteratedAlgorithm(Algorithm):
             )
 
 
-def columns(rollouts: Sequence[LabelledRollout]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def columns(rollouts: Rollouts) -> tuple[list[float], list[int], list[int]]:
     """Reward, group and number of thinking tokens of each, as the functions of `mrt/credit.py` take them."""
-    return (
-        np.array([labelled.rollout.reward for labelled in rollouts], dtype=np.float64),
-        np.array([labelled.rollout.group for labelled in rollouts], dtype=np.int64),
-        np.array([len(labelled.rollout.thought) for labelled in rollouts], dtype=np.int64),
-    )
+    own = [labelled.rollout for labelled in rollouts]
+    return [rollout.reward for rollout in own], [rollout.group for rollout in own], [len(r.thought) for r in own]
 
 
-def place(credit: Credit, rollouts: Sequence[LabelledRollout | ForcedAnswer]) -> list[np.ndarray]:
+def curves(rollouts: Rollouts) -> tuple[list[float], list[int], list[np.ndarray], list[np.ndarray]]:
+    """Reward, group, episode boundaries and J there of each, likewise."""
+    rewards, groups, _ = columns(rollouts)
+    return rewards, groups, [item.boundaries for item in rollouts], [item.success for item in rollouts]
+
+
+def place(credit: Credit, rollouts: Sequence[LabelledRollout | ForcedAnswer]) -> Weights:
     """The credit of each token after the prompt; see `Algorithm.weights` and `answer_weights`.
 
     `credit.stop` goes on all of `close` where it is a number, and on as many tokens after the thought where it is an
@@ -126,7 +132,7 @@ def place(credit: Credit, rollouts: Sequence[LabelledRollout | ForcedAnswer]) ->
     return placed
 
 
-def place_on_answers(answers: Sequence[ForcedAnswer], answer_weight: float) -> list[np.ndarray]:
+def place_on_answers(answers: Sequence[ForcedAnswer], answer_weight: float) -> Weights:
     """The weights of forced answers whose baseline is J, and 0 on the thoughts before them."""
     rewards, success = [answer.rollout.reward for answer in answers], [answer.success for answer in answers]
     credits = forced_answers(rewards, success, answer_weight)

@@ -26,7 +26,7 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from mrt_pipeline.algorithms.base import Algorithm, columns, place, place_on_answers
+from mrt_pipeline.algorithms.base import Algorithm, Rollouts, Weights, columns, place, place_on_answers
 from mrt_pipeline.mrt import credit
 from mrt_pipeline.registry import NonNegative, PositiveInt
 from mrt_pipeline.rollouts.label import ForcedAnswer, LabelledRollout
@@ -55,12 +55,11 @@ class BRPO(Algorithm):
         """The budgets that are shorter than the thought."""
         return [int(budget) for budget in self.budgets if budget < len(labelled.rollout.thought)]
 
-    def weights(self, rollouts: Sequence[LabelledRollout]) -> list[np.ndarray]:
+    def weights(self, rollouts: Rollouts) -> Weights:
         """See `Algorithm.weights`."""
         success = np.stack([labelled.at_cuts for labelled in rollouts])
-        found = credit.brpo(*columns(rollouts), success, self.budgets, self.answer_weight)
-        return place(found, rollouts)
+        return place(credit.brpo(*columns(rollouts), success, self.budgets, self.answer_weight), rollouts)
 
-    def answer_weights(self, rollouts: Sequence[LabelledRollout], answers: Sequence[ForcedAnswer]) -> list[np.ndarray]:
+    def answer_weights(self, rollouts: Rollouts, answers: Sequence[ForcedAnswer]) -> Weights:
         """answer_weight * (r - J)."""
         return place_on_answers(answers, self.answer_weight)

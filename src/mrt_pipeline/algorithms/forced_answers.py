@@ -13,10 +13,11 @@ Degenerate cases: weight = 0 is not used at all; a thought whose answers are all
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import cast
 
 import numpy as np
 
-from mrt_pipeline.algorithms.base import Algorithm, place_on_answers
+from mrt_pipeline.algorithms.base import Algorithm, Rollouts, Weights, place_on_answers
 from mrt_pipeline.rollouts.label import ForcedAnswer, LabelledRollout
 
 
@@ -35,7 +36,7 @@ class WithForcedAnswers:
         self.name, self.needs_success = inner.name, inner.needs_success
         self.prefixes_every, self.from_base = inner.prefixes_every, inner.from_base
 
-    def weights(self, rollouts: Sequence[LabelledRollout]) -> list[np.ndarray]:
+    def weights(self, rollouts: Rollouts) -> Weights:
         """Those of `inner`."""
         return self.inner.weights([_own(labelled) for labelled in rollouts])
 
@@ -47,14 +48,13 @@ class WithForcedAnswers:
         """Those of `inner`, and the one at the random cut last."""
         return [*self.inner.answers(_own(labelled)), int(labelled.cuts[-1])]
 
-    def answer_weights(self, rollouts: Sequence[LabelledRollout], answers: Sequence[ForcedAnswer]) -> list[np.ndarray]:
+    def answer_weights(self, rollouts: Rollouts, answers: Sequence[ForcedAnswer]) -> Weights:
         """weight * (r - J) for the random ones, `inner`'s for its own."""
-        last = [i + 1 == len(answers) or answers[i + 1].source != a.source for i, a in enumerate(answers)]
-        random = [answer for answer, is_last in zip(answers, last, strict=True) if is_last]
-        inner = [answer for answer, is_last in zip(answers, last, strict=True) if not is_last]
-        ours = iter(place_on_answers(random, self.weight))
+        random = set({answer.source: i for i, answer in enumerate(answers)}.values())  # the last of each rollout
+        inner = [answer for i, answer in enumerate(answers) if i not in random]
         theirs = iter(self.inner.answer_weights([_own(labelled) for labelled in rollouts], inner) if inner else [])
-        return [next(ours) if is_last else next(theirs) for is_last in last]
+        ours = place_on_answers(answers, self.weight)
+        return [ours[i] if i in random else next(theirs) for i in range(len(answers))]
 
 
 def _own(labelled: LabelledRollout) -> LabelledRollout:
@@ -62,6 +62,6 @@ def _own(labelled: LabelledRollout) -> LabelledRollout:
     return replace(labelled, cuts=labelled.cuts[:-1], at_cuts=labelled.at_cuts[:-1])
 
 
-def with_forced_answers(algorithm: Algorithm, weight: float) -> Algorithm | WithForcedAnswers:
+def with_forced_answers(algorithm: Algorithm, weight: float) -> Algorithm:
     """The algorithm, with answers forced at random places trained beside it if `weight` is positive."""
-    return WithForcedAnswers(algorithm, weight) if weight else algorithm
+    return cast(Algorithm, WithForcedAnswers(algorithm, weight)) if weight else algorithm

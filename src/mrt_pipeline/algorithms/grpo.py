@@ -9,15 +9,12 @@ expected reward, as the mean holds the trace's own reward.
 Degenerate case: a group whose rewards are all equal has weight 0 everywhere.
 """
 
-from collections.abc import Sequence
 from typing import Literal
 
-import numpy as np
 from pydantic import Field
 
-from mrt_pipeline.algorithms.base import Algorithm, columns, place
+from mrt_pipeline.algorithms.base import Algorithm, Rollouts, Weights, columns, place
 from mrt_pipeline.mrt import credit
-from mrt_pipeline.rollouts.label import LabelledRollout
 
 
 class GRPO(Algorithm):
@@ -28,7 +25,6 @@ class GRPO(Algorithm):
         default=False, description="divide group-centred rewards by the group's standard deviation"
     )
 
-    def weights(self, rollouts: Sequence[LabelledRollout]) -> list[np.ndarray]:
+    def weights(self, rollouts: Rollouts) -> Weights:
         """See `Algorithm.weights`."""
-        found = credit.grpo(*columns(rollouts), divide_by_std=self.divide_by_std)
-        return place(found, rollouts)
+        return place(credit.grpo(*columns(rollouts), self.divide_by_std), rollouts)

@@ -10,16 +10,13 @@ Degenerate cases: alpha = 0 is GRPO exactly; wrong rollouts are not penalised; a
 length is only rescaled.
 """
 
-from collections.abc import Sequence
 from typing import Literal
 
-import numpy as np
 from pydantic import Field
 
-from mrt_pipeline.algorithms.base import Algorithm, columns, place
+from mrt_pipeline.algorithms.base import Algorithm, Rollouts, Weights, columns, place
 from mrt_pipeline.mrt import credit
 from mrt_pipeline.registry import Fraction
-from mrt_pipeline.rollouts.label import LabelledRollout
 
 
 class LengthPenalty(Algorithm):
@@ -28,7 +25,6 @@ class LengthPenalty(Algorithm):
     name: Literal["length_penalty"] = "length_penalty"
     alpha: Fraction = Field(default=0.4, description="largest share of the reward that length can cost; 0 is GRPO")
 
-    def weights(self, rollouts: Sequence[LabelledRollout]) -> list[np.ndarray]:
+    def weights(self, rollouts: Rollouts) -> Weights:
         """See `Algorithm.weights`."""
-        found = credit.length_penalty(*columns(rollouts), alpha=self.alpha)
-        return place(found, rollouts)
+        return place(credit.length_penalty(*columns(rollouts), self.alpha), rollouts)

@@ -29,17 +29,16 @@ Degenerate cases: alpha = 0 is GRPO within each half (but for `termination`); J 
 bonus in `next_episode`; equal rewards within a half give that half no outcome.
 """
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field
 
-from mrt_pipeline.algorithms.base import Algorithm, columns, place
+from mrt_pipeline.algorithms.base import Algorithm, Rollouts, Weights, columns, place
 from mrt_pipeline.mrt import credit
 from mrt_pipeline.registry import NonNegative, PositiveInt
-from mrt_pipeline.rollouts.label import LabelledRollout
+from mrt_pipeline.rollouts.label import LabelledRollout, Prefix
 
 
 class MRT(Algorithm):
@@ -71,13 +70,13 @@ class MRT(Algorithm):
         """The end of the next episode."""
         return [_next_end(labelled)] if self.bonus == "next_episode" and not labelled.direct else []
 
-    def weights(self, rollouts: Sequence[LabelledRollout]) -> list[np.ndarray]:
+    def weights(self, rollouts: Rollouts) -> Weights:
         """See `Algorithm.weights`."""
         found = credit.mrt(
             *columns(rollouts),
             direct=[labelled.direct for labelled in rollouts],
-            prefix_lengths=[len(labelled.prefix.thought) for labelled in rollouts],
-            prefix_success=[labelled.prefix.success for labelled in rollouts],
+            prefix_lengths=[len(_prefix(labelled).thought) for labelled in rollouts],
+            prefix_success=[_prefix(labelled).success for labelled in rollouts],
             next_ends=[_next_end(labelled) for labelled in rollouts],
             next_success=[labelled.at_cuts[0] if len(labelled.at_cuts) else np.nan for labelled in rollouts],
             cut=[labelled.rollout.stop_reason == "length" for labelled in rollouts],
@@ -87,12 +86,17 @@ class MRT(Algorithm):
         )
         # In backtracking search an episode's own last token ends it. Where thinking ends after it, the first token of
         # the attempt is credited in vain, which is no bias: so the stop is one token after the thought, in any format.
-        return place(replace(found, stop=found.stop[:, None]), rollouts)
+        return place(replace(found, stop=np.reshape(found.stop, (-1, 1))), rollouts)
+
+
+def _prefix(labelled: LabelledRollout) -> Prefix:
+    assert labelled.prefix is not None  # `prefixes_every` is positive
+    return labelled.prefix
 
 
 def _next_end(labelled: LabelledRollout) -> int:
     """Thinking tokens at the end of the first episode after the prefix."""
-    later = labelled.boundaries[labelled.boundaries > len(labelled.prefix.thought)]
+    later = labelled.boundaries[labelled.boundaries > len(_prefix(labelled).thought)]
     return int(later[0]) if len(later) else len(labelled.rollout.thought)
 
 
@@ -101,4 +105,4 @@ def _ends_trace(labelled: LabelledRollout) -> bool:
     rollout, end = labelled.rollout, _next_end(labelled)
     if end < len(rollout.thought) or len(rollout.close):
         return False
-    return rollout.stop_reason == "eos" or (rollout.stop_reason == "stop" and end == len(labelled.prefix.thought))
+    return rollout.stop_reason == "eos" or (rollout.stop_reason == "stop" and end == len(_prefix(labelled).thought))

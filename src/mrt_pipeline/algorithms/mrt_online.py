@@ -28,16 +28,13 @@ Degenerate cases: alpha = 0 is GRPO exactly (expected_outcome off); constant J g
 normalize_progress off gives each episode J(end) - J(before it).
 """
 
-from collections.abc import Sequence
 from typing import ClassVar, Literal
 
-import numpy as np
 from pydantic import Field
 
-from mrt_pipeline.algorithms.base import Algorithm, columns, place
+from mrt_pipeline.algorithms.base import Algorithm, Rollouts, Weights, curves, place
 from mrt_pipeline.mrt import credit
 from mrt_pipeline.registry import Fraction, NonNegative
-from mrt_pipeline.rollouts.label import LabelledRollout
 from mrt_pipeline.rollouts.rollout import Rollout
 
 
@@ -56,22 +53,11 @@ class MRTOnline(Algorithm):
     )
     needs_success: ClassVar[bool] = True
 
-    def weights(self, rollouts: Sequence[LabelledRollout]) -> list[np.ndarray]:
+    def weights(self, rollouts: Rollouts) -> Weights:
         """See `Algorithm.weights`."""
-        rewards, groups, _ = columns(rollouts)
-        found = credit.mrt_online(
-            rewards,
-            groups,
-            [labelled.boundaries for labelled in rollouts],
-            [labelled.success for labelled in rollouts],
-            alpha=self.alpha,
-            gamma=self.gamma,
-            normalize_progress=self.normalize_progress,
-            divide_by_std=self.divide_by_std,
-            expected_outcome=self.expected_outcome,
-            answered=[_answers_afterwards(labelled.rollout) for labelled in rollouts],
-        )
-        return place(found, rollouts)
+        answered = [_answers_afterwards(labelled.rollout) for labelled in rollouts]
+        how = self.model_dump(exclude={"name"})
+        return place(credit.mrt_online(*curves(rollouts), **how, answered=answered), rollouts)
 
 
 def _answers_afterwards(rollout: Rollout) -> bool:

@@ -24,10 +24,9 @@ or with `current` changes nothing.
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 
-import numpy as np
 from pydantic import Field
 
-from mrt_pipeline.algorithms.base import IteratedAlgorithm, place
+from mrt_pipeline.algorithms.base import IteratedAlgorithm, Rollouts, Weights, place
 from mrt_pipeline.mrt import credit
 from mrt_pipeline.registry import PositiveInt
 from mrt_pipeline.rollouts.label import ForcedAnswer, LabelledRollout
@@ -40,7 +39,7 @@ class MRTStar(IteratedAlgorithm):
     keep: PositiveInt = Field(default=2, description="cuts kept of each problem")
     needs_success: ClassVar[bool] = True
 
-    def weights(self, rollouts: Sequence[LabelledRollout]) -> list[np.ndarray]:
+    def weights(self, rollouts: Rollouts) -> Weights:
         """Whole traces are not trained: weight 0 everywhere."""
         return [labelled.rollout.per_token(0.0, 0.0) for labelled in rollouts]
 
@@ -48,7 +47,7 @@ class MRTStar(IteratedAlgorithm):
         """One, at j*."""
         return [credit.best_cut(labelled.boundaries, labelled.success)]
 
-    def answer_weights(self, rollouts: Sequence[LabelledRollout], answers: Sequence[ForcedAnswer]) -> list[np.ndarray]:
+    def answer_weights(self, rollouts: Rollouts, answers: Sequence[ForcedAnswer]) -> Weights:
         """1 on kept cuts, 0 on others."""
         found = credit.mrt_star(
             rewards=[answer.rollout.reward for answer in answers],

@@ -25,16 +25,13 @@ measured (episodes of fixed length); where its own words open an episode, they a
 Degenerate cases: alpha = 0 is GRPO exactly; constant J gives no bonus; a group of one has no baseline.
 """
 
-from collections.abc import Sequence
 from typing import ClassVar, Literal
 
-import numpy as np
 from pydantic import Field
 
-from mrt_pipeline.algorithms.base import Algorithm, columns, place
+from mrt_pipeline.algorithms.base import Algorithm, Rollouts, Weights, curves, place
 from mrt_pipeline.mrt import credit
 from mrt_pipeline.registry import NonNegative, PositiveInt
-from mrt_pipeline.rollouts.label import LabelledRollout
 from mrt_pipeline.rollouts.rollout import Rollout
 
 
@@ -46,19 +43,10 @@ class RegretToGo(Algorithm):
     budget: PositiveInt = Field(description="training budget C in thinking tokens; rollout.thinking_budget")
     needs_success: ClassVar[bool] = True
 
-    def weights(self, rollouts: Sequence[LabelledRollout]) -> list[np.ndarray]:
+    def weights(self, rollouts: Rollouts) -> Weights:
         """See `Algorithm.weights`."""
-        rewards, groups, _ = columns(rollouts)
-        found = credit.regret_to_go(
-            rewards,
-            groups,
-            [labelled.boundaries for labelled in rollouts],
-            [labelled.success for labelled in rollouts],
-            self.budget,
-            self.alpha,
-            [ending_tokens(labelled.rollout) for labelled in rollouts],
-        )
-        return place(found, rollouts)
+        ending = [ending_tokens(labelled.rollout) for labelled in rollouts]
+        return place(credit.regret_to_go(*curves(rollouts), self.budget, self.alpha, ending), rollouts)
 
 
 def ending_tokens(rollout: Rollout) -> int:

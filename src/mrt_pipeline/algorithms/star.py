@@ -10,14 +10,10 @@ Differs from GRPO in that wrong traces carry no gradient.
 Degenerate case: an iteration without a right trace leaves the base, or with `current` changes nothing.
 """
 
-from collections.abc import Sequence
 from typing import Literal
 
-import numpy as np
-
-from mrt_pipeline.algorithms.base import IteratedAlgorithm, columns, place
+from mrt_pipeline.algorithms.base import IteratedAlgorithm, Rollouts, Weights, columns, place
 from mrt_pipeline.mrt import credit
-from mrt_pipeline.rollouts.label import LabelledRollout
 
 
 class STaR(IteratedAlgorithm):
@@ -25,7 +21,7 @@ class STaR(IteratedAlgorithm):
 
     name: Literal["star"] = "star"
 
-    def weights(self, rollouts: Sequence[LabelledRollout]) -> list[np.ndarray]:
+    def weights(self, rollouts: Rollouts) -> Weights:
         """See `Algorithm.weights`."""
         rewards, _, lengths = columns(rollouts)
         return place(credit.star(rewards, lengths), rollouts)

@@ -91,17 +91,21 @@ def collate(
             if sequence.logprobs is not None:
                 logprobs[i, rest] = sequence.logprobs
             places.append((i, rest.start - first))
-    inputs = {"input_ids": ids}
+    inputs: dict[str, np.ndarray] = {"input_ids": ids}
     if share_prompts:
         seen = (part[:, :, None] == part[:, None, :]) | (part[:, None, :] == 0)
         inputs |= {"position_ids": positions, "attention_mask": (seen & np.tri(shape[1], dtype=bool))[:, None]}
-    tables = {"targets": targets, "weights": weights, "trained": trained, "logprobs": logprobs}
-    kept = {name: table[:, first:].copy() for name, table in tables.items() if name != "logprobs" or with_logprobs}
 
-    def tensors(arrays: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
-        return {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
+    def on_device(table: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(np.ascontiguousarray(table)).to(device)
 
-    return MicroBatch([sequence for row in rows for sequence in row], places, tensors(inputs), **tensors(kept))
+    return MicroBatch(
+        [sequence for row in rows for sequence in row],
+        places,
+        {name: on_device(table) for name, table in inputs.items()},
+        *(on_device(table[:, first:]) for table in (targets, weights, trained)),
+        on_device(logprobs[:, first:]) if with_logprobs else None,
+    )
 
 
 def micro_batches(

@@ -162,17 +162,8 @@ class Learner:
             apart = nullcontext() if model is self.reference else self.accelerator.unwrap_model(model).disable_adapter()
             with torch.no_grad(), apart:
                 reference, _ = token_logprobs(model, batch, self.temperature)
-        terms = policy_loss(
-            logprobs,
-            batch.weights,
-            batch.trained,
-            n_tokens,
-            batch.logprobs,
-            reference,
-            self.settings.clip_low,
-            self.settings.clip_high,
-            self.settings.kl_beta,
-        )
+        how = self.settings.clip_low, self.settings.clip_high, self.settings.kl_beta
+        terms = policy_loss(logprobs, batch.weights, batch.trained, n_tokens, batch.logprobs, reference, *how)
         self.accelerator.backward(terms.loss)
         totals["loss"] += float(terms.loss.detach())
         totals["kl"] += terms.kl

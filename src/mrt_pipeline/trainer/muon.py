@@ -16,7 +16,7 @@ class Muon(torch.optim.Muon):
     """Momentum, orthogonalised. Takes matrices only; embeddings and vectors belong to another optimiser."""
 
     @torch.no_grad()
-    def step(self, closure=None) -> None:
+    def step(self, closure=None):
         """One update of every parameter that has a gradient. closure: not supported."""
         if closure is not None:
             raise ValueError("Muon does not support closures")

@@ -1,7 +1,7 @@
 """Warm start: maximum likelihood on a task's own imperfect search traces, for policies made from scratch."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
 
 import numpy as np
@@ -15,7 +15,7 @@ from mrt_pipeline.tasks.base import Problem, ScratchTask
 from mrt_pipeline.trainer.batch import TrainingSequence
 from mrt_pipeline.trainer.learner import Learner, LearnerParams
 
-_POOL = 16  # batches drawn at once and sorted by length, so that a batch holds traces of similar length
+_POOL = 16  # batches drawn at once
 
 
 class WarmStartParams(Params):
@@ -49,9 +49,7 @@ class TinyPolicy(PolicyParams):
     def check(self, tree) -> None:
         """See `Registered.check`."""
         if self.warm_start.learner.kl_beta > 0:
-            raise ValueError(
-                "policy.warm_start.learner.kl_beta must be 0: there is no base policy before the warm start"
-            )
+            raise ValueError("policy.warm_start.learner.kl_beta must be 0: nothing comes before the warm start")
 
     def build(self, task: ScratchTask, key: str = "") -> Policy:
         """A policy with fresh weights. key: of its card."""
@@ -76,56 +74,43 @@ def warm_start(
     step.
     """
     learner = Learner(policy.model, settings)
-    rng = np.random.default_rng([seed, 0])
-    prompts = [encode_prompt(policy.tokenizer, policy.template, problem.question) for problem in problems]
-    pool: list[list[TrainingSequence]] = []
+    batches = _batches(policy, task, problems, batch_size, np.random.default_rng([seed, 0]))
     metrics: dict[str, float] = {}
     recent: list[dict[str, float]] = []
     started, n_tokens = time.perf_counter(), 0
-    for step in range(steps):
-        if not pool:
-            pool = _draw_pool(policy, task, problems, prompts, batch_size, rng)
-        batch = pool.pop()
+    for step, batch in zip(range(steps), batches):
         recent.append(learner.update(batch, step / steps, seed=step))
         n_tokens += sum(len(sequence.token_ids) for sequence in batch)
         if (step + 1) % log_every == 0 or step + 1 == steps:
             metrics = {name: float(np.mean([entry[name] for entry in recent])) for name in recent[0]}
-            recent = []
             metrics["tokens_per_second"] = n_tokens / (time.perf_counter() - started)
+            recent = []
             log(metrics, step + 1)
     return metrics
 
 
-def _draw_pool(
-    policy: Policy,
-    task: ScratchTask,
-    problems: Sequence[Problem],
-    prompts: Sequence[list[int]],
-    batch_size: int,
-    rng: np.random.Generator,
-) -> list[list[TrainingSequence]]:
-    drawn = rng.integers(len(problems), size=_POOL * batch_size)
-    traces = [task.search_trace(problems[i], rng) for i in drawn]
-    thoughts, answers = (
-        policy.tokenizer(texts, add_special_tokens=False)["input_ids"]
-        for texts in ([trace.thought for trace in traces], [trace.answer for trace in traces])
-    )
-    sequences = []
-    for i, trace, thought, answer in zip(drawn, traces, thoughts, answers, strict=True):
-        prompt, close = prompts[i], policy.template.close
-        tokens = [*thought, *close, *answer, policy.template.eos_id]
-        trained = np.ones(len(tokens), dtype=bool)
-        # The token that stops: the one that closes the thought, or, where nothing does, the end of the trace.
-        trained[len(thought) if close else -1] = not trace.cut
-        sequences.append(
-            TrainingSequence(
-                token_ids=np.array([*prompt, *tokens]),
-                prompt_length=len(prompt),
-                weights=np.ones(len(tokens)),
-                trained=trained,
-            )
+def _batches(
+    policy: Policy, task: ScratchTask, problems: Sequence[Problem], batch_size: int, rng: np.random.Generator
+) -> Iterator[list[TrainingSequence]]:
+    """Fresh traces without end. Some batches are drawn at once, so that each holds traces of similar length."""
+    prompts = [encode_prompt(policy.tokenizer, policy.template, problem.question) for problem in problems]
+    close = policy.template.close
+    while True:
+        drawn = rng.integers(len(problems), size=_POOL * batch_size)
+        traces = [task.search_trace(problems[i], rng) for i in drawn]
+        thoughts, answers = (
+            policy.tokenizer(texts, add_special_tokens=False)["input_ids"]
+            for texts in ([trace.thought for trace in traces], [trace.answer for trace in traces])
         )
-    sequences.sort(key=lambda sequence: len(sequence.token_ids))
-    batches = [sequences[k * batch_size : (k + 1) * batch_size] for k in range(_POOL)]
-    rng.shuffle(batches)
-    return batches
+        sequences = []
+        for i, trace, thought, answer in zip(drawn, traces, thoughts, answers, strict=True):
+            tokens = [*thought, *close, *answer, policy.template.eos_id]
+            trained = np.ones(len(tokens), dtype=bool)
+            # The token that stops: the one that closes the thought, or, where nothing does, the end of the trace.
+            trained[len(thought) if close else -1] = not trace.cut
+            ids = np.array([*prompts[i], *tokens])
+            sequences.append(TrainingSequence(ids, len(prompts[i]), np.ones(len(tokens)), trained))
+        sequences.sort(key=lambda sequence: len(sequence.token_ids))
+        batches = [sequences[k * batch_size : (k + 1) * batch_size] for k in range(_POOL)]
+        rng.shuffle(batches)
+        yield from reversed(batches)
