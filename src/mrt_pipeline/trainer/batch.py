@@ -55,7 +55,7 @@ class MicroBatch:
     targets: torch.Tensor
     weights: torch.Tensor
     trained: torch.Tensor
-    logprobs: torch.Tensor | None = None
+    logprobs: torch.Tensor | None
 
     def parts(self, table: torch.Tensor) -> Iterator[tuple[TrainingSequence, np.ndarray]]:
         """Each sequence with its (n,) numbers of a table (rows, kept)."""
@@ -103,8 +103,10 @@ def collate(
         [sequence for row in rows for sequence in row],
         places,
         {name: on_device(table) for name, table in inputs.items()},
-        *(on_device(table[:, first:]) for table in (targets, weights, trained)),
-        on_device(logprobs[:, first:]) if with_logprobs else None,
+        targets=on_device(targets[:, first:]),
+        weights=on_device(weights[:, first:]),
+        trained=on_device(trained[:, first:]),
+        logprobs=on_device(logprobs[:, first:]) if with_logprobs else None,
     )
 
 

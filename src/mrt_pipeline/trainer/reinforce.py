@@ -31,6 +31,7 @@ from mrt_pipeline.tasks.base import Grade, Problem
 from mrt_pipeline.trainer import draw
 from mrt_pipeline.trainer.batch import TrainingSequence
 from mrt_pipeline.trainer.checkpoint import load_checkpoint, save_checkpoint
+from mrt_pipeline.trainer.draw import DrawSize
 from mrt_pipeline.trainer.learner import Learner, LearnerParams
 from mrt_pipeline.trainer.mismatch import correct_mismatch
 
@@ -69,9 +70,9 @@ class TrainingParams(Params):
     learner: LearnerParams
 
     @property
-    def size(self) -> draw.DrawSize:
+    def size(self) -> DrawSize:
         """Of a step's draw."""
-        return draw.DrawSize(self.groups, self.group_size, self.forced_fraction)
+        return DrawSize(self.groups, self.group_size, self.forced_fraction)
 
 
 def reinforce(
@@ -97,26 +98,26 @@ def reinforce(
     """
     if algorithm.from_base:
         learner.remember_start()
-    start: dict[str, Any] = {"step": 0, "sampled_tokens": 0, "prover_tokens": 0, "prefixes": [], "history": []}
-    state = load_checkpoint(checkpoint, learner) or start
+    fresh: dict[str, Any] = {"step": 0, "sampled_tokens": 0, "prover_tokens": 0, "prefixes": [], "history": []}
+    state = load_checkpoint(checkpoint, learner) or fresh
     actor.engine.update_weights()
     step, sampled_tokens, prover_tokens = state["step"], state["sampled_tokens"], state["prover_tokens"]
     prefixes = [Prefix(np.array(thought, dtype=np.int64), success) for thought, success in state["prefixes"]]
-    history: list[dict[str, float]] = list(state["history"]) or [
-        {"step": 0, **validate(actor, prover, validation, seed, show, 0)}
-    ]
+    history: list[dict[str, float]] = list(state["history"])
+    if not history:
+        history.append({"step": 0, **validate(actor, prover, validation, seed, show, 0)})
     for metrics in history:
         log({name: value for name, value in metrics.items() if name != "step"}, int(metrics["step"]))
 
     while sampled_tokens < training.sampled_tokens:
         clock, before = _Clock(), sampled_tokens
-        seed_for, n_problems = partial(draw.step_seed, seed, step), step * training.groups
+        seed_for, n_seen = partial(draw.step_seed, seed, step), step * training.groups
         drawn, every = first if step == 0 else (), algorithm.prefixes_every
         age = step % every if every else 0
         if every and age == 0:
             thoughts = drawn
             if not thoughts:
-                coming = draw.choose_problems(problems, n_problems, training.groups * every, seed)
+                coming = draw.choose_problems(problems, n_seen, training.groups * every, seed)
                 rollouts = actor.sample(coming, 1, seed_for(draw.THINK))
                 thoughts = draw.prove_prefixes(actor, prover, rollouts, seed_for(draw.PREFIX))
             prefixes = [draw.prefix_of(item) for item in thoughts]
@@ -129,7 +130,7 @@ def reinforce(
             if not algorithm.needs_success:  # it was measured to be looked at
                 labelled = [replace(item, success=np.empty(0), success_sem=np.empty(0)) for item in drawn]
         else:
-            chosen = draw.choose_problems(problems, n_problems, training.groups, seed)
+            chosen = draw.choose_problems(problems, n_seen, training.groups, seed)
             own = prefixes[age * training.groups : (age + 1) * training.groups]
             labelled = draw.draw_step(actor, chosen, own, training.size, seed_for(draw.SAMPLE))
             clock.lap("sample")
@@ -155,7 +156,8 @@ def reinforce(
         actor.engine.update_weights()
         clock.lap("update")
 
-        sampled_tokens += sum(item.rollout.n_sampled for item in [*labelled, *answers])
+        sampled_tokens += sum(item.rollout.n_sampled for item in labelled)
+        sampled_tokens += sum(answer.rollout.n_sampled for answer in answers)
         prover_tokens += sum(item.prover_tokens for item in labelled)
         step += 1
         done = sampled_tokens >= training.sampled_tokens
@@ -256,7 +258,7 @@ def _sequence(rollout: Rollout, weights: np.ndarray, likelihood: bool) -> Traini
 
 
 def _rollout_metrics(
-    labelled: Sequence[LabelledRollout], answers: Sequence[ForcedAnswer], size: draw.DrawSize
+    labelled: Sequence[LabelledRollout], answers: Sequence[ForcedAnswer], size: DrawSize
 ) -> dict[str, float]:
     thinking = [item.rollout for item in labelled if not item.direct]
     free = [rollout for rollout in thinking if rollout.group >= size.n_forced] or thinking

@@ -49,7 +49,9 @@ class TinyPolicy(PolicyParams):
     def check(self, tree) -> None:
         """See `Registered.check`."""
         if self.warm_start.learner.kl_beta > 0:
-            raise ValueError("policy.warm_start.learner.kl_beta must be 0: nothing comes before the warm start")
+            raise ValueError(
+                "policy.warm_start.learner.kl_beta must be 0: there is no base policy before the warm start"
+            )
 
     def build(self, task: ScratchTask, key: str = "") -> Policy:
         """A policy with fresh weights. key: of its card."""
