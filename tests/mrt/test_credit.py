@@ -130,6 +130,12 @@ def test_what_is_given_stays_as_it_is_and_no_array_is_handed_out_twice(function,
     assert not any(np.shares_memory(first.stop, other) for other in (first.answer, *first.thought))
 
 
+def test_one_value_may_stand_for_all_rollouts():
+    for function, batch, name in ((credit.mrt_online, CURVES, "answered"), (credit.mrt, BRANCHES, "cut")):
+        none = function(**batch | {name: [False] * len(batch["rewards"])})
+        assert same(function(**batch | {name: False}), none) and not same(function(**batch | {name: True}), none)
+
+
 def test_no_rollouts_no_credit():
     for found in (
         credit.grpo([], [], []),

@@ -3,7 +3,6 @@ import pytest
 
 from mrt_pipeline.trainer.batch import TrainingSequence
 from mrt_pipeline.trainer.learner import Learner, LearnerParams
-from mrt_pipeline.trainer.mismatch import correct_mismatch
 
 
 @pytest.fixture
@@ -33,7 +32,7 @@ def shifted(sequences, by):
 
 
 def test_equal_probabilities_change_nothing(learner, sequences):
-    corrected, metrics = correct_mismatch(learner, sequences, cap=2.0)
+    corrected, metrics = learner.correct_mismatch(sequences, cap=2.0)
     for before, after in zip(sequences, corrected, strict=True):
         assert np.allclose(after.weights, before.weights, atol=1e-5)
         assert np.allclose(after.logprobs, before.logprobs, atol=1e-5)
@@ -44,7 +43,7 @@ def test_equal_probabilities_change_nothing(learner, sequences):
     ("by", "ratio", "capped"), [(np.log(1.5), 1.5, 0.0), (-1.0, np.exp(-1.0), 0.0), (3.0, 2.0, 1.0)]
 )
 def test_weights_are_multiplied_by_the_ratio_up_to_the_cap(learner, sequences, by, ratio, capped):
-    corrected, metrics = correct_mismatch(learner, shifted(sequences, by), cap=2.0)
+    corrected, metrics = learner.correct_mismatch(shifted(sequences, by), cap=2.0)
     for before, after in zip(sequences, corrected, strict=True):
         assert np.allclose(after.weights[after.trained], before.weights[after.trained] * ratio, atol=1e-4)
         assert np.array_equal(after.weights[~after.trained], before.weights[~after.trained])
@@ -55,5 +54,5 @@ def test_weights_are_multiplied_by_the_ratio_up_to_the_cap(learner, sequences, b
 
 def test_likelihood_training_has_no_ratio(learner, sequences):
     plain = [TrainingSequence(s.token_ids, s.prompt_length, s.weights, s.trained) for s in sequences]
-    corrected, metrics = correct_mismatch(learner, plain, cap=2.0)
+    corrected, metrics = learner.correct_mismatch(plain, cap=2.0)
     assert corrected == plain and metrics == {}

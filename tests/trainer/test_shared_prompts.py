@@ -5,7 +5,6 @@ import torch
 from mrt_pipeline.trainer.batch import TrainingSequence, collate, micro_batches
 from mrt_pipeline.trainer.learner import Learner, LearnerParams
 from mrt_pipeline.trainer.logprobs import token_logprobs
-from mrt_pipeline.trainer.mismatch import correct_mismatch
 
 LENGTHS = [(5, [4, 9, 1]), (1, [3, 3]), (8, [6])]  # of prompts, and of the rollouts of each
 
@@ -65,7 +64,7 @@ def test_the_mismatch_is_measured_on_the_same_tokens(letters_policy, copy_policy
         Learner(copy_policy(letters_policy).model, LearnerParams(learning_rate=1e-2, share_prompts=share))
         for share in (False, True)
     ]
-    found = [correct_mismatch(learner, sequences, 2.0) for learner in learners]
+    found = [learner.correct_mismatch(sequences, 2.0) for learner in learners]
     assert found[0][1] == pytest.approx(found[1][1], rel=1e-4)
     for plain, shared in zip(found[0][0], found[1][0], strict=True):
         np.testing.assert_allclose(plain.logprobs, shared.logprobs, atol=1e-4)

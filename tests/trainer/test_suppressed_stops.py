@@ -20,7 +20,6 @@ from mrt_pipeline.trainer.batch import collate
 from mrt_pipeline.trainer.learner import Learner, LearnerParams
 from mrt_pipeline.trainer.logprobs import token_logprobs
 from mrt_pipeline.trainer.loss import policy_loss
-from mrt_pipeline.trainer.mismatch import correct_mismatch
 from mrt_pipeline.trainer.reinforce import _sequence
 
 STOPS, VOCABULARY = (5, 3), range(16)
@@ -170,5 +169,5 @@ def test_the_trainers_probability_of_a_suppressed_stop_is_compared_with_the_engi
     sequences = [_sequence(rollout, np.ones(len(rollout.sampled())), False) for rollout in chosen]
     for sequence in sequences:  # the hand-made answer was never sampled from this model
         sequence.trained[2:] = False
-    _, metrics = correct_mismatch(Learner(model, LearnerParams(learning_rate=1e-4)), sequences, cap=2.0)
+    _, metrics = Learner(model, LearnerParams(learning_rate=1e-4)).correct_mismatch(sequences, cap=2.0)
     assert metrics["mismatch_max"] < 1e-5

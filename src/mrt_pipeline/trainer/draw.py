@@ -134,11 +134,7 @@ def draw_step(
 
 
 def label_draw(
-    actor: Actor,
-    algorithm: Algorithm,
-    prover: Prover,
-    drawn: Sequence[LabelledRollout],
-    seed: Callable[[int], int],
+    actor: Actor, algorithm: Algorithm, prover: Prover, drawn: Sequence[LabelledRollout], seed: Callable[[int], int]
 ) -> list[LabelledRollout]:
     """J where the algorithm needs it: at the boundaries, and where it asks for it. seed: a seed for each purpose."""
     rng = np.random.default_rng(seed(CUT))

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -147,6 +148,44 @@ class Learner:
         metrics["grad_norm"] = float(np.mean(grad_norms)) if grad_norms else 0.0
         metrics["learning_rate"] = self.settings.learning_rate * rate
         return metrics
+
+    @torch.no_grad()
+    def correct_mismatch(
+        self, sequences: Sequence[TrainingSequence], cap: float
+    ) -> tuple[list[TrainingSequence], dict[str, float]]:
+        """Sequences with the learner's own log-probabilities and corrected weights, and how large the mismatch was.
+
+        An engine with its own copy of the weights has its own kernels and precision, so its log-probability of a token
+        differs a little for the same weights, and the policy that sampled is not the one that is trained. As truncated
+        importance sampling does it (Yao et al. 2025, "Your efficient RL framework secretly brings you off-policy RL
+        training"; TRL's `vllm_importance_sampling_cap`), each token's weight is multiplied by
+        min(pi_learner / pi_engine, cap), and the clipped ratio of the loss starts from the learner's probabilities.
+        Likelihood training has no ratio: its sequences stay as they are.
+        Metrics, over the trained tokens: mean and largest absolute difference of log-probabilities, and the share of
+        tokens at the cap.
+        """
+        if not sequences or sequences[0].logprobs is None:
+            return list(sequences), {}
+        self.model.eval()
+        own: dict[int, np.ndarray] = {}
+        for batch in self.batches(sequences):
+            for sequence, found in batch.parts(token_logprobs(self.model, batch, self.temperature)[0]):
+                own[id(sequence)] = np.where(sequence.trained, found, 0.0).astype(np.float32)
+        corrected, differences = [], []
+        for sequence in sequences:
+            logprobs = own[id(sequence)]
+            difference = np.where(sequence.trained, logprobs - sequence.logprobs, 0.0)
+            weights = sequence.weights * np.minimum(np.exp(difference), cap)
+            corrected.append(replace(sequence, weights=weights, logprobs=logprobs))
+            differences.append(difference[sequence.trained])
+        flat = np.concatenate(differences)
+        if not len(flat):
+            return corrected, {}
+        return corrected, {
+            "mismatch_mean": float(np.abs(flat).mean()),
+            "mismatch_max": float(np.abs(flat).max()),
+            "mismatch_capped": float((flat > np.log(cap)).mean()),
+        }
 
     def batches(self, sequences: Sequence[TrainingSequence]) -> Iterator[MicroBatch]:
         """Micro-batches on the learner's device."""

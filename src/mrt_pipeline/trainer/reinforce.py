@@ -33,7 +33,6 @@ from mrt_pipeline.trainer.batch import TrainingSequence
 from mrt_pipeline.trainer.checkpoint import load_checkpoint, save_checkpoint
 from mrt_pipeline.trainer.draw import DrawSize
 from mrt_pipeline.trainer.learner import Learner, LearnerParams
-from mrt_pipeline.trainer.mismatch import correct_mismatch
 
 
 class TrainingParams(Params):
@@ -75,6 +74,9 @@ class TrainingParams(Params):
         return DrawSize(self.groups, self.group_size, self.forced_fraction)
 
 
+Show = Callable[[list[LabelledRollout], int], None]
+
+
 def reinforce(
     actor: Actor,
     algorithm: Algorithm,
@@ -86,7 +88,7 @@ def reinforce(
     seed: int,
     checkpoint: Path,
     log: Callable[[dict[str, float], int], None],
-    show: Callable[[list[LabelledRollout], int], None] = lambda rollouts, step: None,
+    show: Show = lambda rollouts, step: None,
     first: Sequence[LabelledRollout] = (),
 ) -> list[dict[str, float]]:
     """Train the actor's policy in place; return the metrics of all steps, each with its "step".
@@ -145,7 +147,7 @@ def reinforce(
         # The first draw was sampled before mixed precision changed how the trainer's module computes.
         computes_alike = actor.engine.shares_weights and not (drawn and learner.settings.mixed_precision != "no")
         if not computes_alike:
-            batch, mismatch = correct_mismatch(learner, batch, training.ratio_cap)
+            batch, mismatch = learner.correct_mismatch(batch, training.ratio_cap)
             metrics |= {f"train/{name}": value for name, value in mismatch.items()}
         fraction_done, span = sampled_tokens / training.sampled_tokens, 0.0
         if algorithm.from_base:
@@ -181,12 +183,7 @@ def reinforce(
 
 
 def validate(
-    actor: Actor,
-    prover: Prover,
-    problems: Sequence[Problem],
-    seed: int,
-    show: Callable[[list[LabelledRollout], int], None],
-    step: int,
+    actor: Actor, prover: Prover, problems: Sequence[Problem], seed: int, show: Show, step: int
 ) -> dict[str, float]:
     """One natural rollout of each validation problem, the same seed every time: accuracy, length and regret."""
     if not problems:
