@@ -24,7 +24,7 @@ from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.trainers import BpeTrainer
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from mrt_pipeline.engines.base import NO_CHOICE, Completion, StopReason
+from mrt_pipeline.engines.base import NO_CHOICE, Completion
 from mrt_pipeline.engines.torch_engine import TorchEngine
 from mrt_pipeline.policy.policy import Policy, build_policy
 from mrt_pipeline.rollouts.actor import Actor
@@ -389,7 +389,6 @@ def make_completion():
             token_ids=np.asarray(token_ids, dtype=np.int64),
             choices=_choices(np.asarray(token_ids, dtype=np.int64), choices, sampled),
             logprobs=-np.arange(1, n + 1, dtype=np.float32),
-            stop_reason=StopReason.LENGTH if stop_token_id is None else StopReason.STOP,
             stop_token_id=stop_token_id,
             stop_logprob=0.0 if stop_token_id is None else -0.25,
             natural_length=n if natural_length is None else natural_length,

@@ -42,7 +42,7 @@ _MODULES = {
     "SampledProver": "rollouts.prover",
     "Engine": "engines.base",
     "EngineParams": "engines.base",
-    "TorchEngineParams": "engines.torch_engine",
+    "TorchEngineParams": "engines.base",
     "VLLMEngineParams": "engines.vllm_engine",
     "VLLMServerEngineParams": "engines.vllm_server",
     "Algorithm": "algorithms.base",

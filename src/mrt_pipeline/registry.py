@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic.config import JsonDict
 
 from mrt_pipeline.errors import InputError
 
@@ -25,7 +26,7 @@ PositiveInt = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 
-INCIDENTAL = {"incidental": True}
+INCIDENTAL: JsonDict = {"incidental": True}
 """`json_schema_extra` of a parameter that changes nothing in what is made: what is shown, where there is room."""
 
 

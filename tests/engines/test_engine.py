@@ -8,11 +8,11 @@ import pytest
 import torch
 from engine_checks import check_logprobs, random_queries, same
 
-from mrt_pipeline.engines.base import NO_CHOICE, SamplingParams, StopReason
+from mrt_pipeline.engines.base import NO_CHOICE, SamplingParams
 from mrt_pipeline.engines.torch_engine import TorchEngine
-from mrt_pipeline.engines.vllm_engine import InProcess
+from mrt_pipeline.engines.vllm_engine import InProcess, VLLMEngineParams
 from mrt_pipeline.engines.vllm_sampling import VLLMEngine
-from mrt_pipeline.engines.vllm_server import Server, serve_command, serve_environment
+from mrt_pipeline.engines.vllm_server import Server, VLLMServerEngineParams
 from mrt_pipeline.engines.vllm_weights import merged_weights
 from mrt_pipeline.policy.language_model import add_adapters, load_language_model
 
@@ -35,14 +35,14 @@ def engine(request, model, tmp_path_factory, free_port, served):
         return
     folder = tmp_path_factory.mktemp("weights")
     model.save_pretrained(folder)
+    given = {"dtype": "float32", "cpu_cache_gib": 1, "enforce_eager": True}
     if request.param == "vllm":
-        backend = InProcess(str(folder), max_length=128, dtype="float32", cpu_cache_gib=1, enforce_eager=True)
-        yield VLLMEngine(model, backend)
+        yield VLLMEngine(model, InProcess(str(folder), 128, VLLMEngineParams(**given)))
         return
-    port = free_port()
-    command = serve_command(str(folder), 128, "float32", "127.0.0.1", port, 0.5, 1, 2, enforce_eager=True)
-    with served(command, f"http://127.0.0.1:{port}", folder, serve_environment(cpu_cache_gib=1)) as url:
-        yield VLLMEngine(model, Server(url, max_length=128, dtype="float32"))
+    url = f"http://127.0.0.1:{free_port()}"
+    params = VLLMServerEngineParams(url=url, gpu_memory_utilization=0.5, data_parallel_size=2, **given)
+    with served(params.command(str(folder), 128), url, folder, params.environment()):
+        yield VLLMEngine(model, Server(128, params))
 
 
 def greedy(all_logprobs, model, prompt, params, least=0, most=None):
@@ -84,9 +84,7 @@ def check_greedy(all_logprobs, model, prompts, params, found, least, most=None):
         tokens, choices, stop, natural = greedy(all_logprobs, model, prompt, params, least[i], limit)
         assert completion.token_ids.tolist() == tokens
         assert completion.choices.tolist() == choices
-        assert completion.sampled.tolist() == [choice != NO_CHOICE for choice in choices]
         assert completion.stop_token_id == stop
-        assert completion.stop_reason is (StopReason.LENGTH if stop is None else StopReason.STOP)
         assert completion.natural_length == natural
         n_forced += choices != tokens
     return n_forced
@@ -101,7 +99,7 @@ def test_sampled_logprobs_equal_a_full_forward_pass(engine, model, prompts, all_
         check_logprobs(all_logprobs, model, prompts[i // 5], completion, temperature)
         assert np.array_equal(completion.choices, completion.token_ids)
         assert completion.natural_length == len(completion.token_ids)
-    assert {completion.stop_reason for completion in completions} == set(StopReason)
+    assert {completion.stop_token_id is None for completion in completions} == {True, False}
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.5])
@@ -121,20 +119,17 @@ def test_completions_end_at_stop_tokens_or_at_max_tokens(engine, prompts):
         n = len(completion.token_ids)
         assert n == len(completion.logprobs) == len(completion.choices) <= 6
         assert not set(completion.token_ids.tolist()) & set(STOPS)
-        if completion.stop_reason is StopReason.LENGTH:
-            assert n == 6 and completion.stop_token_id is None
-        else:
-            assert completion.stop_token_id in STOPS
+        assert n == 6 if completion.stop_token_id is None else completion.stop_token_id in STOPS
 
 
 def test_a_stop_token_right_after_the_last_token_counts(engine, prompts):
     found = engine.sample(prompts, SamplingParams(max_tokens=3, stop_token_ids=STOPS, n=50), seed=3)
-    assert any(len(c.token_ids) == 3 and c.stop_reason is StopReason.STOP for c in found)
+    assert any(len(c.token_ids) == 3 and c.stop_token_id is not None for c in found)
 
 
 def test_without_stop_tokens_all_run_to_the_end(engine, prompts):
     found = engine.sample(prompts, SamplingParams(max_tokens=5, stop_token_ids=()), seed=0)
-    assert all(len(c.token_ids) == 5 and c.stop_reason is StopReason.LENGTH for c in found)
+    assert all(len(c.token_ids) == 5 and c.stop_token_id is None for c in found)
 
 
 def test_greedy_is_the_most_probable_token(engine, model, prompts, all_logprobs):
@@ -184,7 +179,7 @@ def test_a_maximum_of_zero_samples_nothing(engine, prompts):
     params = SamplingParams(max_tokens=4, stop_token_ids=tuple(range(16)), n=2)  # would stop at once
     for completion in engine.sample(prompts, params, seed=0, max_tokens=[0] * 6):
         assert len(completion.token_ids) == completion.natural_length == 0
-        assert completion.stop_reason is StopReason.LENGTH and completion.stop_logprob == 0
+        assert completion.stop_token_id is None and completion.stop_logprob == 0
 
 
 def test_own_maxima_hold_for_all_completions_of_a_prompt(engine, model, prompts, all_logprobs):
@@ -217,7 +212,7 @@ def test_forced_samples_never_stop_early_and_mark_what_was_put_in(engine, model,
         expected = [extension[k % len(extension)] for k in range(len(put_in))]
         assert completion.token_ids[put_in].tolist() == expected
         assert len(put_in) % len(extension) == 0 or put_in[-1] == 11
-        assert np.array_equal(np.flatnonzero(~completion.sampled), np.setdiff1d(put_in, starts))
+        assert np.array_equal(np.flatnonzero(completion.choices == NO_CHOICE), np.setdiff1d(put_in, starts))
         own = np.setdiff1d(np.arange(n), put_in)
         assert np.array_equal(completion.choices[own], completion.token_ids[own])
         assert np.all(starts < least[i // 6])

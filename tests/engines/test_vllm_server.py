@@ -8,7 +8,7 @@ from itertools import pairwise
 import pytest
 
 from mrt_pipeline.engines.vllm_sampling import VLLMEngine
-from mrt_pipeline.engines.vllm_server import Server, serve_command
+from mrt_pipeline.engines.vllm_server import Server, VLLMServerEngineParams
 from mrt_pipeline.errors import InputError
 
 
@@ -44,19 +44,23 @@ def fake():
     server.server_close()
 
 
+def reach(url, max_length=64, **given):
+    return Server(max_length, VLLMServerEngineParams(url=url, **given))
+
+
 def test_where_no_server_answers_it_says_how_to_start_one():
     with pytest.raises(InputError, match=r"no vLLM server answers at http://127.0.0.1:9 .*mrt_pipeline.serve"):
-        Server("http://127.0.0.1:9", max_length=64)
+        reach("http://127.0.0.1:9")
 
 
 def test_a_server_for_shorter_traces_is_refused(fake):
     with pytest.raises(InputError, match=r"64 tokens, policy\.max_length is 65"):
-        Server(fake[0], max_length=65)
+        reach(fake[0], max_length=65)
 
 
 def test_a_server_that_is_no_such_server_is_refused_in_words(fake, tiny_policy, tmp_path):
     address, answers, _ = fake
-    engine = VLLMEngine(tiny_policy.model, Server(address, max_length=64, weights_folder=str(tmp_path / "new")))
+    engine = VLLMEngine(tiny_policy.model, reach(address, weights_folder=str(tmp_path / "new")))
     answers["/collective_rpc"] = (404, {"detail": "Not Found"})
     with pytest.raises(InputError, match=r"refuses /collective_rpc \(404\).*mrt_pipeline.serve"):
         engine.update_weights()
@@ -64,7 +68,7 @@ def test_a_server_that_is_no_such_server_is_refused_in_words(fake, tiny_policy, 
 
 def test_a_server_that_samples_for_others_is_refused(fake, tiny_policy, tmp_path):
     address, answers, asked = fake
-    engine = VLLMEngine(tiny_policy.model, Server(address, max_length=64, weights_folder=str(tmp_path / "new")))
+    engine = VLLMEngine(tiny_policy.model, reach(address, weights_folder=str(tmp_path / "new")))
     answers["/collective_rpc"] = (200, {"results": [None]})
     answers["/reset_prefix_cache"] = (200, {"success": False})
     with pytest.raises(InputError, match="a server of its own"):
@@ -77,7 +81,7 @@ def test_a_server_that_samples_for_others_is_refused(fake, tiny_policy, tmp_path
 def test_a_request_whose_connection_is_lost_is_made_again(fake):
     """A server ends connections that have been idle for a while, perhaps just when one of them is used again."""
     address, answers, asked = fake
-    server = Server(address, max_length=64)
+    server = reach(address)
     found = {"token_id": 7, "logprob": -0.5, "top_logprobs": []}
     lost = iter([True, False, True, False])
     answers["/inference/v1/generate"] = lambda: (
@@ -89,9 +93,10 @@ def test_a_request_whose_connection_is_lost_is_made_again(fake):
 
 
 def test_the_command_names_parallelism_and_the_worker_that_reads_weights():
-    command = serve_command("folder", 99, "bfloat16", "127.0.0.1", 8100, 0.9, 2, 3, enforce_eager=False)
+    command = VLLMServerEngineParams(tensor_parallel_size=2, data_parallel_size=3).command("folder", 99)
     options = dict(pairwise(command))
     assert options["--tensor-parallel-size"] == "2" and options["--data-parallel-size"] == "3"
+    assert (options["--model"], options["--host"], options["--port"]) == ("folder", "127.0.0.1", "8100")
     assert options["--max-model-len"] == "99" and options["--logprobs-mode"] == "processed_logprobs"
     assert options["--worker-extension-cls"].endswith("WeightReader")
     assert "--no-enforce-eager" in command

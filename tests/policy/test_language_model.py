@@ -54,7 +54,7 @@ def test_fully_trained_weights_come_back(model, language_model, tmp_path):
         model.model.norm.weight.mul_(2)
         expected = model(IDS).logits
     Policy(model, load_tokenizer(language_model, None, None), None).save(tmp_path)
-    loaded = load_language_model(language_model, None, "float32", str(tmp_path))
+    loaded = load_language_model(str(tmp_path), None, "float32")
     with torch.no_grad():
         torch.testing.assert_close(loaded(IDS).logits, expected)
 

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mrt_pipeline.policy.template import BacktrackTemplate, ThinkTemplate, encode_prompt
+from mrt_pipeline.policy.template import BacktrackTemplate, SymbolBacktrackParams, SymbolThinkParams, encode_prompt
 from mrt_pipeline.policy.tokenizer import THINK_CLOSE, build_symbol_tokenizer
 
 
@@ -16,10 +16,14 @@ def ids(tokenizer, text):
     return tokenizer.encode(text, add_special_tokens=False)
 
 
-def test_from_text(tokenizer):
-    template = ThinkTemplate.from_text(
-        tokenizer, THINK_CLOSE, f"time is up {THINK_CLOSE}", ["but wait"], ["wait", "but"]
-    )
+def think(tokenizer, **changes):
+    words = {"close": THINK_CLOSE, "stop_phrase": THINK_CLOSE, "extensions": ["wait"], "markers": ["wait"]}
+    return SymbolThinkParams(**words | changes).bind(tokenizer)
+
+
+def test_words_become_tokens(tokenizer):
+    words = {"stop_phrase": f"time is up {THINK_CLOSE}", "extensions": ["but wait"], "markers": ["wait", "but"]}
+    template = think(tokenizer, **words)
     assert [template.close_id] == ids(tokenizer, THINK_CLOSE)
     assert template.eos_id == tokenizer.eos_token_id
     assert list(template.stop_phrase) == ids(tokenizer, f"time is up {THINK_CLOSE}")
@@ -31,27 +35,21 @@ def test_from_text(tokenizer):
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"think_close": "time up"},
-        {"episode_markers": ["wait", "but wait"]},
+        {"close": "time up"},
+        {"markers": ["wait", "but wait"]},
         {"stop_phrase": "hurry"},
         {"extensions": [""]},
-        {"episode_markers": ["elephant"]},
+        {"markers": ["elephant"]},
     ],
 )
 def test_strings_that_the_tokenizer_cannot_write_are_refused(tokenizer, wrong):
-    right = {
-        "think_close": THINK_CLOSE,
-        "stop_phrase": THINK_CLOSE,
-        "extensions": ["wait"],
-        "episode_markers": ["wait"],
-    }
-    ThinkTemplate.from_text(tokenizer, **right)
+    think(tokenizer)
     with pytest.raises(ValueError, match="tokenizer"):
-        ThinkTemplate.from_text(tokenizer, **right | wrong)
+        think(tokenizer, **wrong)
 
 
 def test_encode_prompt_is_bos_question_and_the_opening_of_the_thought(tokenizer):
-    template = ThinkTemplate.from_text(tokenizer, THINK_CLOSE, THINK_CLOSE, ["wait"], ["wait"])
+    template = think(tokenizer)
     assert encode_prompt(tokenizer, template, "7 is up") == ids(tokenizer, "<bos> 7 is up <think>")
     assert encode_prompt(tokenizer, template, "7")[0] == tokenizer.bos_token_id
 
@@ -68,14 +66,14 @@ streams = st.lists(st.integers(3, 8), max_size=12)
 
 def test_back_symbols_must_be_tokens():
     tokenizer = build_symbol_tokenizer(["back0", "back1"], [":"])
-    template = BacktrackTemplate.from_text(tokenizer, ["back0", "back1"])
+    template = SymbolBacktrackParams(back=["back0", "back1"]).bind(tokenizer)
     assert list(template.back_ids) == ids(tokenizer, "back0 back1")
     assert template.extensions == (template.back_ids[:1],)
     assert template.thinking_stops == (tokenizer.eos_token_id,)
     assert set(template.answer_stops) == {tokenizer.eos_token_id, *template.back_ids}
     for wrong in ([], ["back2"], ["back0 back1"]):
-        with pytest.raises(ValueError, match=r"tokenizer|back symbol"):
-            BacktrackTemplate.from_text(tokenizer, wrong)
+        with pytest.raises(ValueError, match=r"tokenizer|back\n.* at least 1 item"):
+            SymbolBacktrackParams(back=wrong).bind(tokenizer)
 
 
 @given(streams, st.data())
@@ -105,7 +103,7 @@ def test_boundaries_are_the_places_where_an_answer_can_be_forced(stream):
 
 
 def test_a_thought_can_be_stopped_anywhere_between_think_tags(tokenizer):
-    template = ThinkTemplate.from_text(tokenizer, THINK_CLOSE, f"time {THINK_CLOSE}", ["wait"], ["wait"])
+    template = think(tokenizer, stop_phrase=f"time {THINK_CLOSE}")
     assert [template.snap([7, 8, 9], cut) for cut in range(4)] == [0, 1, 2, 3]
     for stop, close, reason, answered in (
         (None, template.stop_phrase, "length", False),

@@ -3,7 +3,7 @@ import pytest
 
 from mrt_pipeline.errors import InputError
 from mrt_pipeline.policy.language_model import load_tokenizer
-from mrt_pipeline.policy.text_backtrack_template import TextBacktrackTemplate
+from mrt_pipeline.policy.text_backtrack_template import TextBacktrackTemplateParams
 
 BACK = ["Backtrack to beginning\n", "Backtrack to Line <n>\n"]
 STREAM = ["1: a\n2: b\n", "Backtrack to Line 2\n", "2: c\n", "Backtrack to beginning\n", "1: d so 7"]
@@ -16,7 +16,7 @@ def tokenizer(language_model):
 
 @pytest.fixture
 def template(tokenizer):
-    return TextBacktrackTemplate.from_text(tokenizer, BACK)
+    return TextBacktrackTemplateParams(back=BACK).bind(tokenizer)
 
 
 def encode(tokenizer, *texts):
@@ -59,7 +59,7 @@ def test_forcing_on_goes_back_to_the_start(tokenizer, template):
 
 def test_a_first_sentence_that_names_a_line_is_refused(tokenizer):
     with pytest.raises(InputError, match=r"policy\.template\.back"):
-        TextBacktrackTemplate.from_text(tokenizer, BACK[::-1])
+        TextBacktrackTemplateParams(back=BACK[::-1]).bind(tokenizer)
 
 
 def test_what_follows_an_attempt_that_goes_back_is_dropped(tokenizer, template):

@@ -8,17 +8,24 @@ from hypothesis import strategies as st
 from mrt_pipeline.errors import InputError
 from mrt_pipeline.policy.language_model import load_tokenizer
 from mrt_pipeline.policy.template import encode_prompt
-from mrt_pipeline.policy.text_template import FixedLength, LowProbability, Paragraphs, TextTemplate
+from mrt_pipeline.policy.text_template import FixedLength, LowProbability, Paragraphs, TextTemplateParams
 
 PARAGRAPHS = Paragraphs(markers=("Wait",), min_paragraphs=1)
 DROPPING = Paragraphs(markers=("Wait",), min_paragraphs=1, drop_unfinished=True)
 STRINGS = {
+    "family": None,
+    "suffix": "",
+    "opening": "",
     "close": "####",
     "stop_phrase": "\nTime is up.\n####",
     "answer_opening": " \\boxed{",
     "answer_end": "}",
     "extensions": ["Wait, ", "Hold on, "],
 }
+
+
+def bind(tokenizer, segmentation, **changes):
+    return TextTemplateParams(segmentation=segmentation, **STRINGS | changes).bind(tokenizer)
 
 
 @pytest.fixture
@@ -28,7 +35,7 @@ def tokenizer(language_model):
 
 @pytest.fixture
 def template(tokenizer):
-    return TextTemplate.from_text(tokenizer, PARAGRAPHS, **STRINGS)
+    return bind(tokenizer, PARAGRAPHS)
 
 
 def test_strings_become_tokens(tokenizer, template):
@@ -37,7 +44,7 @@ def test_strings_become_tokens(tokenizer, template):
     assert tokenizer.decode(template.answer_end) == "}"
     assert [tokenizer.decode(ids) for ids in template.extensions] == ["Wait, ", "Hold on, "]
     assert template.thinking_stops == (*template.close_ids, tokenizer.eos_token_id)
-    no_end = TextTemplate.from_text(tokenizer, FixedLength(every=4), **STRINGS | {"answer_end": ""})
+    no_end = bind(tokenizer, FixedLength(every=4), answer_end="")
     assert no_end.answer_end == (tokenizer.eos_token_id,)
 
 
@@ -50,7 +57,7 @@ def test_strings_become_tokens(tokenizer, template):
 )
 def test_strings_that_do_not_fit_are_refused_in_words(tokenizer, wrong, named):
     with pytest.raises(InputError) as error:
-        TextTemplate.from_text(tokenizer, FixedLength(every=4), **STRINGS | wrong)
+        bind(tokenizer, FixedLength(every=4), **wrong)
     for part in named:
         assert part in str(error.value)
 
@@ -58,22 +65,20 @@ def test_strings_that_do_not_fit_are_refused_in_words(tokenizer, wrong, named):
 def test_a_tokenizer_without_chat_template_is_refused_and_can_be_given_one(language_model, tokenizer):
     template, tokenizer.chat_template = tokenizer.chat_template, None
     with pytest.raises(InputError, match=r"policy\.template\.chat_template"):
-        TextTemplate.from_text(tokenizer, FixedLength(every=4), **STRINGS)
+        bind(tokenizer, FixedLength(every=4))
     given = load_tokenizer(language_model, None, "{{ messages[0]['content'] }}:")
-    assert (
-        given.decode(encode_prompt(given, TextTemplate.from_text(given, FixedLength(every=4), **STRINGS), "7?"))
-        == "7?:"
-    )
+    assert given.decode(encode_prompt(given, bind(given, FixedLength(every=4)), "7?")) == "7?:"
     assert template
 
 
 def test_the_prompt_holds_examples_suffix_and_opening(tokenizer):
-    messages = [{"role": "user", "content": "1 + 1?"}, {"role": "assistant", "content": "1 + 1 = 2\n#### 2"}]
-    template = TextTemplate.from_text(
-        tokenizer, FixedLength(every=4), **STRINGS, messages=messages, suffix=" Think.", opening="<think>\n"
+    example = {"question": "1 + 1?", "thought": "1 + 1 = 2\n", "answer": " 2"}
+    template = bind(
+        tokenizer, FixedLength(every=4), examples=[example], suffix=" Think.", opening="<think>\n", system="S"
     )
     assert tokenizer.decode(encode_prompt(tokenizer, template, "45 - 8?")) == (
-        "<|im_start|>user\n1 + 1?<|im_end|>\n<|im_start|>assistant\n1 + 1 = 2\n#### 2<|im_end|>\n"
+        "<|im_start|>system\nS<|im_end|>\n"
+        "<|im_start|>user\n1 + 1? Think.<|im_end|>\n<|im_start|>assistant\n<think>\n1 + 1 = 2\n#### 2<|im_end|>\n"
         "<|im_start|>user\n45 - 8? Think.<|im_end|>\n<|im_start|>assistant\n<think>\n"
     )
 
@@ -84,9 +89,9 @@ def test_episodes_of_a_text_are_found_at_token_boundaries(tokenizer, template):
     boundaries = template.boundaries(ids, np.zeros(len(ids)))
     parts = [tokenizer.decode(ids[a:b]) for a, b in pairwise(boundaries)]
     assert parts == ["12 + 7 = 19\n\n", "Wait, 19 - 30 = -11 né\n\nso 4\n\n", "Wait again"]
-    fixed = TextTemplate.from_text(tokenizer, FixedLength(every=5), **STRINGS)
+    fixed = bind(tokenizer, FixedLength(every=5))
     assert fixed.boundaries(ids, np.zeros(len(ids)))[:3].tolist() == [0, 5, 10]
-    unsure = TextTemplate.from_text(tokenizer, LowProbability(threshold=0.5, cuts_per_episode=1), **STRINGS)
+    unsure = bind(tokenizer, LowProbability(threshold=0.5, cuts_per_episode=1))
     logprobs = np.where(np.arange(len(ids)) % 4 == 3, -2.0, -0.1)
     assert unsure.boundaries(ids, logprobs)[:3].tolist() == [0, 7, 11]
 
@@ -116,7 +121,7 @@ def test_an_answer_that_was_cut_loses_its_last_word(template, text, ended, force
 
 @pytest.fixture
 def dropping(tokenizer):
-    return TextTemplate.from_text(tokenizer, DROPPING, **STRINGS)
+    return bind(tokenizer, DROPPING)
 
 
 def test_a_cut_drops_the_paragraph_that_it_is_in_unless_that_is_the_first(tokenizer, dropping):
@@ -139,7 +144,7 @@ PIECES = st.lists(st.sampled_from(["a", "Wait", "\n", "\n\n", ".\n\n", "\n\n\n",
 @pytest.fixture(scope="module")
 def cutting(language_model):
     tokenizer = load_tokenizer(language_model, None, None)
-    return TextTemplate.from_text(tokenizer, DROPPING, **STRINGS)
+    return bind(tokenizer, DROPPING)
 
 
 @given(PIECES, st.data())
@@ -158,5 +163,5 @@ def test_cutting_is_idempotent_monotone_and_never_adds(cutting, pieces, data):
 def test_no_other_segmentation_drops_anything(tokenizer):
     ids = tokenizer.encode("a\n\nb")
     for segmentation in (FixedLength(every=2), LowProbability(threshold=0.5, cuts_per_episode=1), PARAGRAPHS):
-        template = TextTemplate.from_text(tokenizer, segmentation, **STRINGS)
+        template = bind(tokenizer, segmentation)
         assert [template.snap(ids, cut) for cut in range(len(ids) + 1)] == list(range(len(ids) + 1))

@@ -10,7 +10,7 @@ import torch
 from mrt_pipeline.policy.language_model import load_language_model, load_tokenizer
 from mrt_pipeline.policy.policy import Policy
 from mrt_pipeline.policy.template import encode_prompt
-from mrt_pipeline.policy.text_backtrack_template import TextBacktrackTemplate
+from mrt_pipeline.policy.text_backtrack_template import TextBacktrackTemplateParams
 from mrt_pipeline.rollouts.linearised import sample_linearised
 from mrt_pipeline.rollouts.rollout import RolloutParams
 from mrt_pipeline.tasks.base import Grade, Problem
@@ -213,7 +213,7 @@ def test_sentences_in_text_end_episodes_and_what_follows_them_is_sampled_again(
     problems = [Problem(f"p{i}", "hand", "test", f"{i} + 7?", (), {}) for i in range(4)]
 
     back = [*" erfn", "Line <n>"]  # random weights write such letters
-    policy = Policy(model, tokenizer, TextBacktrackTemplate.from_text(tokenizer, back))
+    policy = Policy(model, tokenizer, TextBacktrackTemplateParams(back=back).bind(tokenizer))
     actor = greedy(make_actor(policy, game=Anything(), thinking_budget=40, answer_tokens=answer_tokens))
     ordinary = actor.sample(problems, 1, seed=0)
     linearised, forgetful = (sample_linearised(actor, problems, 1, 0, window, max_length=512) for window in (ALL, 1))

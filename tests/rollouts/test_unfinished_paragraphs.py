@@ -9,7 +9,7 @@ from mrt_pipeline import tables
 from mrt_pipeline.policy.language_model import load_language_model, load_tokenizer
 from mrt_pipeline.policy.policy import Policy
 from mrt_pipeline.policy.template import encode_prompt
-from mrt_pipeline.policy.text_template import Paragraphs, TextTemplate, token_texts
+from mrt_pipeline.policy.text_template import Paragraphs, TextTemplateParams, token_texts
 from mrt_pipeline.rollouts.label import label_rollouts
 from mrt_pipeline.rollouts.prover import ExactProver
 from mrt_pipeline.tasks.base import Grade, Problem
@@ -36,7 +36,17 @@ def tokenizer(language_model):
 @pytest.fixture(scope="module")
 def template(tokenizer):
     paragraphs = Paragraphs(markers=("Wait", "so"), min_paragraphs=1, drop_unfinished=True)
-    return TextTemplate.from_text(tokenizer, paragraphs, "####", "#### ", "", "", ["\nWait", "\nHold on"])
+    return TextTemplateParams(
+        family=None,
+        suffix="",
+        opening="",
+        close="####",
+        stop_phrase="#### ",
+        answer_opening="",
+        answer_end="",
+        extensions=["\nWait", "\nHold on"],
+        segmentation=paragraphs,
+    ).bind(tokenizer)
 
 
 @pytest.fixture(scope="module")

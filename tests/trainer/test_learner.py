@@ -248,7 +248,7 @@ def test_on_policy_the_importance_ratio_is_one(policy, temperature):
     params = SamplingParams(max_tokens=8, stop_token_ids=(), temperature=temperature)
     completion = TorchEngine(policy.model).sample([prompt], params, seed=0)[0]
     item = TrainingSequence(
-        np.array([*prompt, *completion.token_ids]), 3, np.ones(8), completion.sampled, completion.logprobs
+        np.array([*prompt, *completion.token_ids]), 3, np.ones(8), completion.choices >= 0, completion.logprobs
     )
     metrics = make_learner(policy, temperature=temperature).update([item], 0.0, seed=0)
     assert metrics["ratio_kl"] == pytest.approx(0, abs=1e-6) and metrics["clip_fraction"] == 0

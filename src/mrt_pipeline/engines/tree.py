@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mrt_pipeline.engines.base import check_cuts
+from mrt_pipeline.mrt.episodes import Tokens
 
 
 class AnswerTree:
@@ -26,26 +27,20 @@ class AnswerTree:
     paths: float (n_continuations, m), 1 where an edge lies on the continuation.
     """
 
-    def __init__(self, suffix: Sequence[int], continuations: Sequence[Sequence[int]]):
+    def __init__(self, suffix: Tokens, continuations: Sequence[Tokens]):
         self.repeats_last = not len(suffix)
         tokens = list(suffix) or [0]  # of inner nodes
-        last = len(tokens) - 1
-        parent = list(range(-1, last))
-        edges: dict[tuple[int, int], int] = {}  # (inner node, token added) -> edge
-        inner: dict[int, int] = {}  # edge -> the inner node it leads to, where it leads to one
-        routes = []
-        for continuation in continuations:
-            node, route = last, []
-            for i, token in enumerate(map(int, continuation)):
-                edge = edges.setdefault((node, token), len(edges))
-                route.append(edge)
-                if i + 1 < len(continuation):
-                    if edge not in inner:
-                        inner[edge] = len(tokens)
-                        tokens.append(token)
-                        parent.append(node)
-                    node = inner[edge]
-            routes.append(route)
+        parent = list(range(-1, len(tokens) - 1))
+        answers = [tuple(map(int, continuation)) for continuation in continuations]
+        inner: dict[tuple[int, ...], int] = {(): len(tokens) - 1}  # beginning of a continuation -> its last node
+        edges: dict[tuple[int, ...], int] = {}  # beginning of a continuation -> the edge that ends it
+        for answer in answers:
+            for end in range(1, len(answer) + 1):
+                edges.setdefault(answer[:end], len(edges))
+                if end < len(answer) and answer[:end] not in inner:
+                    inner[answer[:end]] = len(tokens)
+                    tokens.append(answer[end - 1])
+                    parent.append(inner[answer[: end - 1]])
         self.size = len(tokens)
         self.tokens = np.array(tokens, dtype=np.int64)
         self.depth = np.zeros(self.size, dtype=np.int64)
@@ -53,15 +48,15 @@ class AnswerTree:
         for node in range(1, self.size):  # parents come before their children
             self.depth[node] = self.depth[parent[node]] + 1
             self.ancestors[node] |= self.ancestors[parent[node]]
-        self.parents = np.array([node for node, _ in edges], dtype=np.int64)
-        self.tokens_scored = np.array([token for _, token in edges], dtype=np.int64)
-        self.paths = np.zeros((len(routes), len(edges)))
-        for i, route in enumerate(routes):
-            self.paths[i, route] = 1.0
+        self.parents = np.array([inner[edge[:-1]] for edge in edges], dtype=np.int64)
+        self.tokens_scored = np.array([edge[-1] for edge in edges], dtype=np.int64)
+        self.paths = np.zeros((len(answers), len(edges)))
+        for row, answer in enumerate(answers):
+            self.paths[row, [edges[answer[:end]] for end in range(1, len(answer) + 1)]] = 1.0
 
 
 def pack_trees(
-    traces: Sequence[Sequence[int]], cuts: Sequence[Sequence[int]], trees: Sequence[AnswerTree]
+    traces: Sequence[Tokens], cuts: Sequence[Tokens], trees: Sequence[AnswerTree]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
     """Pack a batch of traces with their branches.
 
@@ -76,21 +71,19 @@ def pack_trees(
     positions = np.zeros((rows, length), dtype=np.int64)
     mask = np.zeros((rows, length, length), dtype=bool)
     mask[:, np.arange(length), np.arange(length)] = True  # padding must see something
-    causal = np.tril(np.ones((trace_columns, trace_columns), dtype=bool))
     positions[:, :trace_columns] = np.arange(trace_columns)
-    mask[:, :trace_columns, :trace_columns] = causal
+    mask[:, :trace_columns, :trace_columns] = np.tri(trace_columns, dtype=bool)  # causal
     for row, (trace, cut, tree) in enumerate(zip(traces, cuts, trees, strict=True)):
         check_cuts(trace, cut)
-        cut = np.asarray(cut, dtype=np.int64)
+        start = np.asarray(cut, dtype=np.int64)
         ids[row, : len(trace)] = trace
         used = slice(trace_columns, trace_columns + len(cut) * tree.size)
-        tokens, start = np.tile(tree.tokens, (len(cut), 1)), cut
+        tokens = np.tile(tree.tokens, (len(cut), 1))
         if tree.repeats_last:
-            start = cut - 1
+            start = start - 1
             tokens[:, 0] = np.asarray(trace, dtype=np.int64)[start]
         ids[row, used] = tokens.ravel()
         positions[row, used] = (start[:, None] + tree.depth).ravel()
-        visible = np.arange(trace_columns) < np.repeat(start, tree.size)[:, None]
-        mask[row, used, :trace_columns] = visible
+        mask[row, used, :trace_columns] = np.arange(trace_columns) < np.repeat(start, tree.size)[:, None]
         mask[row, used, used] = np.kron(np.eye(len(cut), dtype=bool), tree.ancestors)
     return ids, positions, mask, branch_columns

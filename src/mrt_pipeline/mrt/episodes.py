@@ -5,10 +5,11 @@ from itertools import accumulate
 
 import numpy as np
 
+Tokens = Sequence[int] | np.ndarray
+"""Token ids of one text."""
 
-def episode_boundaries(
-    token_ids: Sequence[int], marker_ids: Collection[int], max_episodes: int | None = None
-) -> np.ndarray:
+
+def episode_boundaries(token_ids: Tokens, marker_ids: Collection[int], max_episodes: int | None = None) -> np.ndarray:
     """Prefix lengths at which an episode ends.
 
     A token in `marker_ids` opens a new episode. As in the paper, whose first prefix is empty, the result starts with 0;
@@ -23,7 +24,7 @@ def episode_boundaries(
     return _boundaries(starts, len(token_ids), max_episodes)
 
 
-def closed_boundaries(token_ids: Sequence[int], closing_ids: Collection[int]) -> np.ndarray:
+def closed_boundaries(token_ids: Tokens, closing_ids: Collection[int]) -> np.ndarray:
     """The same where a token in `closing_ids` is the last one of its episode, instead of opening the next.
 
     Tokens after the last closing one belong to a last episode that is unfinished.
@@ -87,7 +88,9 @@ def fixed_boundaries(n_tokens: int, every: int) -> np.ndarray:
     return _boundaries(range(0, n_tokens, every), n_tokens)
 
 
-def low_probability_boundaries(logprobs: Sequence[float], threshold: float, cuts_per_episode: int) -> np.ndarray:
+def low_probability_boundaries(
+    logprobs: Sequence[float] | np.ndarray, threshold: float, cuts_per_episode: int
+) -> np.ndarray:
     """Boundaries where the policy was unsure, as in SPO (arXiv 2505.23564).
 
     A token sampled with a probability below `threshold` is a cut point; an episode ends before every

@@ -1,6 +1,5 @@
 """Policies as they are configured: where they come from and how they are trained."""
 
-import json
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
@@ -80,23 +79,19 @@ class LanguageModelPolicy(PolicyParams):
 
     def saved(self, path: str) -> SavedPolicy:
         """The policy in a folder or on the hub; how it thinks and answers is its card's, if it was saved with one."""
-        if self.lora is None and adapters_base(path):
+        base = adapters_base(path)
+        if self.lora is None and base:
             raise InputError(
                 f"policy.lora=null trains all weights, but {path} holds LoRA adapters: leave policy.lora as it is, or "
                 "merge them into their model and give that"
             )
-        trained_as = {"lora": self.lora, "gradient_checkpointing": self.gradient_checkpointing, "dtype": self.dtype}
         if (Path(path) / CARD).is_file():
-            return super().saved(path).called(**trained_as)
-        base = adapters_base(path)
-        card = PolicyCard(
-            base=locate(base) if base else path,
-            revision=self.revision,
-            max_length=self.max_length,
-            template=self.template,
-            **trained_as,
-        )
-        return SavedPolicy(card, Path(path) if base else None)
+            found = super().saved(path)
+        else:
+            start = locate(base) if base else path
+            card = PolicyCard(base=start, revision=self.revision, max_length=self.max_length, template=self.template)
+            found = SavedPolicy(card, Path(path) if base else None)
+        return found.called(lora=self.lora, gradient_checkpointing=self.gradient_checkpointing, dtype=self.dtype)
 
     def check(self, tree) -> None:
         """All weights in bfloat16 would not learn; see `Registered.check`."""
@@ -112,34 +107,25 @@ def is_saved(path: str) -> bool:
     return (Path(path) / CARD).is_file() or adapters_base(path) is not None
 
 
-def folder_content(path: str) -> list[list]:
+def folder_content(path: str) -> list[list[object]]:
     """What tells one content of a policy's folder from another; empty for what is no folder.
 
-    Names, sizes and times of its files and of those of the model that its adapters belong to; of a card, its text but
+    Names, sizes and times of its files and of those of the model that its adapters belong to; of a card, its values but
     for name and key, which every run gives anew.
     """
-    folder, base = Path(path).expanduser(), None
+    folder = Path(path).expanduser()
     if not folder.is_dir():
         return []
-    found = []
-    for file in sorted(folder.rglob("*")):
-        if file.name == CARD and (card := _read_card(file)):
-            base = card.get("base")
-            kept = {name: value for name, value in card.items() if name not in ("name", "key")}
-            found.append([CARD, json.dumps(kept, sort_keys=True)])
-        elif file.is_file():
-            found.append([str(file.relative_to(folder)), file.stat().st_size, file.stat().st_mtime_ns])
-    base = base or adapters_base(folder)
-    return [*found, *(folder_content(base) if base and Path(base).resolve() != folder.resolve() else [])]
-
-
-def _read_card(file: Path) -> dict:
-    """What stands in a card, whatever that is; nothing if it is damaged, which is said when the policy is opened."""
+    files = [file for file in sorted(folder.rglob("*")) if file.is_file() and file != folder / CARD]
+    found: list[list[object]] = [[str(f.relative_to(folder)), f.stat().st_size, f.stat().st_mtime_ns] for f in files]
+    base = adapters_base(folder)
     try:
-        found = json.loads(file.read_text())
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}
+        card = SavedPolicy.read(folder).card
+        base = card.base or base
+        found.append([CARD, card.model_dump_json(exclude={"name", "key"})])
+    except InputError as error:  # it has none, or a damaged one, which is said again when the policy is opened
+        found.append([CARD, str(error)])
+    return [*found, *(folder_content(base) if base and Path(base).resolve() != folder.resolve() else [])]
 
 
 def open_policy(path: str, **how) -> Policy:
@@ -167,4 +153,6 @@ def check_length(saved: SavedPolicy) -> None:
 
 def longest_answer(template: TemplateParams | None, rollout) -> int:
     """Most tokens of any answer of a policy that answers like this. rollout: `RolloutParams`."""
-    return max(rollout.answer_tokens, template.free_answer_tokens if template and template.writes_freely else 0)
+    if isinstance(template, TextTemplateParams) and template.writes_freely:
+        return max(rollout.answer_tokens, template.free_answer_tokens)
+    return rollout.answer_tokens

@@ -10,47 +10,35 @@ Where the model would open it, the opening is put in, so that every thought begi
 model cards of DeepSeek-R1 and of Qwen3 recommend for mathematical problems.
 """
 
-from dataclasses import dataclass
+from __future__ import annotations
 
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING
 
 from mrt_pipeline.errors import InputError
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 OPEN, CLOSE = "<think>", "</think>"
-_INSTRUCTION = "\nPlease reason step by step, and put your final answer within \\boxed{}."
+INSTRUCTION = "\nPlease reason step by step, and put your final answer within \\boxed{}."
+OPENINGS = {"r1": "", "qwen3": f"{OPEN}\n", "think": f"{OPEN}\n"}
+"""What is put after the generation prompt, by family."""
 
 
-@dataclass(frozen=True)
-class Family:
-    """opening: put after the generation prompt. suffix: put after every question. close: ends the thought."""
-
-    name: str
-    opening: str
-    suffix: str = _INSTRUCTION
-    close: str = CLOSE
-
-
-FAMILIES = {
-    family.name: family for family in (Family("r1", ""), Family("qwen3", f"{OPEN}\n"), Family("think", f"{OPEN}\n"))
-}
-
-
-def find_family(tokenizer: PreTrainedTokenizerBase, name: str = "auto") -> Family:
+def find_family(tokenizer: PreTrainedTokenizerBase, name: str = "auto") -> str:
     """The family by its name, or (auto) the one that the tokenizer's chat template shows.
 
     Raises InputError if the chosen family does not fit what the chat template does.
     """
-    prompt = tokenizer.apply_chat_template(
-        [{"role": "user", "content": "?"}], tokenize=False, add_generation_prompt=True
-    )
-    opened = prompt.rstrip().endswith(OPEN)
+    asked = [{"role": "user", "content": "?"}]
+    prompt = tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
+    opened = str(prompt).rstrip().endswith(OPEN)
     if name == "auto":
-        named = "qwen3" if "enable_thinking" in str(tokenizer.chat_template) else "think"
-        return FAMILIES["r1" if opened else named]
+        return "r1" if opened else "qwen3" if "enable_thinking" in str(tokenizer.chat_template) else "think"
     if opened != (name == "r1"):
         does = "opens the thought itself" if opened else "does not open the thought"
         raise InputError(
             f"policy.template.family is {name}, but the model's chat template {does}: set it to auto, or give "
             "policy.template.chat_template"
         )
-    return FAMILIES[name]
+    return name

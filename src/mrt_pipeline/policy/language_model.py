@@ -1,17 +1,25 @@
 """Language models by path or hub id: finding, checking, opening, with or without LoRA adapters."""
 
+from __future__ import annotations
+
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import torch
-from peft import LoraConfig, PeftModel, get_peft_model
 from pydantic import Field
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedTokenizerBase
 
 from mrt_pipeline.errors import InputError
 from mrt_pipeline.registry import Fraction, Params, PositiveInt
+
+if TYPE_CHECKING:
+    import torch
+    from peft import PeftModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    Model = PreTrainedModel | PeftModel
 
 _PACKAGE = "package:"
 ADAPTERS = "adapter_config.json"
@@ -38,12 +46,12 @@ def locate(path: str) -> str:
     return str(spec.submodule_search_locations[0])
 
 
-def load_tokenizer(path: str, revision: str | None, chat_template: str | None, **how) -> PreTrainedTokenizerBase:
+def load_tokenizer(path: str, revision: str | None, chat_template: str | None) -> PreTrainedTokenizerBase:
     """The tokenizer, with another chat template if one is given. Raises InputError if it cannot be had."""
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(path, revision=revision, **how)
-    except (OSError, ValueError) as error:
-        raise InputError(_unreachable(path, error)) from error
+    from transformers import AutoTokenizer
+
+    with _said_in_words(path):
+        tokenizer = AutoTokenizer.from_pretrained(path, revision=revision)
     if chat_template is not None:
         tokenizer.chat_template = chat_template
     return tokenizer
@@ -51,10 +59,10 @@ def load_tokenizer(path: str, revision: str | None, chat_template: str | None, *
 
 def context_length(path: str, revision: str | None) -> int:
     """Most tokens that the model was made for, from its configuration. Raises InputError if that cannot be had."""
-    try:
+    from transformers import AutoConfig
+
+    with _said_in_words(path):
         return int(AutoConfig.from_pretrained(path, revision=revision).max_position_embeddings)
-    except (OSError, ValueError) as error:
-        raise InputError(_unreachable(path, error)) from error
 
 
 def unpack_gguf(path: str, gguf_file: str, dtype: str, folder: Path) -> None:
@@ -63,6 +71,9 @@ def unpack_gguf(path: str, gguf_file: str, dtype: str, folder: Path) -> None:
         raise InputError(f"there is no {gguf_file} in {path}: correct policy.gguf_file")
     if find_spec("gguf") is None:
         raise InputError(f"reading {gguf_file} needs the package gguf: pip install gguf")
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
     model = AutoModelForCausalLM.from_pretrained(
         path, gguf_file=gguf_file, dtype=getattr(torch, dtype), quantization_config=GgufConfig(dequantize=True)
     )
@@ -82,25 +93,18 @@ def adapters_base(folder: str | Path) -> str | None:
 
 
 def load_language_model(
-    path: str, revision: str | None, dtype: str, own: str | None = None, trainable: bool = False
-) -> torch.nn.Module:
-    """The model, with the LoRA adapters or the weights saved in folder `own`, if that is given.
+    path: str, revision: str | None, dtype: str, adapters: str | Path | None = None, trainable: bool = False
+) -> Model:
+    """The model, with the LoRA adapters in folder `adapters` if that is given. trainable: those are to be trained."""
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
 
-    trainable: adapters that are there are to be trained on.
-    """
-    adapted = own is not None and (Path(own) / ADAPTERS).is_file()
-    source = path if adapted or own is None else own
-    try:
+    with _said_in_words(path):
         model = AutoModelForCausalLM.from_pretrained(
-            source,
-            revision=revision if source == path else None,
-            dtype=getattr(torch, dtype),
-            use_safetensors=True,
-            trust_remote_code=False,
+            path, revision=revision, dtype=getattr(torch, dtype), use_safetensors=True, trust_remote_code=False
         )
-    except (OSError, ValueError) as error:
-        raise InputError(_unreachable(source, error)) from error
-    return PeftModel.from_pretrained(model, own, is_trainable=trainable) if adapted else model
+    return PeftModel.from_pretrained(model, adapters, is_trainable=trainable) if adapters else model
 
 
 def has_adapters(model: torch.nn.Module) -> bool:
@@ -108,22 +112,33 @@ def has_adapters(model: torch.nn.Module) -> bool:
     return hasattr(model, "disable_adapter")
 
 
-def add_adapters(model: torch.nn.Module, rank: int, alpha: float, dropout: float, seed: int) -> PeftModel:
+def add_adapters(model: PreTrainedModel, rank: int, alpha: float, dropout: float, seed: int) -> PeftModel:
     """Fresh LoRA adapters on all linear layers but the head; they change nothing until they are trained.
 
     They are kept in float32 whatever the model's precision: a small learning rate would be lost in bfloat16's rounding.
     """
+    import torch
+    from peft import LoraConfig, get_peft_model
+
     config = LoraConfig(
-        r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules="all-linear", task_type="CAUSAL_LM"
+        r=rank,
+        lora_alpha=alpha,  # type: ignore[arg-type]  # only a factor
+        lora_dropout=dropout,
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
     )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return get_peft_model(model, config)
 
 
-def _unreachable(path: str, error: Exception) -> str:
-    first = (str(error) or type(error).__name__).splitlines()[0]
-    return (
-        f"the language model '{path}' cannot be loaded: {first}. Check policy.path, which is a folder or a hub id; "
-        "without a connection to the hub, download the model elsewhere and give the folder"
-    )
+@contextmanager
+def _said_in_words(path: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        first = (str(error) or type(error).__name__).splitlines()[0]
+        raise InputError(
+            f"the language model '{path}' cannot be loaded: {first}. Check policy.path, which is a folder or a hub id; "
+            "without a connection to the hub, download the model elsewhere and give the folder"
+        ) from error

@@ -4,22 +4,21 @@ A saved policy is a folder with weights or LoRA adapters (safetensors), the toke
 what the weights are of, and how the policy thinks and answers. So the folder alone says how to use it.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, cast
 
-import torch
 from pydantic import Field, ValidationError
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
 from mrt_pipeline.errors import InputError
 from mrt_pipeline.policy.language_model import (
     ADAPTERS,
     LoRAParams,
     add_adapters,
-    has_adapters,
     load_language_model,
     load_tokenizer,
 )
@@ -29,6 +28,11 @@ from mrt_pipeline.policy.text_template import TextTemplateParams
 from mrt_pipeline.policy.tokenizer import build_symbol_tokenizer
 from mrt_pipeline.registry import Params, PositiveInt
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from mrt_pipeline.policy.language_model import Model
+
 CARD = "policy_card.json"
 AnyTemplate = Annotated[
     SymbolThinkParams | SymbolBacktrackParams | TextTemplateParams | TextBacktrackTemplateParams,
@@ -37,20 +41,21 @@ AnyTemplate = Annotated[
 
 
 class PolicyCard(Params):
-    """What there is to know of a saved policy besides weights and tokenizer."""
+    """What there is to know of a saved policy besides weights and tokenizer.
 
-    name: str = Field(default="base", description="what tables call it: base or trained")
-    key: str = Field(default="", description="changes with all that made it")
-    base: str | None = Field(
-        default=None, description="folder or hub id of the model that it comes from, which adapters need; null: none"
-    )
-    revision: str | None = Field(default=None, description="of a base on the hub")
-    dtype: Literal["float32", "bfloat16"] = Field(default="float32", description="of the weights")
-    max_length: PositiveInt = Field(description="most tokens of a trace, prompt and answer included")
-    lora: LoRAParams | None = Field(default=None, description="how it is trained; null: all weights are")
-    gradient_checkpointing: bool = Field(
-        default=False, description="recompute activations in the backward pass to save memory"
-    )
+    name: what tables call it, base or trained. key: changes with all that made it.
+    base: folder or hub id of the model that it comes from, which adapters need; None: none. revision: of that on the
+        hub. The rest: as in `LanguageModelPolicy`.
+    """
+
+    name: str = "base"
+    key: str = ""
+    base: str | None = None
+    revision: str | None = None
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    max_length: PositiveInt
+    lora: LoRAParams | None = None
+    gradient_checkpointing: bool = False
     template: AnyTemplate
 
 
@@ -58,7 +63,7 @@ class PolicyCard(Params):
 class Policy:
     """What is sampled from and trained. card: None for one that is never saved."""
 
-    model: torch.nn.Module
+    model: Model
     tokenizer: PreTrainedTokenizerBase
     template: Template
     card: PolicyCard | None = None
@@ -70,7 +75,7 @@ class Policy:
 
     def save(self, folder: Path) -> None:
         """Write weights or adapters (safetensors), configuration, tokenizer and card."""
-        self.model.save_pretrained(folder)
+        self.model.save_pretrained(str(folder))
         self.tokenizer.save_pretrained(folder)
         if self.card is not None:
             write_card(self.card, folder)
@@ -95,23 +100,23 @@ class SavedPolicy:
     kept_by: object = field(default=None, repr=False)  # a temporary folder that lives as long as this
 
     @classmethod
-    def read(cls, folder: str | Path) -> "SavedPolicy":
+    def read(cls, folder: str | Path) -> SavedPolicy:
         """What `Policy.save` wrote. Raises InputError for a folder that is none."""
         folder = Path(folder)
         try:
-            card = PolicyCard.model_validate_json((folder / CARD).read_text())
+            card = PolicyCard.model_validate_json((folder / CARD).read_bytes())
         except OSError as error:
             raise InputError(f"{folder} holds no policy: it has no {CARD}") from error
-        except (ValidationError, UnicodeDecodeError) as error:
-            wrong = error.errors()[0] if isinstance(error, ValidationError) else {"msg": "it is no text"}
-            where = ".".join(map(str, wrong.get("loc", ())))
+        except ValidationError as error:
+            wrong = error.errors()[0]
+            where = ".".join(map(str, wrong["loc"]))
             raise InputError(f"{folder / CARD} is not the card of a policy: {where} {wrong['msg']}") from error
         holds_weights = any((folder / name).is_file() for name in ("config.json", ADAPTERS))
         if not holds_weights and card.base is None:
             raise InputError(f"{folder} holds the card of a policy, but no weights")
         return cls(card, folder if holds_weights else None)
 
-    def called(self, **changes) -> "SavedPolicy":
+    def called(self, **changes) -> SavedPolicy:
         """The same policy with another card: name, key, how it is trained."""
         return SavedPolicy(self.card.model_copy(update=changes), self.folder)
 
@@ -130,9 +135,8 @@ class SavedPolicy:
         """The tokenizer, without the weights."""
         own = self.folder is not None and (self.folder / "tokenizer_config.json").is_file()
         chat_template = getattr(self.card.template, "chat_template", None)
-        if own:
-            return load_tokenizer(str(self.folder), None, chat_template)
-        return load_tokenizer(self.card.base, self.card.revision, chat_template)
+        place, revision = (self.folder, None) if own else (self.card.base, self.card.revision)
+        return load_tokenizer(str(place), revision, chat_template)
 
     @cached_property
     def template(self) -> Template:
@@ -142,39 +146,35 @@ class SavedPolicy:
     def open(self) -> Policy:
         """The policy with its weights, on the GPU if there is one; the same object each time."""
         if self._opened is None:
-            self._opened = self._load()
+            self._opened = self.open_apart()
             self._opened.model.eval()
         return self._opened
-
-    def close(self) -> None:
-        """Let go of the weights."""
-        self._opened = None
 
     def open_to_train(self, seed: int) -> Policy:
         """A copy to be trained as the card says: with LoRA adapters, its own or fresh ones, or all weights.
 
         seed: of fresh adapters. What was opened before is let go of, as two copies may not fit into memory.
         """
-        self.close()
-        policy = self._load(trainable=True)
+        from peft import PeftModel
+
+        self._opened = None
+        policy = self.open_apart(trainable=True)
         model = policy.model
-        if self.card.lora and not has_adapters(model):
+        if self.card.lora and not isinstance(model, PeftModel):
             model = add_adapters(model, **self.card.lora.model_dump(), seed=seed)
         if self.card.gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
             model.enable_input_require_grads()
         return replace(policy, model=model)
 
-    def open_apart(self) -> Policy:
-        """A copy of its own with its weights as they are, as a reference beside one that is trained."""
-        return self._load()
+    def open_apart(self, trainable: bool = False) -> Policy:
+        """A copy of its own with its weights as they are. trainable: adapters that it has are to be trained on."""
+        import torch
 
-    def _load(self, trainable: bool = False) -> Policy:
-        folder = None if self.folder is None else str(self.folder)
-        card = self.card
-        model = load_language_model(card.base or folder, card.revision, card.dtype, folder, trainable)
-        model.to("cuda" if torch.cuda.is_available() else "cpu")
-        return Policy(model, self.tokenizer, self.template, card)
+        adapters = self.folder if self.has_adapters else None
+        model = load_language_model(self.start, self.card.revision, self.card.dtype, adapters, trainable)
+        model.to("cuda" if torch.cuda.is_available() else "cpu")  # type: ignore[arg-type]  # transformers wraps it
+        return Policy(model, self.tokenizer, self.template, self.card)
 
 
 def build_policy(
@@ -193,6 +193,9 @@ def build_policy(
 
     symbols, markers: as in `build_symbol_tokenizer`. template: as a task gives it. key: of its card.
     """
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
     tokenizer = build_symbol_tokenizer(symbols, markers)
     config = LlamaConfig(
         vocab_size=len(tokenizer),
@@ -210,6 +213,5 @@ def build_policy(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = LlamaForCausalLM(config)
-    return Policy(
-        model, tokenizer, template.bind(tokenizer), PolicyCard(key=key, max_length=max_length, template=template)
-    )
+    card = PolicyCard(key=key, max_length=max_length, template=cast(AnyTemplate, template))
+    return Policy(model, tokenizer, template.bind(tokenizer), card)

@@ -4,19 +4,24 @@ The same form as `BacktrackTemplate`, but going back is a sentence of several to
 it is found in the text and no token stops the sampling at it.
 """
 
+from __future__ import annotations
+
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
-from transformers import PreTrainedTokenizerBase
 
 from mrt_pipeline.errors import InputError
-from mrt_pipeline.policy.template import Split
+from mrt_pipeline.mrt.episodes import Tokens
+from mrt_pipeline.policy.template import Template
 from mrt_pipeline.policy.text_template import ChatParams, check_tokenizer, token_texts
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 _NUMBER = "<n>"
 
@@ -25,6 +30,7 @@ class TextBacktrackTemplateParams(ChatParams):
     """Backtracking search in text; see policy/text_backtrack_template.py."""
 
     kind: Literal["backtrack"] = "backtrack"
+    streams_answer: ClassVar[bool] = True
     suffix: str = Field(default="", description="put after every question")
     opening: str = Field(default="", description="text after the generation prompt")
     back: list[Annotated[str, Field(min_length=1)]] = Field(
@@ -33,19 +39,26 @@ class TextBacktrackTemplateParams(ChatParams):
         description="sentences that go back, the first one to the start; <n> stands for a number",
     )
 
-    @property
-    def streams_answer(self) -> bool:
-        """See `Template`."""
-        return True
+    def bind(self, tokenizer: PreTrainedTokenizerBase) -> TextBacktrackTemplate:
+        """See `TemplateParams`."""
+        check_tokenizer(tokenizer)
+        start = self.back[0]
+        if _NUMBER in start:
+            raise InputError(f"policy.template.back must begin with the sentence for the start, not {start!r}")
+        return TextBacktrackTemplate(
+            eos_id=tokenizer.eos_token_id,
+            extensions=(tuple(tokenizer.encode(start, add_special_tokens=False)),),
+            messages=tuple(self.system_messages),
+            suffix=self.suffix,
+            opening=self.opening,
+            tokenizer=tokenizer,
+            back=tuple(self.back),
+        )
 
-    def bind(self, tokenizer: PreTrainedTokenizerBase) -> "TextBacktrackTemplate":
-        """See `TemplateParams.bind`."""
-        return TextBacktrackTemplate.from_text(tokenizer, self.back, self.system_messages, self.suffix, self.opening)
 
-
-@dataclass(frozen=True)
-class TextBacktrackTemplate:
-    """`prompt + attempt + back + attempt + back + ... + attempt + eos`; see `Template` and `BacktrackTemplate`.
+@dataclass(frozen=True, kw_only=True)
+class TextBacktrackTemplate(Template):
+    """`prompt + attempt + back + attempt + back + ... + attempt + eos`; see `BacktrackTemplate`.
 
     An attempt that is forced after a cut is sampled as far as the answer's limit of tokens; what follows the place
     where it goes back again is dropped.
@@ -56,96 +69,39 @@ class TextBacktrackTemplate:
 
     tokenizer: PreTrainedTokenizerBase
     back: tuple[str, ...]
-    messages: tuple[dict[str, str], ...] = ()
-    suffix: str = ""
-    opening: str = ""
-    close: ClassVar[tuple[int, ...]] = ()
-    stop_phrase: ClassVar[tuple[int, ...]] = ()
-    answer_end: ClassVar[tuple[int, ...]] = ()
-    writes_freely: ClassVar[bool] = False
     streams_answer: ClassVar[bool] = True
 
-    @classmethod
-    def from_text(
-        cls,
-        tokenizer: PreTrainedTokenizerBase,
-        back: Sequence[str],
-        messages: Sequence[dict[str, str]] = (),
-        suffix: str = "",
-        opening: str = "",
-    ) -> "TextBacktrackTemplate":
-        """Build from strings. Raises InputError without a chat template, or if the first sentence names a line."""
-        check_tokenizer(tokenizer)
-        if _NUMBER in back[0]:
-            raise InputError(f"policy.template.back must begin with the sentence for the start, not {back[0]!r}")
-        return cls(tokenizer, tuple(back), tuple(messages), suffix, opening)
-
-    @property
-    def eos_id(self) -> int:
-        """The end of the trace."""
-        return self.tokenizer.eos_token_id
-
-    @property
-    def thinking_stops(self) -> tuple[int, ...]:
-        """The end of the trace."""
-        return (self.eos_id,)
-
-    @property
-    def answer_stops(self) -> tuple[int, ...]:
-        """The end of the trace."""
-        return (self.eos_id,)
-
-    @property
-    def extensions(self) -> tuple[tuple[int, ...], ...]:
-        """Go back to the start."""
-        return (tuple(self.tokenizer.encode(self.back[0], add_special_tokens=False)),)
-
-    def boundaries(self, thought: Sequence[int], logprobs: Sequence[float] = ()) -> np.ndarray:
-        """See `Template.boundaries`."""
+    def boundaries(self, thought: Tokens, logprobs: Sequence[float] | np.ndarray = ()) -> np.ndarray:
+        """See `Template`."""
         return np.unique([0, *self._ends(thought), len(thought)]).astype(np.int64)
 
-    def snap(self, thought: Sequence[int], cut: int, finished: Sequence[int] = ()) -> int:
+    def snap(self, thought: Tokens, cut: int, finished: Sequence[int] = ()) -> int:
         """The last boundary at or before `cut`: 0, or just after a sentence that goes back."""
         return max([0, *self._ends(thought[:cut])])
 
-    def split(self, stream: Sequence[int], stop_token_id: int | None, finished: Sequence[int] = ()) -> Split:
-        """See `Template.split`."""
-        stopped = stop_token_id is not None
-        return Split(self.snap(stream, len(stream)), (), "stop" if stopped else "length", stopped)
-
-    def natural_close(self, stop_token_id: int) -> tuple[int, ...]:
-        """Empty: no answer follows, it stands in the stream."""
-        return ()
-
-    def answer_limit(self, answer_tokens: int, forced: bool) -> int:
-        """The same for all."""
-        return answer_tokens
-
-    def answer_length(self, answer: Sequence[int]) -> int:
+    def answer_length(self, answer: Tokens) -> int:
         """The attempt, and the first token of the sentence that goes back, which stands for its end."""
-        pieces = token_texts(self.tokenizer, answer)
-        found = self._pattern.search("".join(pieces))
-        if not found:
-            return len(answer)
-        ends = np.cumsum([len(piece) for piece in pieces], dtype=np.int64)
-        return int(np.searchsorted(ends, found.start(), side="right")) + 1
+        text, ends = self._read(answer)
+        found = self._pattern.search(text)
+        return int(np.searchsorted(ends, found.start(), side="right")) + 1 if found else len(answer)
 
     def answer_text(self, text: str, ended: bool, forced: bool) -> str:
         """The attempt up to where it goes back; one that neither did so nor ended is none."""
         found = self._pattern.search(text)
-        if found:
-            return text[: found.start()]
-        return text if ended else ""
+        return text[: found.start()] if found else super().answer_text(text, ended, forced)
 
     @cached_property
     def _pattern(self) -> re.Pattern[str]:
-        return re.compile(
-            "|".join(re.escape(sentence).replace(re.escape(_NUMBER), "[0-9]{1,6}") for sentence in self.back)
-        )
+        sentences = [re.escape(sentence).replace(re.escape(_NUMBER), "[0-9]{1,6}") for sentence in self.back]
+        return re.compile("|".join(sentences))
 
-    def _ends(self, token_ids: Sequence[int]) -> list[int]:
-        """Numbers of tokens after which a sentence that goes back is complete."""
+    def _read(self, token_ids: Tokens) -> tuple[str, np.ndarray]:
+        """The text, and how many characters it has after each token."""
         pieces = token_texts(self.tokenizer, token_ids)
-        ends = np.cumsum([len(piece) for piece in pieces], dtype=np.int64)
-        found = self._pattern.finditer("".join(pieces))
-        return [int(np.searchsorted(ends, match.end(), side="left")) + 1 for match in found]
+        return "".join(pieces), np.cumsum([len(piece) for piece in pieces], dtype=np.int64)
+
+    def _ends(self, token_ids: Tokens) -> list[int]:
+        """Numbers of tokens after which a sentence that goes back is complete."""
+        text, ends = self._read(token_ids)
+        found = [match.end() for match in self._pattern.finditer(text)]
+        return (np.searchsorted(ends, found, side="left") + 1).tolist()

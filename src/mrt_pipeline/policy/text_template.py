@@ -13,26 +13,31 @@ its thought itself, its answer is read in one of two ways (`natural_answer`):
              one is none
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 from pydantic import Field, model_validator
-from transformers import PreTrainedTokenizerBase
 
 from mrt_pipeline.errors import InputError
 from mrt_pipeline.mrt.episodes import (
+    Tokens,
     fixed_boundaries,
     low_probability_boundaries,
     merge_episodes,
     paragraph_boundaries,
     paragraph_ends,
 )
-from mrt_pipeline.policy.families import find_family
-from mrt_pipeline.policy.template import Split, TemplateParams
+from mrt_pipeline.policy.families import CLOSE, INSTRUCTION, OPENINGS, find_family
+from mrt_pipeline.policy.template import Template, TemplateParams
 from mrt_pipeline.registry import Params, PositiveInt
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 MARKERS = (
     "Wait",
@@ -50,18 +55,8 @@ STOP_PHRASE = (
 """The paper's forced stop (docs/method.md), with a short answer instead of an explanation, as AnytimeReasoner does."""
 
 
-class Segmentation(Params):
-    """Cuts a thought into episodes."""
-
-    kind: str
-
-    def boundaries(self, pieces: Sequence[str], logprobs: np.ndarray) -> np.ndarray:
-        """Episode boundaries from the text and the log-probability of each token; see mrt/episodes.py."""
-        raise NotImplementedError
-
-
-class Paragraphs(Segmentation):
-    """The paper's rule; see `paragraph_boundaries` in mrt/episodes.py, and `Segmentation`."""
+class Paragraphs(Params):
+    """The paper's rule; see `paragraph_boundaries` in mrt/episodes.py."""
 
     kind: Literal["paragraphs"] = "paragraphs"
     markers: tuple[str, ...] = Field(
@@ -78,35 +73,37 @@ class Paragraphs(Segmentation):
         description="a thought that is cut loses the paragraph that the cut is in, unless it is the first",
     )
 
-    def boundaries(self, pieces: Sequence[str], logprobs: np.ndarray) -> np.ndarray:
+    def boundaries(self, pieces: Sequence[str], logprobs: Sequence[float] | np.ndarray) -> np.ndarray:
         """See `Segmentation`."""
         found = paragraph_boundaries(pieces, self.markers, self.min_paragraphs, self.max_episodes, self.separator)
         return merge_episodes(found, self.merge)
 
 
-class FixedLength(Segmentation):
+class FixedLength(Params):
     """Episodes of equal length, for models without markers. See `fixed_boundaries`."""
 
     kind: Literal["tokens"] = "tokens"
-    drop_unfinished: ClassVar[bool] = False
     every: PositiveInt = Field(description="tokens of an episode")
 
-    def boundaries(self, pieces: Sequence[str], logprobs: np.ndarray) -> np.ndarray:
+    def boundaries(self, pieces: Sequence[str], logprobs: Sequence[float] | np.ndarray) -> np.ndarray:
         """See `Segmentation`."""
         return fixed_boundaries(len(pieces), self.every)
 
 
-class LowProbability(Segmentation):
+class LowProbability(Params):
     """Episodes between tokens that were improbable when sampled. See `low_probability_boundaries`."""
 
     kind: Literal["low_probability"] = "low_probability"
-    drop_unfinished: ClassVar[bool] = False
     threshold: Annotated[float, Field(gt=0, le=1)] = Field(description="a token less probable is a cut point")
     cuts_per_episode: PositiveInt = Field(description="cut points of an episode")
 
-    def boundaries(self, pieces: Sequence[str], logprobs: np.ndarray) -> np.ndarray:
+    def boundaries(self, pieces: Sequence[str], logprobs: Sequence[float] | np.ndarray) -> np.ndarray:
         """See `Segmentation`."""
         return low_probability_boundaries(logprobs, self.threshold, self.cuts_per_episode)
+
+
+Segmentation = Annotated[Paragraphs | FixedLength | LowProbability, Field(discriminator="kind")]
+"""Cuts a thought into episodes. `boundaries`: from text and log-probability of each token; see mrt/episodes.py."""
 
 
 class ExampleParams(Params):
@@ -169,10 +166,10 @@ class TextTemplateParams(ChatParams):
         min_length=1,
         description="put in place of the marker when the thought is forced on, in turn",
     )
-    segmentation: Annotated[Paragraphs | FixedLength | LowProbability, Field(discriminator="kind")] = Paragraphs()
+    segmentation: Segmentation = Paragraphs()
 
     @model_validator(mode="after")
-    def _family(self) -> "TextTemplateParams":
+    def _family(self) -> TextTemplateParams:
         lacking = [name for name in ("suffix", "opening", "close") if getattr(self, name) is None]
         if self.family is None and lacking:
             raise ValueError(f"without a family, template.{lacking[0]} must be given; or set template.family=auto")
@@ -183,14 +180,23 @@ class TextTemplateParams(ChatParams):
         """See `Template`."""
         return self.natural_answer == "free"
 
-    def bind(self, tokenizer: PreTrainedTokenizerBase) -> "TextTemplate":
-        """See `TemplateParams.bind`; what is null comes from the family."""
+    def bind(self, tokenizer: PreTrainedTokenizerBase) -> TextTemplate:
+        """See `TemplateParams`; what is null comes from the family."""
         check_tokenizer(tokenizer)
-        family = find_family(tokenizer, self.family) if self.family else None
-        suffix, opening, close = (
-            getattr(family, name) if getattr(self, name) is None else getattr(self, name)
-            for name in ("suffix", "opening", "close")
-        )
+        family = {}
+        if self.family:
+            opening = OPENINGS[find_family(tokenizer, self.family)]
+            family = {"suffix": INSTRUCTION, "opening": opening, "close": CLOSE}
+        given = family | self.model_dump(include={"suffix", "opening", "close"}, exclude_none=True)
+        suffix, opening, close = given["suffix"], given["opening"], given["close"]
+        close_ids = _close_ids(tokenizer, close)
+        if close.strip() not in self.stop_phrase:
+            raise InputError(f"policy.template.stop_phrase {self.stop_phrase!r} does not contain the marker {close!r}")
+
+        def encode(text: str) -> tuple[int, ...]:
+            return tuple(tokenizer.encode(text, add_special_tokens=False))
+
+        after_close = self.stop_phrase.rpartition(close.strip())[2] + self.answer_opening
         messages = self.system_messages
         for example in self.examples:
             written = f"{opening}{example.thought}{close}{example.answer}"
@@ -198,127 +204,44 @@ class TextTemplateParams(ChatParams):
                 {"role": "user", "content": example.question + suffix},
                 {"role": "assistant", "content": written},
             ]
-        return TextTemplate.from_text(
-            tokenizer,
-            self.segmentation,
-            close,
-            self.stop_phrase,
-            self.answer_opening,
-            self.answer_end,
-            self.extensions,
-            self.free_answer_tokens if self.writes_freely else None,
-            messages,
-            suffix,
-            opening,
-        )
-
-
-@dataclass(frozen=True)
-class TextTemplate:
-    """See `Template` and the module's docstring.
-
-    tokenizer: the policy's. segmentation: what an episode is.
-    close_ids: tokens that end a thought, the same text with and without a space before it; the first is the usual one.
-    eos_id: ends the trace. stop_phrase: ids put after a thought that is cut short; they contain the closing marker.
-    natural_opening: ids put in after a closing marker that the model wrote: what follows the marker in the stop phrase,
-        or nothing where it writes freely.
-    answer_opening: text at the end of the stop phrase that belongs to the answer, as `\boxed{`.
-    answer_ending: text that closes what it opens, as `}`; may be empty.
-    answer_end: ids that the exact prover expects after an accepted answer.
-    free_answer_tokens: most tokens of an answer that is written freely; None if answers are opened.
-    extensions: ids put in place of the closing marker when the thought is forced on, in turn.
-    messages: of the chat, before the question: a system prompt, examples. suffix: put after the question.
-    opening: text after the generation prompt.
-    """
-
-    tokenizer: PreTrainedTokenizerBase
-    segmentation: Segmentation
-    close_ids: tuple[int, ...]
-    eos_id: int
-    stop_phrase: tuple[int, ...]
-    natural_opening: tuple[int, ...]
-    answer_opening: str
-    answer_ending: str
-    answer_end: tuple[int, ...]
-    extensions: tuple[tuple[int, ...], ...]
-    free_answer_tokens: int | None = None
-    messages: tuple[dict[str, str], ...] = ()
-    suffix: str = ""
-    opening: str = ""
-    streams_answer: ClassVar[bool] = False
-
-    @classmethod
-    def from_text(
-        cls,
-        tokenizer: PreTrainedTokenizerBase,
-        segmentation: Segmentation,
-        close: str,
-        stop_phrase: str,
-        answer_opening: str,
-        answer_end: str,
-        extensions: Sequence[str],
-        free_answer_tokens: int | None = None,
-        messages: Sequence[dict[str, str]] = (),
-        suffix: str = "",
-        opening: str = "",
-    ) -> "TextTemplate":
-        """Build from strings. Raises InputError without a chat template, or if the marker is not one token."""
-        check_tokenizer(tokenizer)
-        encoded = [tokenizer.encode(text, add_special_tokens=False) for text in (close, f" {close}", f"\n{close}")]
-        close_ids = tuple(
-            dict.fromkeys(ids[-1] for ids in encoded if tokenizer.decode(ids[-1:]).strip() == close.strip())
-        )
-        if not close_ids:
-            raise InputError(
-                f"policy.template.close {close!r} must be one token of this policy's tokenizer, but is "
-                f"{len(encoded[0])}: choose a marker that is (for example '####'), or the model's own end of thinking"
-            )
-        if close.strip() not in stop_phrase:
-            raise InputError(f"policy.template.stop_phrase {stop_phrase!r} does not contain the marker {close!r}")
-        after_close = stop_phrase.rpartition(close.strip())[2] + answer_opening
-        natural = after_close if free_answer_tokens is None else ""
-        return cls(
+        return TextTemplate(
             tokenizer=tokenizer,
-            segmentation=segmentation,
-            close_ids=close_ids,
+            segmentation=self.segmentation,
             eos_id=tokenizer.eos_token_id,
-            stop_phrase=tuple(tokenizer.encode(stop_phrase + answer_opening, add_special_tokens=False)),
-            natural_opening=tuple(tokenizer.encode(natural, add_special_tokens=False)),
-            answer_opening=answer_opening,
-            answer_ending=answer_end,
-            answer_end=tuple(tokenizer.encode(answer_end, add_special_tokens=False)) or (tokenizer.eos_token_id,),
-            extensions=tuple(tuple(tokenizer.encode(extension, add_special_tokens=False)) for extension in extensions),
-            free_answer_tokens=free_answer_tokens,
+            close_ids=close_ids,
+            natural_opening=() if self.writes_freely else encode(after_close),
+            stop_phrase=encode(self.stop_phrase + self.answer_opening),
+            answer_opening=self.answer_opening,
+            answer_ending=self.answer_end,
+            answer_end=encode(self.answer_end) or (tokenizer.eos_token_id,),
+            free_answer_tokens=self.free_answer_tokens if self.writes_freely else None,
+            extensions=tuple(map(encode, self.extensions)),
             messages=tuple(messages),
             suffix=suffix,
             opening=opening,
         )
 
-    @property
-    def thinking_stops(self) -> tuple[int, ...]:
-        """The closing marker, and the end of the trace."""
-        return (*self.close_ids, self.eos_id)
 
-    @property
-    def answer_stops(self) -> tuple[int, ...]:
-        """The end of the trace."""
-        return (self.eos_id,)
+@dataclass(frozen=True, kw_only=True)
+class TextTemplate(Template):
+    """See `Template` and the module's docstring.
 
-    @property
-    def close(self) -> tuple[int, ...]:
-        """The usual closing marker, and the answer's opening where that is put in."""
-        return (self.close_ids[0], *self.natural_opening)
+    close_ids: the same text with and without a space before it.
+    natural_opening: what follows the marker in the stop phrase, or nothing where the policy writes freely.
+    answer_opening: text at the end of the stop phrase that belongs to the answer, as `\\boxed{`.
+    answer_ending: text that closes what it opens, as `}`; may be empty. answer_end: the same in tokens.
+    """
 
-    @property
-    def writes_freely(self) -> bool:
-        """Whether a natural answer is what the model likes to write."""
-        return self.free_answer_tokens is not None
+    tokenizer: PreTrainedTokenizerBase
+    segmentation: Segmentation
+    answer_opening: str
+    answer_ending: str
 
-    def boundaries(self, thought: Sequence[int], logprobs: np.ndarray) -> np.ndarray:
-        """See `Template.boundaries`."""
+    def boundaries(self, thought: Tokens, logprobs: Sequence[float] | np.ndarray) -> np.ndarray:
+        """See `Template`."""
         return self.segmentation.boundaries(token_texts(self.tokenizer, thought), logprobs)
 
-    def snap(self, thought: Sequence[int], cut: int, finished: Sequence[int] = ()) -> int:
+    def snap(self, thought: Tokens, cut: int, finished: Sequence[int] = ()) -> int:
         """`cut` itself, as a thought can be stopped after any token; or the end of the last paragraph that is finished.
 
         The latter where the segmentation says so. The paper's released code does so with what was sampled after an
@@ -326,34 +249,15 @@ class TextTemplate:
         here every cut goes back to the separator, or stop, before it. Only a first paragraph stays though it is not
         finished: nothing would be left, and there too a first thought is never shortened.
         """
-        if not self.segmentation.drop_unfinished:
+        segmentation = self.segmentation
+        if not isinstance(segmentation, Paragraphs) or not segmentation.drop_unfinished:
             return int(cut)
         pieces = token_texts(self.tokenizer, thought)
-        places = [*paragraph_ends(pieces, self.segmentation.separator), *map(int, finished)]
+        places = [*paragraph_ends(pieces, segmentation.separator), *map(int, finished)]
         return max((place for place in places if 0 < place <= cut), default=int(cut))
 
-    def split(self, stream: Sequence[int], stop_token_id: int | None, finished: Sequence[int] = ()) -> Split:
-        """See `Template.split`. A trace that ends inside its thought answers with nothing."""
-        if stop_token_id is None:
-            return Split(self.snap(stream, len(stream), finished), self.stop_phrase, "length", False)
-        if close := self.natural_close(stop_token_id):
-            return Split(len(stream), close, "stop", False)
-        return Split(len(stream), (), "eos", True)
-
-    def natural_close(self, stop_token_id: int) -> tuple[int, ...]:
-        """See `Template.natural_close`."""
-        return (stop_token_id, *self.natural_opening) if stop_token_id in self.close_ids else ()
-
-    def answer_limit(self, answer_tokens: int, forced: bool) -> int:
-        """See `Template.answer_limit`."""
-        return answer_tokens if forced or self.free_answer_tokens is None else self.free_answer_tokens
-
-    def answer_length(self, answer: Sequence[int]) -> int:
-        """All: a token ends it."""
-        return len(answer)
-
     def answer_text(self, text: str, ended: bool, forced: bool) -> str:
-        """See `Template.answer_text`. An answer that was cut loses its last word, which may not be whole.
+        """See `Template`. An answer that was cut loses its last word, which may not be whole.
 
         One that was written freely is none without a complete box (or what else the answer's opening is): a number that
         happens to stand in a text is no answer.
@@ -388,7 +292,19 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase) -> None:
         raise InputError("the policy's tokenizer has no end token (eos), so an answer could never end")
 
 
-def token_texts(tokenizer: PreTrainedTokenizerBase, token_ids: Sequence[int]) -> list[str]:
+def _close_ids(tokenizer: PreTrainedTokenizerBase, close: str) -> tuple[int, ...]:
+    """Last tokens of the marker's text, as it stands after anything; the usual one first."""
+    encoded = [tokenizer.encode(before + close, add_special_tokens=False) for before in ("", " ", "\n")]
+    found = tuple(dict.fromkeys(ids[-1] for ids in encoded if _text(tokenizer, ids[-1:]).strip() == close.strip()))
+    if not found:
+        raise InputError(
+            f"policy.template.close {close!r} must be one token of this policy's tokenizer, but is {len(encoded[0])}: "
+            "choose a marker that is (for example '####'), or the model's own end of thinking"
+        )
+    return found
+
+
+def token_texts(tokenizer: PreTrainedTokenizerBase, token_ids: Tokens) -> list[str]:
     """The text of each token inside a text; decoded alone, it might lose a space."""
     return [_token_text(tokenizer, int(token)) for token in token_ids]
 
@@ -396,7 +312,11 @@ def token_texts(tokenizer: PreTrainedTokenizerBase, token_ids: Sequence[int]) ->
 @lru_cache(maxsize=2**18)  # cuts of the same thoughts are asked for again and again
 def _token_text(tokenizer: PreTrainedTokenizerBase, token: int) -> str:
     before = tokenizer.eos_token_id
-    return tokenizer.decode([before, token])[len(tokenizer.decode([before])) :]
+    return _text(tokenizer, [before, token])[len(_text(tokenizer, [before])) :]
+
+
+def _text(tokenizer: PreTrainedTokenizerBase, token_ids: list[int]) -> str:
+    return str(tokenizer.decode(token_ids))  # of one text; the stub allows for several
 
 
 _WORD = "0123456789.,/abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"

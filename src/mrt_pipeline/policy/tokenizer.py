@@ -1,11 +1,12 @@
 """A symbol-level tokenizer for policies made from scratch."""
 
-from collections.abc import Sequence
+from __future__ import annotations
 
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from tokenizers.pre_tokenizers import WhitespaceSplit
-from transformers import PreTrainedTokenizerFast
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
 _SPECIAL = ["<pad>", "<bos>", "<eos>", "<unk>"]
@@ -24,6 +25,11 @@ def build_symbol_tokenizer(
     symbols: distinct, without white space. The special tokens are added.
     markers: symbols around a thought, added as well; the chat template ends with the first one.
     """
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from tokenizers.pre_tokenizers import WhitespaceSplit
+    from transformers import PreTrainedTokenizerFast
+
     vocabulary = [*_SPECIAL, *markers, *symbols]
     if len(set(vocabulary)) != len(vocabulary):
         raise ValueError("symbols must be distinct and must not repeat special tokens")

@@ -9,8 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from mrt_pipeline.engines.base import NO_CHOICE, Completion, Engine, EngineParams, SamplingParams
-from mrt_pipeline.engines.torch_engine import TorchEngineParams
+from mrt_pipeline.engines.base import NO_CHOICE, Completion, Engine, EngineParams, SamplingParams, TorchEngineParams
 from mrt_pipeline.policy.policy import Policy
 from mrt_pipeline.policy.template import Template, encode_prompt
 from mrt_pipeline.rollouts.rollout import Rollout, RolloutParams

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mrt_pipeline.engines.base import Completion, SamplingParams, StopReason
+from mrt_pipeline.engines.base import Completion, SamplingParams
 from mrt_pipeline.policy.template import Template
 from mrt_pipeline.rollouts.actor import Actor
 from mrt_pipeline.rollouts.rollout import Rollout, RolloutParams
@@ -131,7 +131,6 @@ class _Chain:
             token_ids=token_ids,
             choices=token_ids,
             logprobs=self.logprobs,
-            stop_reason=StopReason.LENGTH if self.stop_token_id is None else StopReason.STOP,
             stop_token_id=self.stop_token_id,
             stop_logprob=self.stop_logprob,
             natural_length=n,
