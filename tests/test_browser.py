@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.skipif(BROWSER is None, reason="t
 SECOND = 1000
 PATIENCE = 120  # seconds; the machine may be busy
 BIN = Path(sys.executable).parent
-ENVIRONMENT = {"PATH": f"{BIN}:{os.environ['PATH']}"}  # `kedro mlflow ui` looks for mlflow
+ENVIRONMENT = {"PATH": f"{BIN}:{os.environ['PATH']}"}  # `mlflow ui` looks for uvicorn
 expect.set_options(timeout=PATIENCE * SECOND)
 ALGORITHMS = ("mrt_online", "grpo")
 MLFLOW_HINTS = ("mlflow.assistant.chat_panel.close", "mlflow.detect_issues.guidance.got_it")
@@ -59,26 +59,26 @@ def runs(project):
 
 
 @pytest.fixture(scope="module")
-def kedro_server(project, served, free_port, tmp_path_factory):
-    """Runs `kedro <arguments>` on a port of its own, while it is needed; gives the address."""
+def server(project, served, free_port, tmp_path_factory):
+    """Runs a command on a port of its own, while it is needed; gives the address."""
 
-    def serve(*arguments):
+    def serve(program, *arguments):
         port = free_port()
-        command = [str(BIN / "kedro"), *arguments, "--port", str(port)]
+        command = [str(BIN / program), *arguments, "--port", str(port)]
         return served(command, f"http://127.0.0.1:{port}", tmp_path_factory.mktemp("log"), ENVIRONMENT, cwd=project)
 
     return serve
 
 
 @pytest.fixture(scope="module")
-def mlflow_ui(kedro_server):
-    with kedro_server("mlflow", "ui") as address:
+def mlflow_ui(server):
+    with server("mlflow", "ui") as address:
         yield address
 
 
 @pytest.fixture(scope="module")
-def kedro_viz(kedro_server):
-    with kedro_server("viz", "run", "--no-browser") as address:
+def kedro_viz(server):
+    with server("kedro", "viz", "run", "--no-browser") as address:
         yield address
 
 

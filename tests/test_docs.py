@@ -49,7 +49,7 @@ def test_every_table_of_the_catalog_is_listed_with_its_folder():
         if line.startswith("| `"):
             names, _, files = line.strip("| ").split(" | ")
             listed |= {name: {file.split("/")[0] for file in quoted(files)} for name in quoted(names)}
-    paths = {name: entry["dataset"]["filepath"] for name, entry in CATALOG.items() if "dataset" in entry}
+    paths = {name: entry["filepath"] for name, entry in CATALOG.items()}
     tables = {name: path for name, path in paths.items() if path.endswith(".parquet")}
     assert listed.keys() == tables.keys()
     for name, path in tables.items():

@@ -1,19 +1,18 @@
 """Kedro's project settings."""
 
-import os
+from typing import Any
 
 from mrt_pipeline.config_loader import HydraConfigLoader
 from mrt_pipeline.paths import data_folder
+from mrt_pipeline.tracking.freshness import FreshnessHook
 from mrt_pipeline.tracking.hooks import TrackingHook
 
-HOOKS = (TrackingHook(),)
-DISABLE_HOOKS_FOR_PLUGINS = ("kedro_mlflow",)  # TrackingHook extends its hook and takes its place
+HOOKS = (FreshnessHook(), TrackingHook())
+DISABLE_HOOKS_FOR_PLUGINS = ("kedro_mlflow",)  # where it is installed for other projects
 CONFIG_LOADER_CLASS = HydraConfigLoader
-CONFIG_LOADER_ARGS = {
+CONFIG_LOADER_ARGS: dict[str, Any] = {
     "base_env": "base",
     "default_run_env": "local",
-    "custom_resolvers": {
-        "data": lambda: data_folder().as_posix(),
-        "environment": lambda name, default: os.environ.get(name) or default,
-    },
+    "config_patterns": {"mlflow": ["mlflow*"]},
+    "custom_resolvers": {"data": lambda: data_folder().as_posix()},
 }

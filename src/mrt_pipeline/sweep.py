@@ -33,11 +33,8 @@ from mrt_pipeline.config import Parameters
 from mrt_pipeline.config_loader import import_given_plugins
 from mrt_pipeline.errors import InputError
 from mrt_pipeline.paths import DATA_VARIABLE
-from mrt_pipeline.tracking.hooks import PARENT_VARIABLE, git_state
-from mrt_pipeline.tracking.outbox import OUTBOX, RESEND, Outbox, current
-from mrt_pipeline.tracking.records import new_address
-from mrt_pipeline.tracking.resend import send_waiting
-from mrt_pipeline.tracking.runs import find_finished_run
+from mrt_pipeline.tracking.journal import RESEND, Journal, send_waiting
+from mrt_pipeline.tracking.runs import OUTBOX, PARENT_VARIABLE, begin, find_finished_run, git_state, run_id
 
 _OUTCOME = "outcome.json"
 
@@ -58,10 +55,8 @@ def main() -> int:
         print(f"Error: {error}", file=sys.stderr)
         return 1
     print(f"{n_jobs} jobs, parent run {parent.run_id}", flush=True)
-    if parent.n_waiting:
-        print(
-            f"MLflow takes no records ({parent.problem}): those of the jobs wait in {OUTBOX} until it does", flush=True
-        )
+    if not parent.address.run_id:
+        print(f"MLflow takes no records: those of the jobs wait in {OUTBOX} until it does", flush=True)
     os.environ[PARENT_VARIABLE] = parent.run_id
     sys.argv += ["--multirun"] if not {"--multirun", "-m"} & set(sys.argv) else []
     sys.argv.append(f"hydra.sweep.dir={folder}")
@@ -72,36 +67,31 @@ def main() -> int:
     return int(report(parent, folder) > 0)
 
 
-def start_parent(overrides: list[str]) -> tuple[Outbox, int]:
+def start_parent(overrides: list[str]) -> tuple[Journal, int]:
     """Compose every job, so that a bad one is refused before the first starts; open the parent run.
 
-    Opening it also creates MLflow's database, which jobs side by side must not do. Returns its outbox and the number
+    Opening it also creates MLflow's database, which jobs side by side must not do. Returns its journal and the number
     of jobs.
     """
     batches = BasicSweeper.split_arguments(OverridesParser.create().parse_overrides(overrides), None)
     jobs = [list(job) for batch in batches for job in batch]
     for job in jobs:
         with KedroSession.create(Path.cwd(), runtime_params=job_request(job)[1]) as session:
-            experiment = session.load_context().mlflow.tracking.experiment.name
+            session.load_context()
     said = " ".join(overrides)
     tags = {"pipeline": "sweep", "overrides": said, **git_state(Path.cwd()), "mlflow.runName": f"sweep {said}"}
-    outbox = Outbox(OUTBOX, new_address(experiment))
-    outbox.send({"kind": "tags", "values": tags})
-    outbox.send({"kind": "end", "status": "FINISHED", "time": int(1000 * time.time())})
-    outbox.close()
-    return outbox, len(jobs)
+    return begin(OUTBOX, {}, tags), len(jobs)
 
 
-def report(parent: Outbox, folder: Path) -> int:
+def report(parent: Journal, folder: Path) -> int:
     """Write `sweep.json`, one entry a job, to the parent run; print what failed and how to run it alone.
 
     Returns how many failed.
     """
     paths = sorted(folder.glob(f"*/{_OUTCOME}"), key=lambda path: int(path.parent.name))
     outcomes = [json.loads(path.read_text()) for path in paths]
-    parent.load()
     parent.send({"kind": "text", "text": json.dumps(outcomes), "path": "sweep.json"})
-    parent.close()
+    parent.end("FINISHED")
     by_status = {status: [o for o in outcomes if o["status"] == status] for status in ("finished", "reused", "failed")}
     print(", ".join(f"{status}: {len(some)}" for status, some in by_status.items()))
     for outcome in by_status["failed"]:
@@ -141,7 +131,7 @@ def _run(overrides: list[str], folder: Path) -> dict[str, Any]:
                     return {"status": "reused", "run_id": run}
                 session.run(pipeline_names=[pipeline])
             shutil.rmtree(folder / "data", ignore_errors=True)  # the tables are artifacts of the MLflow run
-            return {"status": "finished", "run_id": current().run_id if current() else None}
+            return {"status": "finished", "run_id": run_id()}
     except Exception as error:  # a failed job must not take the others with it
         with log.open("a") as file:
             traceback.print_exception(error, file=file)

@@ -42,12 +42,10 @@ def test_it_is_opened_once_and_anew_after_it_was_saved_again(tmp_path, tiny_poli
 
 
 def test_it_may_be_anywhere(elsewhere, tiny_policy):
-    dataset = PolicyDataset(filepath=elsewhere, artifact_path="policy")
+    dataset = PolicyDataset(filepath=elsewhere)
     dataset.save(tiny_policy)
     assert torch.equal(weights(PolicyDataset(filepath=elsewhere).load().open()), weights(tiny_policy))
-    path, folder = dataset.logged()
-    assert path == "policy" and (folder / CARD).is_file()
-    assert PolicyDataset(filepath=elsewhere).logged() is None
+    assert (dataset.local_copy() / CARD).is_file()
 
 
 def test_versions_stay_beside_each_other(tmp_path, tiny_policy, make_policy):

@@ -65,7 +65,7 @@ def test_another_algorithm_trains_another_policy_on_the_same_base(project):
 def test_the_run_ends_with_the_table_and_where_to_look_next(project):
     printed = project[1]["first"][0]
     assert "| budget |" in printed
-    assert "kedro mlflow ui" in printed
+    assert "mlflow ui" in printed
 
 
 def test_mlflow_holds_parameters_metrics_by_budget_and_artifacts(project):

@@ -68,7 +68,7 @@ def test_a_task_needs_problems_and_a_grade_and_nothing_else():
 
 def test_countdown_works_where_only_the_library_is_installed():
     absent = ["pandas", "pandera", "scipy", "plotly", "math_verify", "sympy", "datasets"]
-    absent += ["kedro", "kedro_datasets", "kedro_mlflow", "mlflow", "hydra", "omegaconf"]
+    absent += ["kedro", "kedro_datasets", "mlflow", "hydra", "omegaconf"]
     code = f"""
 import sys
 sys.modules.update(dict.fromkeys({absent}))

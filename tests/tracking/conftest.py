@@ -9,7 +9,7 @@ from urllib.request import urlopen
 import mlflow
 import pytest
 
-from mrt_pipeline.tracking.outbox import use
+from mrt_pipeline.tracking.runs import use
 
 
 class MlflowServer:

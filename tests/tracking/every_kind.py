@@ -13,12 +13,10 @@ def every_kind(folder, n_weights=7000):
     policy.mkdir(exist_ok=True)
     (policy / "model.safetensors").write_bytes(bytes(n_weights))
     dataset = {"name": "d", "digest": "1", "source_type": "code", "source": "{}", "schema": None, "profile": None}
-    metrics = {"validation/regret": 0.25}
+    metrics, tags = {"validation/regret": 0.25}, {"pipeline": "mrt_rl", "mlflow.runName": "a run"}
     model = {"kind": "model", "name": "step_2", "step": 2, "time": 1000, "metrics": metrics, "register": "countdown"}
     return [
-        ({"kind": "experiment_tag", "name": "kind", "value": "x"}, None),
-        ({"kind": "params", "values": {"algorithm.alpha": "1.0"}}, None),
-        ({"kind": "tags", "values": {"pipeline": "mrt_rl", "mlflow.runName": "a run"}}, None),
+        ({"kind": "describe", "params": {"algorithm.alpha": "1.0"}, "tags": tags}, None),
         ({"kind": "input", "dataset": dataset, "context": "problems"}, None),
         ({"kind": "metrics", "points": [["regret", 0.5, 1000, 1], ["regret", 0.25, 2000, 2]]}, None),
         ({"kind": "text", "text": "a trace", "path": "samples/step_1.txt"}, None),

@@ -3,12 +3,13 @@ from pathlib import Path
 import pytest
 from kedro.pipeline import Node, Pipeline
 
+from mrt_pipeline.algorithms.base import Algorithm
 from mrt_pipeline.config import Parameters
 from mrt_pipeline.config_loader import compose_parameters
 from mrt_pipeline.errors import InputError
 from mrt_pipeline.keys import dataset_keys
 from mrt_pipeline.pipeline_registry import register_pipelines
-from mrt_pipeline.tracking.freshness import check_inputs, note_saved
+from mrt_pipeline.tracking.freshness import check_inputs, check_kind, note_saved
 
 FOLDER = Path(__file__).parents[2] / "conf" / "base" / "parameters"
 
@@ -27,10 +28,9 @@ STAGE = Pipeline([Node(lambda problems, policy: None, ["problems", "base_policy"
 
 
 @pytest.fixture
-def project(tmp_path, monkeypatch):
+def file(tmp_path, monkeypatch):
     monkeypatch.setattr("mrt_pipeline.tracking.freshness.registered", WHOLE)
-    (tmp_path / "data").mkdir()
-    return tmp_path
+    return tmp_path / "keys.json"
 
 
 @pytest.mark.parametrize(
@@ -76,21 +76,33 @@ def test_every_dataset_of_every_pipeline_has_a_key_of_its_own():
         assert len({*found.values()}) == len(found)
 
 
-def test_inputs_of_the_same_configuration_pass(project):
+def test_inputs_of_the_same_configuration_pass(file):
     for name in ("problems", "base_policy", "not_a_table"):
-        note_saved(project, name, DEFAULT)
-    check_inputs(project, STAGE, DEFAULT)
-    check_inputs(project, STAGE, keys(seed=1))
+        note_saved(file, name, DEFAULT)
+    check_inputs(file, STAGE, DEFAULT)
+    check_inputs(file, STAGE, keys(seed=1))
 
 
-def test_a_missing_input_is_refused_naming_the_stage_that_makes_it(project):
-    note_saved(project, "problems", DEFAULT)
+def test_a_missing_input_is_refused_naming_the_stage_that_makes_it(file):
+    note_saved(file, "problems", DEFAULT)
     with pytest.raises(InputError, match=r"no 'base_policy'.*--pipelines=warm_start"):
-        check_inputs(project, STAGE, DEFAULT)
+        check_inputs(file, STAGE, DEFAULT)
 
 
-def test_an_input_of_another_configuration_is_refused(project):
-    note_saved(project, "problems", DEFAULT)
-    note_saved(project, "base_policy", keys(policy={"hidden_size": 48}))
+def test_an_input_of_another_configuration_is_refused(file):
+    note_saved(file, "problems", DEFAULT)
+    note_saved(file, "base_policy", keys(policy={"hidden_size": 48}))
     with pytest.raises(InputError, match=r"'base_policy'.*another configuration"):
-        check_inputs(project, STAGE, DEFAULT)
+        check_inputs(file, STAGE, DEFAULT)
+
+
+@pytest.mark.parametrize(("pipeline", "algorithm"), [("mrt_rl", "star"), ("mrt_star", "grpo")])
+def test_an_algorithm_of_the_other_kind_is_refused(pipeline, algorithm):
+    with pytest.raises(InputError, match="run --pipeline="):
+        check_kind([pipeline], Algorithm.member(algorithm)())
+
+
+def test_algorithms_of_the_kind_and_other_pipelines_pass():
+    check_kind(["mrt_rl"], Algorithm.member("mrt_online")())
+    check_kind(["mrt_star"], Algorithm.member("mrt_star")())
+    check_kind(["evaluate"], Algorithm.member("star")())

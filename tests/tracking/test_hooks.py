@@ -3,23 +3,9 @@ import subprocess
 import pytest
 from kedro.pipeline import Node, Pipeline
 
-from mrt_pipeline.algorithms.base import Algorithm
-from mrt_pipeline.errors import InputError
 from mrt_pipeline.tracking import hooks
-from mrt_pipeline.tracking.hooks import _check_kind, git_state, is_partial, run_name
-from mrt_pipeline.tracking.runs import check_finite
-
-
-@pytest.mark.parametrize(("pipeline", "algorithm"), [("mrt_rl", "star"), ("mrt_star", "grpo")])
-def test_an_algorithm_of_the_other_kind_is_refused(pipeline, algorithm):
-    with pytest.raises(InputError, match="run --pipeline="):
-        _check_kind([pipeline], Algorithm.member(algorithm)())
-
-
-def test_algorithms_of_the_kind_and_other_pipelines_pass():
-    _check_kind(["mrt_rl"], Algorithm.member("mrt_online")())
-    _check_kind(["mrt_star"], Algorithm.member("mrt_star")())
-    _check_kind(["evaluate"], Algorithm.member("star")())
+from mrt_pipeline.tracking.hooks import is_partial, run_name
+from mrt_pipeline.tracking.runs import check_finite, git_state
 
 
 def test_a_run_is_called_after_what_it_trains_and_a_stage_alone_after_the_stage():

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 from mrt_pipeline.errors import InputError
-from mrt_pipeline.tracking.read_runs import _TABLES, find_runs, read_tables
+from mrt_pipeline.tracking.read_runs import _TABLES, find_runs
 
 
 @pytest.fixture(scope="module")
@@ -34,11 +34,12 @@ def test_the_runs_of_an_experiment_are_found_and_their_tables_read_when_asked_fo
     second = log_run("two", [*_TABLES, "trained_votes", "other"], seed=2)
     found = {run.run_id: run for run in find_runs(["two", first])}
     assert found.keys() == {first, second}
-    assert found[first].parameters == {"seed": 1} and found[first].tables == {}
+    assert found[first].parameters == {"seed": 1}
     assert found[first].started <= found[second].started
     assert found[first].has == frozenset(_TABLES) and found[second].has == {*_TABLES, "trained_votes"}
-    tables = read_tables(found[second]).tables
+    tables = found[second].tables
     assert {name: table["name"].item() for name, table in tables.items()} == {n: n for n in found[second].has}
+    assert found[second].tables is tables  # read once
 
 
 def test_partial_runs_are_left_out_with_a_line_that_says_so(log_run, caplog):

@@ -3,8 +3,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mrt_pipeline.tracking.outbox import Outbox, use
+from mrt_pipeline.tracking.journal import Journal
 from mrt_pipeline.tracking.records import new_address
+from mrt_pipeline.tracking.runs import use
 from mrt_pipeline.tracking.traces import log_traces, thoughts
 
 TOKENS = {1: " four", 2: " five", 3: " six", 4: " done"}
@@ -50,11 +51,12 @@ def test_the_first_rollout_of_each_problem_is_shown(tables):
 
 
 def test_a_trace_has_a_span_for_each_episode_and_one_for_the_answer(tables, store, tmp_path):
-    outbox = Outbox(tmp_path / "outbox", new_address("test"))
-    use(outbox)
+    journal = Journal(tmp_path / "outbox", new_address("test"))
+    use(journal)
     log_traces(thoughts(*tables, n=1), decode)
-    assert not outbox.n_waiting
-    (trace,) = mlflow.search_traces(locations=[store], run_id=outbox.run_id, return_type="list")
+    journal.close()
+    assert not journal.n_waiting
+    (trace,) = mlflow.search_traces(locations=[store], run_id=journal.run_id, return_type="list")
     assert trace.info.tags["policy"] == "base" and trace.info.execution_duration == 4
     assert trace.info.request_preview == '{"question": "Of a?"}'
     root, first, second, answer = sorted(trace.data.spans, key=lambda span: (span.start_time_ns, bool(span.parent_id)))

@@ -20,7 +20,6 @@ class PolicyDataset(AbstractVersionedDataset[Policy | SavedPolicy, SavedPolicy])
     What is loaded is not opened yet, and is the same object each time, so that the nodes of a run open it once.
 
     filepath: of the folder; a protocol such as s3:// in front chooses the file system.
-    artifact_path: where its files are logged in MLflow; None: they are not.
     version, credentials, fs_args, metadata: as in Kedro's datasets.
     """
 
@@ -28,7 +27,6 @@ class PolicyDataset(AbstractVersionedDataset[Policy | SavedPolicy, SavedPolicy])
         self,
         *,
         filepath: str | os.PathLike,
-        artifact_path: str | None = None,
         version: Version | None = None,
         credentials: dict[str, Any] | None = None,
         fs_args: dict[str, Any] | None = None,
@@ -38,7 +36,6 @@ class PolicyDataset(AbstractVersionedDataset[Policy | SavedPolicy, SavedPolicy])
         self._protocol = protocol
         self._fs = fsspec.filesystem(protocol, **deepcopy(credentials or {}), **deepcopy(fs_args or {}))
         self.metadata = metadata
-        self._artifact_path = artifact_path
         self._loaded: dict[str, SavedPolicy] = {}
         self._copies: dict[str, tempfile.TemporaryDirectory] = {}  # of folders that are elsewhere
         super().__init__(
@@ -71,11 +68,9 @@ class PolicyDataset(AbstractVersionedDataset[Policy | SavedPolicy, SavedPolicy])
                 self._fs.put(f"{folder}/", f"{path}/", recursive=True)
         self._release()
 
-    def logged(self) -> tuple[str, Path] | None:
-        """Where its files are logged in MLflow, and a local folder with them; None if they are not."""
-        if self._artifact_path is None:
-            return None
-        return self._artifact_path, self._here(get_filepath_str(self._get_load_path(), self._protocol))
+    def local_copy(self) -> Path:
+        """A local folder with its files: its own, or a copy of one that is elsewhere."""
+        return self._here(get_filepath_str(self._get_load_path(), self._protocol))
 
     def _here(self, path: str) -> Path:
         if self._protocol == "file":

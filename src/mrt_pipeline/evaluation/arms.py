@@ -29,7 +29,10 @@ class TrainingRun(Protocol):
     run_id: str
     started: int
     parameters: Mapping[str, Any]
-    tables: Mapping[str, pd.DataFrame]
+
+    @property
+    def tables(self) -> Mapping[str, pd.DataFrame]:
+        """By dataset name."""
 
 
 def check_comparable(runs: Sequence[TrainingRun]) -> None:

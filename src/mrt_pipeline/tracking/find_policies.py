@@ -11,6 +11,7 @@ from mrt_pipeline.errors import InputError
 from mrt_pipeline.keys import configuration_key
 from mrt_pipeline.policy.policy import CARD
 from mrt_pipeline.reuse import made_once
+from mrt_pipeline.tracking.failures import reason
 
 _FETCHED = Path("data/06_models/fetched")
 _RUN = re.compile("[0-9a-f]{32}")
@@ -22,7 +23,7 @@ ARTIFACT = "policy"
 def moves_on(path: str) -> bool:
     """Whether a path leads to another policy from time to time: an alias, or the latest version."""
     found = _MODEL.fullmatch(path)
-    return bool(found) and (found[2] == "latest" or found[3] is not None)
+    return found is not None and (found[2] == "latest" or found[3] is not None)
 
 
 def fetch_policy(path: str) -> str | None:
@@ -42,10 +43,9 @@ def fetch_policy(path: str) -> str | None:
         folder = _FETCHED / configuration_key(server=mlflow.get_tracking_uri(), uri=uri)
         made_once(folder, partial(_download, uri))
     except (MlflowException, OSError) as error:
-        first = (str(error) or type(error).__name__).splitlines()[0]
         raise InputError(
-            f"MLflow at {mlflow.get_tracking_uri()} has no policy at policy.path={path}: {first}. Give the id of a "
-            "finished run that has trained one, models:/<name>/<version>, or models:/<name>@<alias>"
+            f"MLflow at {mlflow.get_tracking_uri()} has no policy at policy.path={path}: {reason(error)}. Give the id "
+            "of a finished run that has trained one, models:/<name>/<version>, or models:/<name>@<alias>"
         ) from error
     return str(folder)
 

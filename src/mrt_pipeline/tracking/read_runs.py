@@ -1,67 +1,90 @@
 """Reading finished runs back from MLflow, for `compare`."""
 
+import contextlib
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import mlflow
 import pandas as pd
 import yaml
+from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 from mrt_pipeline.errors import InputError
+from mrt_pipeline.evaluation.arms import TrainingRun, check_comparable, find_baseline, group_runs, shared_budgets
+from mrt_pipeline.evaluation.params import CompareParams
 from mrt_pipeline.tracking.failures import is_refusal, reason
 from mrt_pipeline.tracking.records import WAITING, find_run
 from mrt_pipeline.tracking.runs import PARTIAL_TAG
 
 logger = logging.getLogger(__name__)
-_TABLES = (
-    "base_rollouts",
-    "base_episodes",
-    "base_anytime",
-    "base_samples",
-    "trained_rollouts",
-    "trained_episodes",
-    "trained_anytime",
-    "trained_samples",
-    "training_history",
-)
+_MEASURED = ("rollouts", "episodes", "anytime", "samples")
+_TABLES = (*(f"{policy}_{table}" for policy in ("base", "trained") for table in _MEASURED), "training_history")
 _OPTIONAL = ("base_votes", "trained_votes")  # runs made before these existed are compared without them
 
 
-@dataclass(frozen=True)
+@dataclass
 class FinishedRun:
     """A finished run of `mrt_rl` or `mrt_star`.
 
     run_id: MLflow's. started: in milliseconds since 1970. parameters: the tree as it was composed. has: the tables
-    that comparing can use. tables: by dataset name; none before `read_tables`.
+    that comparing can use.
     """
 
     run_id: str
     started: int
     parameters: Mapping[str, Any]
     has: frozenset[str]
-    tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+
+    @cached_property
+    def tables(self) -> Mapping[str, pd.DataFrame]:
+        """By dataset name. Read when they are first asked for; raises InputError if one cannot be."""
+        client = MlflowClient()
+        with TemporaryDirectory() as folder, _reading(f"a table of run '{self.run_id}'"):
+            paths = {name: client.download_artifacts(self.run_id, _path(name), folder) for name in sorted(self.has)}
+            return {name: pd.read_parquet(path) for name, path in paths.items()}
+
+
+@contextlib.contextmanager
+def _reading(what: str) -> Iterator[None]:
+    try:
+        yield
+    except (MlflowException, OSError) as error:
+        where = f"from MLflow at {mlflow.get_tracking_uri()} ({reason(error)})"
+        raise InputError(f"{what} cannot be read {where}: try again when it is there") from error
+
+
+def choose_runs(compare: CompareParams) -> dict[str, dict[int, TrainingRun]]:
+    """The runs to compare, by arm and seed; InputError for what cannot be compared. Reads no tables."""
+    names = [compare.runs] if isinstance(compare.runs, str) else compare.runs
+    if not names:
+        raise InputError("say what to compare: --params runs=<parent run, experiment or [run, run, ...]>")
+    runs = find_runs(names)
+    if not compare.allow_different:
+        check_comparable(runs)
+    shared_budgets(runs)
+    arms = group_runs(runs)
+    find_baseline(list(arms), compare.baseline)
+    return arms
 
 
 def find_runs(names: Sequence[str]) -> list[FinishedRun]:
     """The training runs that `names` stand for: run ids, parent runs of sweeps, or experiments; each once.
 
-    Their tables are not read. Runs that left nodes of their pipeline out are skipped, with a line that says so.
-    Raises InputError for a name that nothing has, for a run named by itself that is not a finished training run, for
-    one that lacks a table, and if MLflow cannot be reached.
+    Runs that left nodes of their pipeline out are skipped, with a line that says so. Raises InputError for a name that
+    nothing has, for a run named by itself that is not a finished training run, for one that lacks a table, and if
+    MLflow cannot be reached.
     """
-    client = mlflow.MlflowClient()
+    client = MlflowClient()
     found: dict[str, Run] = {}
-    try:
+    with _reading("what compare.runs names"):
         for name in names:
             found |= {run.info.run_id: run for run in _resolve(client, name) if not _is_partial(run)}
-    except (MlflowException, OSError) as error:
-        raise InputError(f"MLflow at {mlflow.get_tracking_uri()} cannot be read ({reason(error)})") from error
     if not found:
         raise InputError(
             "there is no finished training run to compare: give compare.runs a sweep, experiment or run ids"
@@ -69,20 +92,10 @@ def find_runs(names: Sequence[str]) -> list[FinishedRun]:
     return [_found(client, run) for run in found.values()]
 
 
-def read_tables(run: FinishedRun) -> FinishedRun:
-    """The same run, with its tables."""
-    with TemporaryDirectory() as folder:
-        try:
-            tables = {name: pd.read_parquet(_download(run.run_id, _path(name), folder)) for name in sorted(run.has)}
-        except (MlflowException, OSError) as error:
-            raise InputError(f"a table of run '{run.run_id}' cannot be read: {error}") from error
-    return replace(run, tables=tables)
-
-
-def _resolve(client: mlflow.MlflowClient, name: str) -> list[Run]:
+def _resolve(client: MlflowClient, name: str) -> list[Run]:
     experiment = client.get_experiment_by_name(name)
     if experiment is not None:
-        return [run for run in client.search_runs([experiment.experiment_id], max_results=10_000) if _is_training(run)]
+        return _search(client, experiment.experiment_id, "")
     try:
         run = _get_run(client, name)
     except MlflowException as error:
@@ -90,7 +103,7 @@ def _resolve(client: mlflow.MlflowClient, name: str) -> list[Run]:
             raise
         raise InputError(
             f"MLflow at {mlflow.get_tracking_uri()} has no experiment and no run '{name}': look the id up in "
-            "`kedro mlflow ui`"
+            "`mlflow ui`"
         ) from error
     if run.data.tags.get("pipeline") == "sweep":
         return _of_sweep(client, run)
@@ -100,23 +113,24 @@ def _resolve(client: mlflow.MlflowClient, name: str) -> list[Run]:
     return [run]
 
 
-def _get_run(client: mlflow.MlflowClient, name: str) -> Run:
-    """By its id, or by the one that it had while it waited for the server."""
+def _get_run(client: MlflowClient, name: str) -> Run:
+    """By its id, or by the name that it had while it waited for the server."""
     return client.get_run((find_run(client, name) or name) if name.startswith(WAITING) else name)
 
 
-def _of_sweep(client: mlflow.MlflowClient, parent: Run) -> list[Run]:
+def _of_sweep(client: MlflowClient, parent: Run) -> list[Run]:
     """The runs that the sweep made and those that it found finished; while it goes on, its children."""
-    if any(artifact.path == "sweep.json" for artifact in client.list_artifacts(parent.info.run_id)):
-        jobs = mlflow.artifacts.load_dict(f"runs:/{parent.info.run_id}/sweep.json")
-        failed = [" ".join(job["overrides"]) for job in jobs if job["run_id"] is None]
-        if failed:
-            logger.warning("Left out, as they failed in the sweep: %s", "; ".join(failed))
-        return [_get_run(client, job["run_id"]) for job in jobs if job["run_id"]]
-    children = client.search_runs(
-        [parent.info.experiment_id], f"tags.mlflow.parentRunId = '{parent.info.run_id}'", max_results=10_000
-    )
-    return [run for run in children if _is_training(run)]
+    if not any(artifact.path == "sweep.json" for artifact in client.list_artifacts(parent.info.run_id)):
+        return _search(client, parent.info.experiment_id, f"tags.mlflow.parentRunId = '{parent.info.run_id}'")
+    jobs: Any = mlflow.artifacts.load_dict(f"runs:/{parent.info.run_id}/sweep.json")
+    failed = [" ".join(job["overrides"]) for job in jobs if job["run_id"] is None]
+    if failed:
+        logger.warning("Left out, as they failed in the sweep: %s", "; ".join(failed))
+    return [_get_run(client, job["run_id"]) for job in jobs if job["run_id"]]
+
+
+def _search(client: MlflowClient, experiment_id: str, wanted: str) -> list[Run]:
+    return [run for run in client.search_runs([experiment_id], wanted, max_results=10_000) if _is_training(run)]
 
 
 def _is_partial(run: Run) -> bool:
@@ -130,23 +144,15 @@ def _is_training(run: Run) -> bool:
     return run.info.status == "FINISHED" and run.data.tags.get("pipeline") in ("mrt_rl", "mrt_star")
 
 
-def _found(client: mlflow.MlflowClient, run: Run) -> FinishedRun:
+def _found(client: MlflowClient, run: Run) -> FinishedRun:
     run_id = run.info.run_id
-    try:
+    with _reading(f"parameters.yaml of run '{run_id}'"):
         there = {artifact.path for artifact in client.list_artifacts(run_id, "tables")}
-        lacking = [name for name in _TABLES if _path(name) not in there]
-        if lacking:
+        if lacking := [name for name in _TABLES if _path(name) not in there]:
             raise InputError(f"run '{run_id}' lacks tables that comparing needs ({', '.join(lacking)}): leave it out")
-        with TemporaryDirectory() as folder:
-            parameters = yaml.safe_load(_download(run_id, "parameters.yaml", folder).read_text())
-    except (MlflowException, OSError) as error:
-        raise InputError(f"run '{run_id}' has no parameters.yaml that can be read: {error}") from error
+        parameters = yaml.safe_load(mlflow.artifacts.load_text(f"runs:/{run_id}/parameters.yaml"))
     has = frozenset(name for name in (*_TABLES, *_OPTIONAL) if _path(name) in there)
     return FinishedRun(run_id, run.info.start_time, parameters, has)
-
-
-def _download(run_id: str, path: str, folder: str) -> Path:
-    return Path(mlflow.MlflowClient().download_artifacts(run_id, path, folder))
 
 
 def _path(table: str) -> str:

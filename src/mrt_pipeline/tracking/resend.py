@@ -1,60 +1,12 @@
 """Sending what earlier runs could not: `python -m mrt_pipeline.tracking.resend`; `kedro run` does it when it starts."""
 
-import json
-import logging
 import sys
-from pathlib import Path
-
-import mlflow
-from kedro.framework.session import KedroSession
-from kedro.framework.startup import bootstrap_project
-from mlflow.exceptions import MlflowException
 
 from mrt_pipeline.cli import enter_project
 from mrt_pipeline.errors import InputError
-from mrt_pipeline.tracking.failures import is_refusal, reason
-from mrt_pipeline.tracking.outbox import OUTBOX, Outbox
-from mrt_pipeline.tracking.records import RunAddress
-
-logger = logging.getLogger(__name__)
-
-
-def send_waiting(root: Path) -> int:
-    """Send what waits in the outboxes below `root`, oldest run first. Returns how many records still do.
-
-    Outboxes of runs that go on are left to them. A run that had begun on another server than the current one is left.
-    """
-    addresses = [RunAddress(**json.loads(path.read_text())) for path in root.glob("*/run.json")]
-    still = 0
-    for address in sorted(addresses, key=lambda address: address.start_time):
-        outbox = Outbox(root, address, quiet=True)
-        if not outbox.load():
-            continue
-        n, left, problem = outbox.n_waiting, outbox.n_waiting, _not_here(address)
-        if not problem:
-            left = outbox.flush()
-            problem = outbox.problem
-        outbox.close()
-        if n > left:
-            logger.info("Sent to MLflow: %d records that had waited, of run %s", n - left, outbox.run_id)
-        if left:
-            logger.warning("%d records still wait in %s: %s", left, outbox.folder, problem)
-        still += left
-    return still
-
-
-def _not_here(address: RunAddress) -> str:
-    """Why the run's records cannot be sent to the current server; empty if they can."""
-    try:
-        if address.run_id:
-            mlflow.MlflowClient().get_run(address.run_id)
-    except (MlflowException, OSError) as error:
-        if is_refusal(error):
-            return (
-                f"MLflow at {mlflow.get_tracking_uri()} has no run {address.run_id}. Delete the folder to give them up"
-            )
-        return reason(error)
-    return ""
+from mrt_pipeline.settings import CONFIG_LOADER_ARGS, CONFIG_LOADER_CLASS
+from mrt_pipeline.tracking.journal import send_waiting
+from mrt_pipeline.tracking.runs import OUTBOX, configure
 
 
 def main() -> int:
@@ -63,9 +15,7 @@ def main() -> int:
         project = enter_project(__doc__)
         if project is None:
             return 0
-        bootstrap_project(project)
-        with KedroSession.create(project) as session:
-            session.load_context()  # sets address and credentials of the server
+        configure(CONFIG_LOADER_CLASS(str(project / "conf"), **CONFIG_LOADER_ARGS)["mlflow"])
     except InputError as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1
@@ -75,6 +25,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    from mrt_pipeline.tracking.resend import main as resend  # under its own name, which logging knows
-
-    sys.exit(resend())
+    sys.exit(main())

@@ -7,24 +7,15 @@ import json
 import secrets
 import time
 from base64 import b64encode
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from mlflow.entities import SpanType, TraceInfo, TraceLocation, TraceState
-from mlflow.tracing.constant import (
-    TRACE_SCHEMA_VERSION,
-    TRACE_SCHEMA_VERSION_KEY,
-    SpanAttributeKey,
-    TraceMetadataKey,
-    TraceTagKey,
-)
-from mlflow.tracking.context.registry import resolve_tags
+from mlflow.tracing.constant import SpanAttributeKey, TraceTagKey
 
-from mrt_pipeline.tracking.outbox import current
 from mrt_pipeline.tracking.runs import send
 
 _TOKEN = 1_000_000  # nanoseconds of a span for a token
@@ -55,17 +46,40 @@ def log_traces(shown: Sequence[Thought], decode: Callable[[Sequence[int]], str])
 
     The text is that of the whole trace, budget forcing included; spans beyond the natural end say `forced`.
     """
-    if current():
-        for thought in shown:
-            send({"kind": "trace", "trace": trace_of(thought, decode)})
+    for thought in shown:
+        send({"kind": "trace", "trace": trace_of(thought, decode)})
 
 
 def trace_of(thought: Thought, decode: Callable[[Sequence[int]], str]) -> dict[str, Any]:
     """A thought as MLflow writes traces in JSON; its run and experiment are put in when it is delivered."""
     row, start, trace_id = thought.rollout, time.time_ns(), secrets.token_bytes(16)
     episodes = thought.episodes[~thought.episodes["stopped"]]
-    tokens, answer = np.asarray(row["thought_token_ids"]), np.asarray(row["answer_token_ids"])
+    tokens, answer = np.asarray(row["thought_token_ids"]).tolist(), np.asarray(row["answer_token_ids"]).tolist()
     inputs, outputs = {"question": thought.question}, {"answer": row["answer_text"], "grade": row["grade"]}
+    spans: list[dict[str, Any]] = []
+
+    def add(name: str, kind: str, first: int, last: int, about: Mapping[str, Any], made: Mapping[str, Any]) -> None:
+        """A span of the tokens from `first` to before `last`; the first span is the parent of the others."""
+        attributes = {
+            SpanAttributeKey.REQUEST_ID: f"tr-{trace_id.hex()}",
+            SpanAttributeKey.SPAN_TYPE: kind,
+            **about,
+            SpanAttributeKey.OUTPUTS: made,
+        }
+        spans.append(
+            {
+                "trace_id": b64encode(trace_id).decode(),
+                "span_id": b64encode(secrets.token_bytes(8)).decode(),
+                "parent_span_id": spans[0]["span_id"] if spans else None,
+                "name": name,
+                "start_time_unix_nano": start + first * _TOKEN,
+                "end_time_unix_nano": start + last * _TOKEN,
+                "events": [],
+                "status": {"code": "STATUS_CODE_OK", "message": ""},
+                "attributes": {key: json.dumps(value) for key, value in attributes.items()},
+            }
+        )
+
     end = len(tokens) + len(answer)
     about = {
         "policy": row["policy"],
@@ -77,22 +91,20 @@ def trace_of(thought: Thought, decode: Callable[[Sequence[int]], str]) -> dict[s
         "J_end": float(episodes["success"].iloc[-1]),
         SpanAttributeKey.INPUTS: inputs,
     }
-    name = f"{row['policy']} {row['problem_id']}"
-    spans = [_span(trace_id, None, name, SpanType.CHAIN, start, (0, end), about, outputs)]
-    add = partial(_span, trace_id, spans[0]["span_id"])
+    add(f"{row['policy']} {row['problem_id']}", SpanType.CHAIN, 0, end, about, outputs)
     for before, after in zip(episodes.iloc[:-1].itertuples(), episodes.iloc[1:].itertuples(), strict=True):
+        first, last = int(before.n_tokens), int(after.n_tokens)
         episode = {
-            "tokens": int(after.n_tokens - before.n_tokens),
+            "tokens": last - first,
             "J_before": float(before.success),
             "J_after": float(after.success),
             "progress": float(after.progress),
             "forced": bool(after.forced),
         }
         name = f"episode {after.episode}  J {before.success:.2f} to {after.success:.2f}"
-        when = (int(before.n_tokens), int(after.n_tokens))
-        spans.append(add(name, SpanType.LLM, start, when, episode, {"text": decode(tokens[slice(*when)])}))
+        add(name, SpanType.LLM, first, last, episode, {"text": decode(tokens[first:last])})
     graded = {"tokens": len(answer), "grade": row["grade"]}
-    spans.append(add("answer", SpanType.LLM, start, (len(tokens), end), graded, {"text": decode(answer)}))
+    add("answer", SpanType.LLM, len(tokens), end, graded, {"text": decode(answer)})
     info = TraceInfo(
         trace_id=f"tr-{trace_id.hex()}",
         trace_location=TraceLocation.from_experiment_id("0"),
@@ -101,42 +113,6 @@ def trace_of(thought: Thought, decode: Callable[[Sequence[int]], str]) -> dict[s
         request_preview=json.dumps(inputs),
         response_preview=json.dumps(outputs),
         execution_duration=end * _TOKEN // 1_000_000,
-        trace_metadata={
-            TRACE_SCHEMA_VERSION_KEY: str(TRACE_SCHEMA_VERSION),
-            TraceMetadataKey.INPUTS: json.dumps(inputs),
-            TraceMetadataKey.OUTPUTS: json.dumps(outputs),
-            **resolve_tags(),
-        },
         tags={TraceTagKey.TRACE_NAME: spans[0]["name"], "policy": row["policy"], "grade": row["grade"]},
     )
     return {"info": info.to_dict(), "data": {"spans": spans}}
-
-
-def _span(
-    trace_id: bytes,
-    parent: str | None,
-    name: str,
-    kind: str,
-    start: int,
-    tokens: tuple[int, int],
-    attributes: dict[str, Any],
-    outputs: dict[str, Any],
-) -> dict[str, Any]:
-    """tokens: first, and one past the last, of the trace. start: of the trace, in nanoseconds."""
-    attributes = {
-        SpanAttributeKey.REQUEST_ID: f"tr-{trace_id.hex()}",
-        SpanAttributeKey.SPAN_TYPE: kind,
-        **attributes,
-        SpanAttributeKey.OUTPUTS: outputs,
-    }
-    return {
-        "trace_id": b64encode(trace_id).decode(),
-        "span_id": b64encode(secrets.token_bytes(8)).decode(),
-        "parent_span_id": parent,
-        "name": name,
-        "start_time_unix_nano": start + tokens[0] * _TOKEN,
-        "end_time_unix_nano": start + tokens[1] * _TOKEN,
-        "events": [],
-        "status": {"code": "STATUS_CODE_OK", "message": ""},
-        "attributes": {key: json.dumps(value) for key, value in attributes.items()},
-    }

@@ -3,8 +3,7 @@
 import pandas as pd
 import plotly.graph_objects as go
 
-from mrt_pipeline.errors import InputError
-from mrt_pipeline.evaluation.arms import check_comparable, find_baseline, group_runs, make_arms, shared_budgets
+from mrt_pipeline.evaluation.arms import find_baseline, make_arms
 from mrt_pipeline.evaluation.bootstrap import Arm, Bootstrap
 from mrt_pipeline.evaluation.compare import (
     comparison_table,
@@ -23,32 +22,12 @@ from mrt_pipeline.reporting.comparison import (
     majority_figure,
 )
 from mrt_pipeline.reporting.comparison_analyses import analyses_report, comparison_sources_figure
-from mrt_pipeline.tracking.read_runs import FinishedRun, find_runs, read_tables
-
-
-def choose_runs(compare: CompareParams) -> dict[str, dict[int, FinishedRun]]:
-    """The runs to compare, by arm and seed, without their tables; InputError for what cannot be compared.
-
-    The tracking hook calls this before the MLflow run starts, so that a refused comparison leaves no failed run.
-    """
-    names = [compare.runs] if isinstance(compare.runs, str) else compare.runs
-    if not names:
-        raise InputError("say what to compare: --params runs=<parent run, experiment or [run, run, ...]>")
-    runs = find_runs(names)
-    if not compare.allow_different:
-        check_comparable(runs)
-    shared_budgets(runs)
-    arms = group_runs(runs)
-    find_baseline(list(arms), compare.baseline)
-    return arms
+from mrt_pipeline.tracking.read_runs import choose_runs
 
 
 def read_arms(compare: CompareParams) -> list[Arm]:
     """Read the chosen runs from MLflow, and measure each arm."""
-    groups = choose_runs(compare)
-    return make_arms(
-        {name: {seed: read_tables(run) for seed, run in by_seed.items()} for name, by_seed in groups.items()}
-    )
+    return make_arms(choose_runs(compare))
 
 
 def compare_arms(
