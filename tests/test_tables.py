@@ -7,6 +7,7 @@ from pandera.errors import SchemaError, SchemaErrors
 
 from mrt_pipeline import schemas, tables
 from mrt_pipeline.evaluation.evaluate import accuracy_by_budget, regret_by_budget
+from mrt_pipeline.evaluation.intervals import Intervals
 from mrt_pipeline.rollouts.label import label_rollouts
 from mrt_pipeline.rollouts.prover import ExactProver, Success
 
@@ -67,8 +68,8 @@ def test_schemas_accept_what_the_functions_make(sampled, tmp_path):
     for name in ("episodes", "anytime", "labels"):
         schema = getattr(schemas, name.upper())
         schema.validate(through_parquet(schema.validate(sampled[name]), tmp_path))
-    regret = regret_by_budget(sampled["episodes"], BUDGETS, 0.95, 50, 0)
-    accuracy = accuracy_by_budget(sampled["anytime"], sampled["rollouts"], BUDGETS, 0.95, 50, 0)
+    regret = regret_by_budget(sampled["episodes"], BUDGETS, Intervals(0.95, 50, 0))
+    accuracy = accuracy_by_budget(sampled["anytime"], sampled["rollouts"], BUDGETS, Intervals(0.95, 50, 0))
     schemas.REGRET.validate(regret)
     schemas.ACCURACY.validate(accuracy)
     assert len(regret) == 2 * len(accuracy) == 4 * len(BUDGETS)  # two definitions of regret
@@ -120,8 +121,8 @@ def test_problems_of_an_unknown_split_are_refused(problems):
 
 
 def test_regret_and_accuracy_schemas_refuse_impossible_values(sampled):
-    regret = regret_by_budget(sampled["episodes"], BUDGETS, 0.95, 50, 0)
-    accuracy = accuracy_by_budget(sampled["anytime"], sampled["rollouts"], BUDGETS, 0.95, 50, 0)
+    regret = regret_by_budget(sampled["episodes"], BUDGETS, Intervals(0.95, 50, 0))
+    accuracy = accuracy_by_budget(sampled["anytime"], sampled["rollouts"], BUDGETS, Intervals(0.95, 50, 0))
     for schema, table, column, value in (
         (schemas.REGRET, regret, "regret", 1.2),
         (schemas.REGRET, regret, "budget", 0),
@@ -194,7 +195,7 @@ def test_anytime_by_hand(by_hand):
 
 def natural_regret(rollout, actor):
     episodes = tables.episodes_table(measure(actor, Known(), [rollout], [10]), "base", "known")
-    regret = regret_by_budget(episodes, [10], 0.95, 10, 0)
+    regret = regret_by_budget(episodes, [10], Intervals(0.95, 10, 0))
     return regret[~regret["forced"] & (regret["definition"] == "paper")]["regret"].item()
 
 

@@ -54,7 +54,7 @@ def test_seeds_of_one_configuration_are_one_arm(make_run):
     assert grpo.values["accuracy", 10, False].tolist() == [[0.75, 0.75], [0.5, 0.5]]
     assert base.values["accuracy", 10, False].tolist() == [[0.25, 0.25]]
     assert np.allclose(grpo.values["regret", 10, False], [[0.25, 0.25], [0.5, 0.5]])
-    assert grpo.thinking_tokens[10, False] == 8
+    assert grpo.thinking_tokens[10] == 8
     assert len(grpo.histories) == 2 and base.histories == ()
 
 
@@ -90,9 +90,8 @@ def forced_votes(problems, majority_after):
         for episode, right in ((-1, 8), (0, round(8 * majority_after))):
             answers = ["1"] * right + ["0"] * (8 - right)
             rewards = [1.0] * right + [0.0] * (8 - right)
-            rows.append(
-                {"problem_id": problem, "rollout_id": 0, "episode": episode, "answers": answers, "rewards": rewards}
-            )
+            where = {"problem_id": problem, "rollout_id": 0, "episode": episode, "n_tokens": 9 * (episode + 1)}
+            rows.append({**where, "answers": answers, "rewards": rewards, "answer_tokens": [2] * 8})
     return pd.DataFrame(rows)
 
 

@@ -14,14 +14,14 @@ from mrt_pipeline.evaluation.compare import (
     sources_table,
     stopping_table,
 )
-from mrt_pipeline.schemas import COMPARISON_SOURCES, COMPARISON_STOPPING
+from mrt_pipeline.schemas import COMPARISON_SOURCES, COMPARISON_STOPPING, GAINS
 
 KEY = ("accuracy", 96, False)
 
 
 def arm(name, values, seeds=None, **parts):
     values = np.atleast_2d(np.asarray(values, dtype=float))
-    return Arm(name, tuple(seeds or range(len(values))), {KEY: values}, {(96, False): 40.0}, **parts)
+    return Arm(name, tuple(seeds or range(len(values))), {KEY: values}, {96: 40.0}, **parts)
 
 
 def test_means_and_counts():
@@ -82,21 +82,30 @@ def test_the_gain_ratio_of_a_scaled_gain_is_the_scale(numbers, scale):
     gain = np.full((2, 1), 0.1)
     grpo, ours = arm("grpo", numbers[:1] + gain), arm("ours", numbers[:1] + scale * gain)
     arms = [base, grpo, ours]
-    row = gain_table(arms, base, grpo, [KEY], Bootstrap(arms, 40, 0.95, 0)).iloc[0]
+    row = gain_table(arms, base, grpo, Bootstrap(arms, 40, 0.95, 0)).iloc[0]
     assert np.allclose([row["ratio"], row["ci_low"], row["ci_high"]], scale)
 
 
 def test_a_ratio_to_no_gain_is_undefined():
     base, grpo = arm("base", np.zeros((1, 20))), arm("grpo", np.tile([-0.1, 0.1], (2, 10)))
     arms = [base, grpo, arm("ours", np.ones((2, 20)))]
-    row = gain_table(arms, base, grpo, [KEY], Bootstrap(arms, 200, 0.95, 0)).iloc[0]
+    row = gain_table(arms, base, grpo, Bootstrap(arms, 200, 0.95, 0)).iloc[0]
     assert np.isnan(row[["ratio", "ci_low", "ci_high"]].astype(float)).all()
+
+
+def test_gains_are_of_what_all_arms_share_and_empty_where_only_the_baseline_was_trained():
+    base, grpo, ours = arm("base", np.zeros((1, 20))), arm("grpo", np.ones((2, 20))), arm("ours", np.ones((2, 20)))
+    base.values["accuracy", 192, False] = ours.values["accuracy", 192, False] = base.values[KEY]
+    arms = [base, grpo, ours]
+    found = GAINS.validate(gain_table(arms, base, grpo, Bootstrap(arms, 50, 0.95, 0)))
+    assert found[["budget", "ratio"]].to_numpy().tolist() == [[96, 1]]
+    assert GAINS.validate(gain_table(arms[:2], base, grpo, Bootstrap(arms, 50, 0.95, 0))).empty
 
 
 def test_a_ratio_to_a_loss_is_undefined():
     base, grpo = arm("base", np.full((1, 20), 0.5)), arm("grpo", np.full((2, 20), 0.4))
     arms = [base, grpo, arm("ours", np.ones((2, 20)))]
-    assert np.isnan(gain_table(arms, base, grpo, [KEY], Bootstrap(arms, 50, 0.95, 0)).iloc[0]["ratio"])
+    assert np.isnan(gain_table(arms, base, grpo, Bootstrap(arms, 50, 0.95, 0)).iloc[0]["ratio"])
 
 
 def test_measure_agrees_with_a_hand_calculation():

@@ -5,7 +5,10 @@ import pandas as pd
 import pytest
 
 from mrt_pipeline.evaluation.evaluate import accuracy_by_budget, budgets_of, regret_by_all_tokens, regret_by_budget
+from mrt_pipeline.evaluation.intervals import Intervals
 from mrt_pipeline.mrt.regret import regret
+
+INTERVALS = Intervals(0.95, 50, 0)
 
 
 def episodes(*traces):
@@ -46,7 +49,7 @@ def regret_of(table, policy, budget, forced, definition="paper"):
 
 
 def test_regret_is_the_mean_over_traces_then_problems():
-    table = regret_by_budget(episodes(*TRACES), [4, 8, 16], 0.95, 50, 0)
+    table = regret_by_budget(episodes(*TRACES), [4, 8, 16], INTERVALS)
     assert len(table) == 2 * 2 * 3 * 2
     for budget, definition in product((4, 8, 16), ("paper", "step")):
         for forced in (False, True):
@@ -72,7 +75,7 @@ def test_regret_by_all_tokens_counts_prompt_thought_and_answers():
     )
     prompts = [np.zeros(4, int), np.zeros(2, int)]
     rollouts = pd.DataFrame({"policy": "base", "problem_id": ["a", "b"], "rollout_id": 0, "prompt_token_ids": prompts})
-    table = regret_by_all_tokens(votes, rollouts, [10, 20], 0.95, 50, 0)
+    table = regret_by_all_tokens(votes, rollouts, [10, 20], INTERVALS)
     assert set(table["definition"]) == {"paper_all_tokens"} and not table["forced"].any()
     a = regret(np.array([4 + 3, 4 + 5 + 1]), np.array([0.5, 1.0]), 20)
     b = regret(np.array([2 + 2 + 2, 2 + 9]), np.array([1.0, 0.0]), 20)
@@ -80,24 +83,24 @@ def test_regret_by_all_tokens_counts_prompt_thought_and_answers():
 
 
 def test_the_natural_curve_holds_its_last_value_and_the_forced_one_goes_on():
-    table = regret_by_budget(episodes(TRACES[0]), [8], 0.95, 50, 0)
+    table = regret_by_budget(episodes(TRACES[0]), [8], INTERVALS)
     # Natural: up to 1 at 4 tokens, held to 8: area (2 + 4) / 8. Forced: down to 0.5 at 8: area (2 + 3) / 8.
     assert regret_of(table, "base", 8, False) == pytest.approx(1 - 6 / 8)
     assert regret_of(table, "base", 8, True) == pytest.approx(1 - 5 / 8)
 
 
 def test_up_to_the_natural_end_both_readings_agree():
-    table = regret_by_budget(episodes(*TRACES), [2], 0.95, 50, 0)
+    table = regret_by_budget(episodes(*TRACES), [2], INTERVALS)
     for policy in ("base", "trained"):
         assert regret_of(table, policy, 2, False) == pytest.approx(regret_of(table, policy, 2, True))
 
 
 def test_regret_intervals_hold_the_regret():
-    table = regret_by_budget(episodes(*TRACES), [4, 8], 0.95, 50, 0)
+    table = regret_by_budget(episodes(*TRACES), [4, 8], INTERVALS)
     assert (table["ci_low"] <= table["regret"]).all() and (table["regret"] <= table["ci_high"]).all()
     base = table[table["policy"] == "base"]
     assert (base["ci_low"] < base["ci_high"]).all()
-    again = regret_by_budget(episodes(*TRACES), [4, 8], 0.95, 50, 0)
+    again = regret_by_budget(episodes(*TRACES), [4, 8], INTERVALS)
     pd.testing.assert_frame_equal(table, again)
 
 
@@ -128,7 +131,7 @@ def anytime_and_rollouts():
 
 
 def test_accuracy_by_hand(anytime_and_rollouts):
-    table = accuracy_by_budget(*anytime_and_rollouts, [4, 8, 99], 0.95, 50, 0).set_index(["forced", "budget"])
+    table = accuracy_by_budget(*anytime_and_rollouts, [4, 8, 99], INTERVALS).set_index(["forced", "budget"])
     assert sorted(table.index) == [(False, 4), (False, 8), (True, 4), (True, 8)]  # nothing is known at 99
     assert table.loc[(False, 4), "accuracy"] == pytest.approx((0.25 + 0.25) / 2)
     assert table.loc[(False, 8), "accuracy"] == pytest.approx((0.75 + 0.25) / 2)
@@ -144,7 +147,7 @@ def test_policies_are_kept_apart(anytime_and_rollouts):
     anytime, rollouts = anytime_and_rollouts
     other = anytime.assign(policy="trained", success=1.0)
     both = accuracy_by_budget(
-        pd.concat([anytime, other]), pd.concat([rollouts, rollouts.assign(policy="trained")]), [4], 0.95, 50, 0
+        pd.concat([anytime, other]), pd.concat([rollouts, rollouts.assign(policy="trained")]), [4], INTERVALS
     )
     natural = both[~both["forced"]].set_index("policy")["accuracy"]
     assert natural["trained"] == 1 and natural["base"] == 0.25
@@ -164,7 +167,7 @@ def test_budgets_are_ascending_and_distinct(multiples, expected):
 
 
 def test_differences_to_the_base_are_paired_by_problem():
-    table = regret_by_budget(episodes(*TRACES), [8], 0.95, 50, 0).set_index(["policy", "forced", "definition"])
+    table = regret_by_budget(episodes(*TRACES), [8], INTERVALS).set_index(["policy", "forced", "definition"])
     assert table.loc["base", ["difference", "difference_low", "difference_high"]].isna().all(axis=None)
     for which in product((False, True), ("paper", "step")):
         base, trained = table.loc[("base", *which)], table.loc[("trained", *which)]

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mrt_pipeline.evaluation.intervals import mean_interval
+from mrt_pipeline.evaluation.intervals import Intervals
 from mrt_pipeline.evaluation.majority import majority_accuracy, majority_by_policy, majority_by_problem
 from mrt_pipeline.schemas import MAJORITY
 
@@ -85,18 +85,21 @@ def test_a_table_gives_accuracy_and_tokens_of_each_problem():
         ("q", "5 +", "unparsed", 4),
     )
     found = majority_by_problem(table)
-    p, q = (found[found["problem_id"] == problem] for problem in "pq")
-    assert p["k"].tolist() == [1, 2, 3]
-    assert p["accuracy"].tolist() == pytest.approx([2 / 3, 1, 1])  # the empty answer never wins
-    assert p["tokens"].tolist() == pytest.approx([8, 16, 24])
-    assert q["accuracy"].tolist() == [0, 0, 0]
+    assert set(found) == {(quantity, k) for quantity in ("accuracy", "tokens") for k in (1, 2, 3)}
+    assert [found["accuracy", k]["p"] for k in (1, 2, 3)] == pytest.approx([2 / 3, 1, 1])  # the empty one never wins
+    assert [found["tokens", k]["p"] for k in (1, 2, 3)] == pytest.approx([8, 16, 24])
+    assert [found["accuracy", k]["q"] for k in (1, 2, 3)] == [0, 0, 0]
 
 
 def test_what_was_dropped_at_the_budget_is_paid_for():
+    def tokens(table):
+        found = majority_by_problem(table)
+        return [found["tokens", k]["p"] for k in (1, 2)]
+
     table = samples(("p", "1", "wrong", 4), ("p", "1", "wrong", 4, 9))
-    assert majority_by_problem(table)["tokens"].tolist() == pytest.approx([(7 + 12) / 2, 7 + 12])
+    assert tokens(table) == pytest.approx([(7 + 12) / 2, 7 + 12])
     older = table.drop(columns=["stop_reason", "stream_length"])
-    assert majority_by_problem(older)["tokens"].tolist() == [7, 14]
+    assert tokens(older) == [7, 14]
 
 
 def test_policies_and_ways_of_sampling_are_measured_apart_with_intervals_over_problems():
@@ -104,7 +107,7 @@ def test_policies_and_ways_of_sampling_are_measured_apart_with_intervals_over_pr
     base = samples(*rows)
     trained = base.assign(policy="trained", reward=1.0)
     windowed = base.assign(thought_token_ids=[np.zeros(9, int)] * len(base))
-    found = MAJORITY.validate(majority_by_policy(pd.concat([base, trained]), windowed, 0.9, 300, seed=1))
+    found = MAJORITY.validate(majority_by_policy(pd.concat([base, trained]), windowed, Intervals(0.9, 300, 1)))
     assert found.groupby(["policy", "linearised"], sort=False).size().to_dict() == {
         ("base", False): 3,
         ("trained", False): 3,
@@ -112,15 +115,16 @@ def test_policies_and_ways_of_sampling_are_measured_apart_with_intervals_over_pr
     }
     for (policy, linearised), curve in found.groupby(["policy", "linearised"]):
         table = windowed if linearised else base if policy == "base" else trained
-        for k, problems in majority_by_problem(table).groupby("k"):
+        problems = majority_by_problem(table)
+        for k in (1, 2, 3):
             row = curve[curve["k"] == k].iloc[0]
-            expected = mean_interval(problems["accuracy"], 0.9, 300, 1)
+            expected = Intervals(0.9, 300, 1).mean(problems["accuracy", k])
             assert (row["accuracy"], row["ci_low"], row["ci_high"]) == pytest.approx(expected)
-            assert row["tokens"] == problems["tokens"].mean() == k * (12 if linearised else 7)
+            assert row["tokens"] == problems["tokens", k].mean() == k * (12 if linearised else 7)
     base_once = found[(found["policy"] == "base") & ~found["linearised"] & (found["k"] == 1)].iloc[0]
     assert base_once["accuracy"] == pytest.approx(1 / 8)
     assert base_once["ci_low"] < base_once["accuracy"] < base_once["ci_high"]
-    assert set(majority_by_policy(base, windowed.iloc[:0], 0.9, 20, 1)["linearised"]) == {False}
+    assert set(majority_by_policy(base, windowed.iloc[:0], Intervals(0.9, 20, 1))["linearised"]) == {False}
 
 
 def test_problems_with_different_numbers_of_samples_are_refused():

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mrt_pipeline.evaluation.intervals import mean_interval
+from mrt_pipeline.evaluation.intervals import Intervals
 from mrt_pipeline.evaluation.regret_sources import (
     SOURCES,
     difficulty_of,
@@ -107,7 +107,7 @@ def test_the_table_by_hand():
     assert a["found_late"] == pytest.approx(5 / 40)
     assert a["lost"] == pytest.approx((5 + 20) / 40)
     assert (b["never_found"], b["regret"]) == (1.0, 1.0)
-    summary = summarize_sources(found, 0.95, 50, 0)
+    summary = summarize_sources(found, Intervals(0.95, 50, 0))
     REGRET_SOURCES_SUMMARY.validate(summary)
     whole = summary[summary["difficulty"] == "all"].set_index("quantity")
     assert set(whole["n_problems"]) == {2} and whole.loc["found", "mean"] == 0.5
@@ -128,7 +128,7 @@ def test_the_summary_compares_the_policies_by_problem():
     )
     samples = pd.DataFrame({"problem_id": list("aabbccdd"), "reward": [1.0, 1, 0, 0, 0, 0, 1, 0]})
     traces = regret_sources(episodes, samples, budget=30)
-    summary = summarize_sources(traces, 0.9, 400, 3)
+    summary = summarize_sources(traces, Intervals(0.9, 400, 3))
     REGRET_SOURCES_SUMMARY.validate(summary)
     for (policy, difficulty), rows in summary.groupby(["policy", "difficulty"]):
         rows = rows.set_index("quantity")
@@ -143,7 +143,7 @@ def test_the_summary_compares_the_policies_by_problem():
     means = traces.groupby(["policy", "problem_id"])["lost"].mean()
     by_problem = (means["trained"] - means["base"]).sort_index()
     row = summary[(summary["policy"] == "trained") & (summary["difficulty"] == "all")].set_index("quantity").loc["lost"]
-    expected = mean_interval(by_problem, 0.9, 400, 3)
+    expected = Intervals(0.9, 400, 3).mean(by_problem)
     assert row[["difference", "difference_low", "difference_high"]].tolist() == pytest.approx(expected)
 
 

@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from mrt_pipeline.evaluation.intervals import Intervals
 from mrt_pipeline.evaluation.stop_and_vote import (
     pass_at_k,
     shown_episodes,
@@ -15,7 +16,7 @@ from mrt_pipeline.evaluation.stop_and_vote import (
 from mrt_pipeline.schemas import STOP_AND_VOTE, STOPPING_REGRET
 
 RIGHT = "7"
-BOOTSTRAP = (0.95, 100, 0)
+INTERVALS = Intervals(0.95, 100, 0)
 
 
 def votes(seed=0, policy="base", n=8):
@@ -57,9 +58,9 @@ def at(table, problem, rollout, j):
 
 def test_votes_at_an_episode_equal_voting_in_every_subset():
     table = votes()
-    found = vote_accuracy(table, [0, 2, 9], *BOOTSTRAP)
+    found = vote_accuracy(table, INTERVALS)
     STOP_AND_VOTE.validate(found)
-    for j in (0, 2, 9):
+    for j in (0, 2, 3):
         for p in (1, 3, 8):
             rows = {key: at(table, *key, j) for key in (("a", 0), ("a", 1), ("b", 0))}
             accuracy = {key: majority(row["answers"], p) for key, row in rows.items()}
@@ -72,7 +73,7 @@ def test_votes_at_an_episode_equal_voting_in_every_subset():
 
 def test_direct_answers_are_those_without_a_thought():
     table = votes()
-    found = vote_accuracy(table, [0], *BOOTSTRAP)
+    found = vote_accuracy(table, INTERVALS)
     for k in (1, 5):
         each = {}
         for row in table[table["episode"] == -1].itertuples():
@@ -86,7 +87,7 @@ def test_direct_answers_are_those_without_a_thought():
 def test_intervals_are_over_problems_not_traces_and_differences_are_paired():
     """Two problems: a drawn mean is one of three values, and the difference is drawn for the same problems."""
     both = pd.concat([votes(0), votes(1, policy="trained")])
-    found = vote_accuracy(both, [0, 2], *BOOTSTRAP)
+    found = vote_accuracy(both, INTERVALS)
     STOP_AND_VOTE.validate(found)
     by_problem = {}
     for policy, table in both.groupby("policy"):
@@ -108,7 +109,7 @@ def test_intervals_are_over_problems_not_traces_and_differences_are_paired():
 
 def test_a_policy_does_not_differ_from_itself():
     both = pd.concat([votes(3), votes(3).assign(policy="trained")])
-    for table in (vote_accuracy(both, [0, 1], *BOOTSTRAP), stopping_regret(both, [1, 2], *BOOTSTRAP)):
+    for table in (vote_accuracy(both, INTERVALS), stopping_regret(both, INTERVALS)):
         trained = table[table["policy"] == "trained"]
         assert (trained[["difference", "difference_low", "difference_high"]] == 0).all(axis=None)
 
@@ -144,7 +145,7 @@ def by_the_notebook(answers, b):
     return (optimal - blue_area) / optimal if optimal else None
 
 
-@pytest.mark.parametrize("b", [1, 2, 6])
+@pytest.mark.parametrize("b", [1, 2, 3])
 def test_stopping_regret_equals_the_notebook_s(b):
     table = votes(seed=3)
     each = {}
@@ -152,8 +153,10 @@ def test_stopping_regret_equals_the_notebook_s(b):
         value = by_the_notebook(list(trace["answers"]), b)
         if value is not None:
             each.setdefault(problem, []).append(value)
-    found = stopping_regret(table, [b], confidence=0.95, n_resamples=100, seed=0)
+    found = stopping_regret(table, INTERVALS)
     STOPPING_REGRET.validate(found)
+    assert found["episodes"].tolist() == [1, 2, 3]
+    found = found[found["episodes"] == b]
     assert found["regret"].iloc[0] == pytest.approx(np.mean([np.mean(values) for values in each.values()]))
     assert found["n_traces"].iloc[0] == sum(map(len, each.values()))
 
@@ -164,6 +167,12 @@ def test_a_trace_that_gains_more_by_thinking_has_no_stopping_regret():
     losing = np.array([[0.9] * 8, [0.1] * 8])
     assert trace_stopping_regret(losing, 3) == pytest.approx(1 - area([1, 6], [0.9, 0.1]) / area([1, 6], [0.9, 0.9]))
     assert trace_stopping_regret(np.zeros((3, 8)), 3) is None
+
+
+def test_where_no_answer_was_right_the_table_is_empty():
+    table = votes()
+    table["rewards"] = [np.zeros(8)] * len(table)
+    assert STOPPING_REGRET.validate(stopping_regret(table, INTERVALS)).empty
 
 
 def test_too_few_answers_are_refused():

@@ -7,6 +7,7 @@ import pytest
 
 from mrt_pipeline import schemas, tables
 from mrt_pipeline.evaluation.evaluate import accuracy_by_budget, reading, regret_by_budget
+from mrt_pipeline.evaluation.intervals import Intervals
 from mrt_pipeline.rollouts.label import label_rollouts
 from mrt_pipeline.rollouts.prover import ExactProver, Query, SampledProver, Success
 from mrt_pipeline.tasks.base import Grade
@@ -236,6 +237,7 @@ def test_the_curve_of_a_trace_ends_with_the_reward_of_its_own_answer(free, actor
 
 
 BUDGETS = [8, 15, 20, 30]
+INTERVALS = Intervals(0.95, 20, 0)
 
 
 @pytest.fixture(scope="module")
@@ -288,8 +290,8 @@ def test_tables_hold_j_at_boundaries_and_the_reward_where_the_policy_stops(made,
 
 
 def test_a_budget_that_is_filled_counts_as_reached(made):
-    accuracy = schemas.ACCURACY.validate(accuracy_by_budget(made["anytime"], made["rollouts"], BUDGETS, 0.95, 20, 0))
-    schemas.REGRET.validate(regret_by_budget(made["episodes"], BUDGETS, 0.95, 20, 0))
+    accuracy = schemas.ACCURACY.validate(accuracy_by_budget(made["anytime"], made["rollouts"], BUDGETS, INTERVALS))
+    schemas.REGRET.validate(regret_by_budget(made["episodes"], BUDGETS, INTERVALS))
     assert set(accuracy[accuracy["forced"]]["budget"]) == set(BUDGETS)
 
 

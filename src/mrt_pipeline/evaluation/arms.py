@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -11,9 +10,10 @@ import pandas as pd
 from mrt_pipeline.errors import InputError
 from mrt_pipeline.evaluation.bootstrap import Arm
 from mrt_pipeline.evaluation.compare import measure
-from mrt_pipeline.evaluation.evaluate import BASE, budgets_of
+from mrt_pipeline.evaluation.evaluate import budgets_of
+from mrt_pipeline.evaluation.intervals import BASE
 from mrt_pipeline.evaluation.majority import majority_by_problem
-from mrt_pipeline.evaluation.regret_sources import QUANTITIES, by_difficulty, regret_sources, source_means
+from mrt_pipeline.evaluation.regret_sources import regret_sources, source_values
 from mrt_pipeline.evaluation.stop_and_vote import shown_episodes, trace_regrets
 from mrt_pipeline.rollouts.rollout import GONE
 
@@ -60,15 +60,14 @@ def group_runs(runs: Sequence[TrainingRun]) -> dict[str, dict[int, TrainingRun]]
     An arm is named after its algorithm and the parameters that tell arms apart. Of several runs with the same
     configuration and seed the newest is taken.
     """
-    by_configuration: dict[tuple, dict[int, TrainingRun]] = {}
-    for run in runs:
-        seeds, seed = by_configuration.setdefault(_configuration(run), {}), run.parameters["seed"]
-        older, newer = sorted([seeds.get(seed, run), run], key=lambda one: one.started)
-        if older is not newer:
+    by_configuration: dict[tuple, dict[int, TrainingRun]] = {_configuration(run): {} for run in runs}
+    for run in sorted(runs, key=lambda run: run.started):
+        seeds, seed = by_configuration[_configuration(run)], run.parameters["seed"]
+        if seed in seeds:
             logger.warning(
-                "Run %s is left out: %s is newer, with the same configuration and seed", older.run_id, newer.run_id
+                "Run %s is left out: %s is newer, with the same configuration and seed", seeds[seed].run_id, run.run_id
             )
-        seeds[seed] = newer
+        seeds[seed] = run
     names = _names(list(by_configuration))
     return {name: dict(sorted(by_seed.items())) for name, by_seed in zip(names, by_configuration.values(), strict=True)}
 
@@ -103,77 +102,47 @@ def make_arms(groups: Mapping[str, Mapping[int, TrainingRun]]) -> list[Arm]:
     smallest training budget. The base, and how difficult a problem is for it, are of the first run.
     """
     runs = [run for by_seed in groups.values() for run in by_seed.values()]
-    shared = [set(run.tables[f"{policy}_episodes"]["problem_id"]) for run in runs for policy in ("base", "trained")]
-    problems = sorted(set.intersection(*shared))
+    measured = [set(run.tables[f"{policy}_episodes"]["problem_id"]) for run in runs for policy in (BASE, "trained")]
+    problems = sorted(set.intersection(*measured))
     if not problems:
         raise InputError("the runs have no held-out problem in common, so there is nothing to compare")
-    measure_arm = partial(
-        _arm,
-        budgets=shared_budgets(runs),
-        training_budget=min(run.parameters["rollout"]["thinking_budget"] for run in runs),
-        problems=problems,
-        samples=runs[0].tables["base_samples"],
-    )
-    arms = [measure_arm(BASE, {0: runs[0]}, "base")]
-    return arms + [measure_arm(name, by_seed, "trained") for name, by_seed in groups.items()]
+    budgets = shared_budgets(runs)
+    training_budget = min(run.parameters["rollout"]["thinking_budget"] for run in runs)
+    samples = runs[0].tables["base_samples"]
 
+    def own(run: TrainingRun, name: str) -> pd.DataFrame:
+        return run.tables[name][run.tables[name]["problem_id"].isin(problems)]
 
-def _arm(
-    name: str,
-    runs: Mapping[int, TrainingRun],
-    policy: str,
-    budgets: Sequence[int],
-    training_budget: int,
-    problems: Sequence[str],
-    samples: pd.DataFrame,
-) -> Arm:
-    """samples: of the base, for how difficult a problem is."""
-    parts, tokens = [], []
-    for run in runs.values():
-        tables = {kind: run.tables[f"{policy}_{kind}"] for kind in ("rollouts", "episodes", "anytime", "samples")}
-        tables = {kind: table[table["problem_id"].isin(problems)] for kind, table in tables.items()}
-        natural = tables["rollouts"]["natural_length"]
-        tokens.append({budget: float(np.minimum(natural, budget).mean()) for budget in budgets})
-        parts.append(
-            {
-                "values": measure(tables["episodes"], tables["anytime"], budgets),
-                "votes": _votes(tables["samples"]),
-                "sources": _sources(tables["episodes"], samples, training_budget),
-                "stopping": _stopping(run, f"{policy}_votes"),
-            }
+    def measure_run(run: TrainingRun, policy: str) -> dict[str, Mapping[tuple, pd.Series]]:
+        episodes = own(run, f"{policy}_episodes")
+        return {
+            "values": measure(episodes, own(run, f"{policy}_anytime"), budgets),
+            "votes": majority_by_problem(own(run, f"{policy}_samples")),
+            "sources": source_values(regret_sources(episodes, samples, training_budget)),
+            "stopping": _stopping(run, f"{policy}_votes"),
+        }
+
+    def measure_arm(name: str, by_seed: Mapping[int, TrainingRun], policy: str) -> Arm:
+        seeds = [measure_run(run, policy) for run in by_seed.values()]
+        lengths = [own(run, f"{policy}_rollouts")["natural_length"] for run in by_seed.values()]
+        return Arm(
+            name=name,
+            seeds=tuple(by_seed),
+            thinking_tokens={
+                b: float(np.mean([np.minimum(natural, b).mean() for natural in lengths])) for b in budgets
+            },
+            histories=() if policy == BASE else tuple(run.tables["training_history"] for run in by_seed.values()),
+            **{part: _stack([seed[part] for seed in seeds], problems) for part in seeds[0]},
         )
-    return Arm(
-        name=name,
-        seeds=tuple(runs),
-        thinking_tokens={(budget, True): float(budget) for budget in budgets}
-        | {(budget, False): float(np.mean([spent[budget] for spent in tokens])) for budget in budgets},
-        histories=() if policy == "base" else tuple(run.tables["training_history"] for run in runs.values()),
-        **{kind: _stack([part[kind] for part in parts], problems) for kind in parts[0]},
-    )
+
+    base = measure_arm(BASE, {0: runs[0]}, BASE)
+    return [base, *(measure_arm(name, by_seed, "trained") for name, by_seed in groups.items())]
 
 
 def _stack(seeds: Sequence[Mapping[tuple, pd.Series]], problems: Sequence[str]) -> dict[tuple, np.ndarray]:
     """What all seeds have, as arrays (s, n_problems); NaN where a problem has no value."""
     keys = [key for key in seeds[0] if all(key in other for other in seeds)]
-    return {
-        key: np.stack([values[key].reindex(list(problems)).to_numpy(np.float64) for values in seeds]) for key in keys
-    }
-
-
-def _votes(samples: pd.DataFrame) -> dict[tuple, pd.Series]:
-    by_k = majority_by_problem(samples).set_index("problem_id").groupby("k")
-    return {(quantity, int(k)): rows[quantity] for k, rows in by_k for quantity in ("accuracy", "tokens")}
-
-
-def _sources(episodes: pd.DataFrame, samples: pd.DataFrame, budget: int) -> dict[tuple, pd.Series]:
-    table = regret_sources(episodes, samples, budget)
-    means = source_means(table)
-    difficulty = table.groupby("problem_id")["difficulty"].first()[means.index]
-    return {
-        (name, quantity, budget): means.loc[chosen, quantity]
-        for name, chosen in by_difficulty(difficulty).items()
-        for quantity in QUANTITIES
-    }
+    return {key: np.stack([values[key].reindex(problems).to_numpy(np.float64) for values in seeds]) for key in keys}
 
 
 def _stopping(run: TrainingRun, table: str) -> dict[tuple, pd.Series]:

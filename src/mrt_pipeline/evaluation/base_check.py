@@ -1,5 +1,6 @@
 """A look at the base policy's rollouts before anything is trained on it: can its answers be read, is there a signal?"""
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -7,8 +8,7 @@ import pandas as pd
 
 from mrt_pipeline.errors import InputError
 
-MOST_UNREADABLE, MOST_CUT, MOST_WITHOUT_SIGNAL, MOST_REWARD_GAP = 0.1, 0.25, 0.75, 0.2
-HOPELESS = 0.99  # share of natural answers that cannot be read, from which on training is refused
+_HOPELESS = 0.99  # share of natural answers that cannot be read, from which on training is refused
 _ENOUGH = 20  # natural answers: with fewer nothing is refused, and they are not compared with forced ones
 
 
@@ -54,35 +54,30 @@ def check_base(found: Mapping[str, float]) -> list[str]:
 
     Raises InputError where training could only teach the policy never to stop: its own answers cannot be read.
     """
-    unreadable, cut = found.get("unreadable", 0.0), found.get("cut_at_budget", 0.0)
+    shares = defaultdict(float, found)
+    unreadable, natural, stopped = shares["unreadable"], shares["reward_natural"], shares["success_stopped"]
+    finding = f"{unreadable:.0%} of the answers that the base policy gives by itself cannot be read"
     cure = (
-        f"{found.get('ended_in_thought', 0.0):.0%} end inside the thought: see policy.template.family, opening and "
-        "close. Others may need policy.template.natural_answer=opened, a larger policy.template.free_answer_tokens or "
+        f"{shares['ended_in_thought']:.0%} end inside the thought: see policy.template.family, opening and close. "
+        "Others may need policy.template.natural_answer=opened, a larger policy.template.free_answer_tokens or "
         "rollout.answer_tokens, or a policy.template.suffix that asks for the answer's form; the tiny policy, more "
         "policy.warm_start.steps"
     )
-    if unreadable >= HOPELESS and found["natural_answers"] >= _ENOUGH:
+    if unreadable >= _HOPELESS and shares["natural_answers"] >= _ENOUGH:
         raise InputError(
-            f"{unreadable:.0%} of the answers that the base policy gives by itself cannot be read, so training would "
-            f"teach it never to stop. {cure}. The traces are in data/02_intermediate/rollouts.parquet"
+            f"{finding}, so training would teach it never to stop. {cure}. The traces are in "
+            "data/02_intermediate/rollouts.parquet"
         )
-    warnings = []
-    if unreadable > MOST_UNREADABLE:
-        warnings.append(f"{unreadable:.0%} of the answers that the base policy gives by itself cannot be read. {cure}.")
-    if cut > MOST_CUT:
-        warnings.append(f"{cut:.0%} of its thoughts are cut at the budget. Raise rollout.thinking_budget.")
-    if found.get("groups_without_signal", 0.0) > MOST_WITHOUT_SIGNAL:
-        warnings.append(
-            f"{found['groups_without_signal']:.0%} of the problems have only right or only wrong ones among their "
-            "training.group_size traces, so that outcome rewards teach little. Choose easier problems (task), raise "
-            "training.group_size, or begin with a better policy (tiny: policy.warm_start.steps)."
-        )
-    natural, stopped = found.get("reward_natural", 0.0), found.get("success_stopped", 0.0)
-    if abs(natural - stopped) > MOST_REWARD_GAP:
-        teaches = "to stop early" if natural > stopped else "never to stop"
-        warnings.append(
-            f"Traces that stop by themselves earn {natural:.2f}, but {stopped:.2f} if they are stopped at the same "
-            f"place. So the way answers are read would teach it {teaches}: look at policy.template (natural_answer, "
-            "free_answer_tokens, stop_phrase, answer_opening) and rollout.answer_tokens."
-        )
-    return warnings
+    cut, without_signal = shares["cut_at_budget"], shares["groups_without_signal"]
+    teaches = "to stop early" if natural > stopped else "never to stop"
+    warnings = {
+        f"{finding}. {cure}.": unreadable > 0.1,
+        f"{cut:.0%} of its thoughts are cut at the budget. Raise rollout.thinking_budget.": cut > 0.25,
+        f"{without_signal:.0%} of the problems have only right or only wrong ones among their training.group_size "
+        "traces, so that outcome rewards teach little. Choose easier problems (task), raise training.group_size, or "
+        "begin with a better policy (tiny: policy.warm_start.steps).": without_signal > 0.75,
+        f"Traces that stop by themselves earn {natural:.2f}, but {stopped:.2f} if they are stopped at the same place. "
+        f"So the way answers are read would teach it {teaches}: look at policy.template (natural_answer, "
+        "free_answer_tokens, stop_phrase, answer_opening) and rollout.answer_tokens.": abs(natural - stopped) > 0.2,
+    }
+    return [warning for warning, deserved in warnings.items() if deserved]

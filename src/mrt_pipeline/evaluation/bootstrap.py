@@ -18,6 +18,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from mrt_pipeline.evaluation.intervals import percentiles
+
 
 @dataclass(frozen=True)
 class Arm:
@@ -29,14 +31,14 @@ class Arm:
     sources: where regret comes from, by (difficulty, quantity, budget), see `regret_sources`.
     stopping: stopping regret, by (episodes,); nothing if answers were not forced at the boundaries.
     votes: maj@k and the tokens of k samples, by ("accuracy" or "tokens", k).
-    thinking_tokens: for each (budget, forced) the mean number of thinking tokens spent.
+    thinking_tokens: for each budget the mean number of thinking tokens spent where the model stops by itself.
     histories: for each seed its `training_history` table; none for the base policy.
     """
 
     name: str
     seeds: tuple[int, ...]
     values: Mapping[tuple[str, int, bool], np.ndarray]
-    thinking_tokens: Mapping[tuple[int, bool], float]
+    thinking_tokens: Mapping[int, float]
     histories: tuple[pd.DataFrame, ...] = ()
     votes: Mapping[tuple[str, int], np.ndarray] = field(default_factory=dict)
     sources: Mapping[tuple[str, str, int], np.ndarray] = field(default_factory=dict)
@@ -73,12 +75,16 @@ class Bootstrap:
 
     def interval(self, draws: np.ndarray) -> tuple[float, float]:
         """Percentile interval of the draws that have a value; NaN if none has."""
-        draws = draws[~np.isnan(draws)]
-        if not len(draws):
-            return np.nan, np.nan
-        tail = (1 - self.confidence) / 2
-        low, high = np.quantile(draws, [tail, 1 - tail])
-        return float(low), float(high)
+        return percentiles(draws, self.confidence)
+
+    def mean(self, arm: Arm, values: np.ndarray) -> tuple[float, float, float]:
+        """Mean of one of the arm's arrays, with its interval: (mean, low, high)."""
+        return arm_mean(values), *self.interval(self.draws(arm, values))
+
+    def difference(self, arm: Arm, values: np.ndarray, other: Arm, theirs: np.ndarray) -> tuple[float, float, float]:
+        """Mean of an array of one arm minus that of another's, with its interval: (difference, low, high)."""
+        low, high = self.interval(self.draws(arm, values) - self.draws(other, theirs))
+        return arm_mean(values) - arm_mean(theirs), low, high
 
 
 def arm_mean(values: np.ndarray) -> float:

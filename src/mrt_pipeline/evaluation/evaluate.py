@@ -6,16 +6,15 @@ the budget. Up to the natural end the two agree. Where no answer is to follow th
 reward that is known there: of the answer in the stream (backtracking search), or 0 where a trace ends in its thought.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
-from mrt_pipeline.evaluation.intervals import measured, problem_means
+from mrt_pipeline.evaluation.intervals import Intervals, problem_means
 from mrt_pipeline.mrt.regret import AREAS, regret
 
-BASE = "base"
-"""The policy, and arm, that the others are compared with."""
+_TRACE = ["policy", "problem_id", "rollout_id"]
 
 
 def budgets_of(thinking_budget: int, multiples: Sequence[float]) -> list[int]:
@@ -23,26 +22,22 @@ def budgets_of(thinking_budget: int, multiples: Sequence[float]) -> list[int]:
     return sorted({max(1, round(thinking_budget * multiple)) for multiple in multiples})
 
 
-def regret_by_budget(
-    episodes: pd.DataFrame, budgets: Sequence[int], confidence: float, n_resamples: int, seed: int
-) -> pd.DataFrame:
+def regret_by_budget(episodes: pd.DataFrame, budgets: Sequence[int], intervals: Intervals) -> pd.DataFrame:
     """Normalised regret of every policy in an `episodes` table, definitions `paper` and `step`: a `regret` table.
 
-    Mean over the traces of a problem, then over problems, with bootstrap intervals over problems; beside it the
-    difference to the policy `base`, which comes first, paired by problem.
+    Mean over the traces of a problem, then over problems.
     """
-    rows, base = [], {}
-    for policy, table in episodes.groupby("policy", sort=False):
-        for forced in (False, True):
-            curves = trace_curves(reading(table, forced))
-            for definition in AREAS:
-                where = {"policy": policy, "forced": forced, "definition": definition}
-                rows += _regret_rows(curves, budgets, where, base, confidence, n_resamples, seed)
-    return pd.DataFrame(rows)
+    curves = {
+        (policy, forced, definition): reading(table, forced)
+        for policy, table in episodes.groupby("policy", sort=False)
+        for forced in (False, True)
+        for definition in AREAS
+    }
+    return _regret_table(curves, budgets, intervals)
 
 
 def regret_by_all_tokens(
-    votes: pd.DataFrame, rollouts: pd.DataFrame, budgets: Sequence[int], confidence: float, n_resamples: int, seed: int
+    votes: pd.DataFrame, rollouts: pd.DataFrame, budgets: Sequence[int], intervals: Intervals
 ) -> pd.DataFrame:
     """The same by the released notebook's count of tokens, definition `paper_all_tokens`, natural stop.
 
@@ -50,70 +45,42 @@ def regret_by_all_tokens(
     the forced answers in a `votes` table. `budgets` are of all these tokens. Where shorter answers make a later point
     come earlier, points are taken in the order of x.
     """
-    prompts = rollouts.set_index(["policy", "problem_id", "rollout_id"])["prompt_token_ids"].map(len)
-    rows, base = [], {}
-    for policy, table in votes.groupby("policy", sort=False):
-        curves = []
-        for (problem, rollout), trace in table.groupby(["problem_id", "rollout_id"], sort=False):
-            spent = prompts[policy, problem, rollout] + trace["n_tokens"] + trace["answer_tokens"].map(np.mean)
-            order = np.argsort(spent, kind="stable")
-            curves.append((problem, spent.to_numpy()[order], trace["rewards"].map(np.mean).to_numpy()[order]))
-        where = {"policy": policy, "forced": False, "definition": "paper_all_tokens"}
-        rows += _regret_rows(curves, budgets, where, base, confidence, n_resamples, seed)
-    return pd.DataFrame(rows)
+    points = votes.merge(rollouts[[*_TRACE, "prompt_token_ids"]], on=_TRACE)
+    points["n_tokens"] = points["prompt_token_ids"].map(len) + points["n_tokens"] + points["answer_tokens"].map(np.mean)
+    points["success"] = points["rewards"].map(np.mean)
+    curves = {
+        (policy, False, "paper_all_tokens"): table.sort_values(["problem_id", "rollout_id", "n_tokens"], kind="stable")
+        for policy, table in points.groupby("policy", sort=False)
+    }
+    return _regret_table(curves, budgets, intervals)
 
 
-def _regret_rows(
-    curves: Sequence[tuple[str, np.ndarray, np.ndarray]],
-    budgets: Sequence[int],
-    where: dict[str, str | bool],
-    base: dict[tuple, pd.Series],
-    confidence: float,
-    n_resamples: int,
-    seed: int,
-) -> list[dict[str, str | bool | float]]:
-    """base: regrets of the policy `base` by problem, which its own rows put there for those that follow."""
-    definition = "step" if where["definition"] == "step" else "paper"
-    rows = []
-    for budget in budgets:
-        regrets = [regret(x, y, budget, definition) for _, x, y in curves]
-        means = problem_means(regrets, [problem for problem, _, _ in curves])
-        key = (where["definition"], where["forced"], budget)
-        columns = measured("regret", means, base.get(key), confidence, n_resamples, seed)
-        rows.append({**where, "budget": budget, **columns})
-        if where["policy"] == BASE:
-            base[key] = means
-    return rows
+def _regret_table(curves: Mapping[tuple, pd.DataFrame], budgets: Sequence[int], intervals: Intervals) -> pd.DataFrame:
+    """curves: the points of traces, by (policy, forced, definition)."""
+    values = {
+        (policy, forced, definition, budget): regrets
+        for (policy, forced, definition), table in curves.items()
+        for budget, regrets in problem_regrets(table, budgets, "step" if definition == "step" else "paper").items()
+    }
+    return intervals.table("regret", ["policy", "forced", "definition", "budget"], values)
 
 
 def accuracy_by_budget(
-    anytime: pd.DataFrame,
-    rollouts: pd.DataFrame,
-    budgets: Sequence[int],
-    confidence: float,
-    n_resamples: int,
-    seed: int,
+    anytime: pd.DataFrame, rollouts: pd.DataFrame, budgets: Sequence[int], intervals: Intervals
 ) -> pd.DataFrame:
-    """Mean success and thinking tokens of every policy at every budget: an `accuracy` table.
-
-    Intervals and differences as in `regret_by_budget`.
-    """
-    length = rollouts.set_index(["policy", "problem_id", "rollout_id"])["natural_length"]
-    rows, base = [], {}
+    """Mean success and thinking tokens of every policy at every budget: an `accuracy` table."""
+    length = rollouts.set_index(_TRACE)["natural_length"]
+    values: dict[tuple, pd.Series] = {}
+    spent = []
     for (policy, forced), table in anytime.groupby(["policy", "forced"], sort=False):
         for budget in budgets:
             points = table[table["n_tokens"] == budget]
             if points.empty:
                 continue
-            means = problem_means(points["success"], points["problem_id"])
-            columns = measured("accuracy", means, base.get((budget, forced)), confidence, n_resamples, seed)
-            natural = length.loc[pd.MultiIndex.from_frame(points[["policy", "problem_id", "rollout_id"]])]
-            spent = float(budget) if forced else float(np.minimum(natural, budget).mean())
-            where = {"policy": policy, "budget": budget, "forced": bool(forced)}
-            rows.append({**where, **columns, "thinking_tokens": spent})
-            if policy == BASE:
-                base[budget, forced] = means
-    return pd.DataFrame(rows)
+            natural = length.loc[pd.MultiIndex.from_frame(points[_TRACE])]
+            spent.append(float(budget) if forced else float(np.minimum(natural, budget).mean()))
+            values[policy, budget, forced] = problem_means(points["success"], points["problem_id"])
+    return intervals.table("accuracy", ["policy", "budget", "forced"], values).assign(thinking_tokens=spent)
 
 
 def reading(episodes: pd.DataFrame, forced: bool) -> pd.DataFrame:
@@ -123,9 +90,14 @@ def reading(episodes: pd.DataFrame, forced: bool) -> pd.DataFrame:
     return episodes[~episodes["forced"]]
 
 
-def trace_curves(episodes: pd.DataFrame) -> list[tuple[str, np.ndarray, np.ndarray]]:
-    """(problem, n_tokens, success) of each trace; rows of a trace stand in the order of their episodes."""
-    return [
-        (str(problem), trace["n_tokens"].to_numpy(), trace["success"].to_numpy())
-        for (problem, _), trace in episodes.groupby(["problem_id", "rollout_id"], sort=False)
+def problem_regrets(curves: pd.DataFrame, budgets: Sequence[int], definition: str = "paper") -> dict[int, pd.Series]:
+    """Mean regret of the traces of each problem of one policy, at each budget.
+
+    curves: the points of traces, `n_tokens` and `success`; those of a trace in the order of tokens.
+    """
+    traces = [
+        (problem, trace["n_tokens"].to_numpy(), trace["success"].to_numpy())
+        for (problem, _), trace in curves.groupby(["problem_id", "rollout_id"], sort=False)
     ]
+    problems = [problem for problem, _, _ in traces]
+    return {b: problem_means([regret(x, y, b, definition) for _, x, y in traces], problems) for b in budgets}

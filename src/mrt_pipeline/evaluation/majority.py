@@ -16,7 +16,7 @@ from math import comb
 import numpy as np
 import pandas as pd
 
-from mrt_pipeline.evaluation.intervals import mean_interval
+from mrt_pipeline.evaluation.intervals import DIFFERENCE, Intervals
 from mrt_pipeline.tasks.base import Grade
 
 
@@ -36,54 +36,43 @@ def majority_accuracy(answers: Sequence[str | None], rewards: Sequence[float]) -
     return np.array(_expected(groups, len(answers) - sum(counts.values())))
 
 
-def majority_by_problem(samples: pd.DataFrame) -> pd.DataFrame:
-    """maj@k of each problem of a `rollouts` table: problem_id, k, accuracy, tokens.
+def majority_by_problem(samples: pd.DataFrame) -> dict[tuple[str, int], pd.Series]:
+    """maj@k of a `rollouts` table of one policy: "accuracy" and "tokens" of each problem, by (quantity, k).
 
     tokens: what k samples cost on average: thinking, the end of the thought, the answer, and what was sampled and then
     dropped where the budget cut it. The prompt is not counted, nor is reading anything again.
     Raises ValueError if the problems have different numbers of samples.
     """
-    tokens = _tokens(samples)
-    votes = {  # by row; pandas would turn None into NaN
-        row.Index: row.answer_text.strip() or None if row.grade != Grade.UNPARSED.value else None
-        for row in samples.itertuples()
-    }
-    if samples.groupby("problem_id").size().nunique() != 1:
+    by_problem = samples.assign(tokens=_tokens(samples)).groupby("problem_id")
+    if by_problem.size().nunique() != 1:
         raise ValueError("maj@k needs the same number of samples of every problem")
-    parts = []
-    for problem, rows in samples.groupby("problem_id", sort=True):
-        accuracy = majority_accuracy([votes[i] for i in rows.index], rows["reward"].tolist())
-        k = np.arange(1, len(rows) + 1)
-        parts.append(
-            pd.DataFrame({"problem_id": problem, "k": k, "accuracy": accuracy, "tokens": k * tokens[rows.index].mean()})
-        )
-    return pd.concat(parts, ignore_index=True)
+    accuracy = {}
+    for problem, rows in by_problem:
+        votes = [
+            text.strip() or None if grade != Grade.UNPARSED.value else None
+            for text, grade in zip(rows["answer_text"], rows["grade"], strict=True)
+        ]
+        accuracy[problem] = majority_accuracy(votes, rows["reward"].tolist())
+    by_k = pd.DataFrame(accuracy, index=range(1, len(rows) + 1))
+    tokens = by_problem["tokens"].mean()
+    return {("accuracy", k): row for k, row in by_k.iterrows()} | {("tokens", k): k * tokens for k in by_k.index}
 
 
-def majority_by_policy(
-    samples: pd.DataFrame, linearised: pd.DataFrame, confidence: float, n_resamples: int, seed: int
-) -> pd.DataFrame:
+def majority_by_policy(samples: pd.DataFrame, linearised: pd.DataFrame, intervals: Intervals) -> pd.DataFrame:
     """The table `majority`: maj@k and its tokens for each policy of these `rollouts` tables, over problems.
 
     samples: ordinary ones. linearised: those with a window over the last episodes; may have no rows.
     """
-    rows = []
+    values, tokens = {}, []
     for windowed, table in ((False, samples), (True, linearised)):
         for policy, traces in table.groupby("policy", sort=False):
-            for k, problems in majority_by_problem(traces).groupby("k"):
-                accuracy, low, high = mean_interval(problems["accuracy"], confidence, n_resamples, seed)
-                rows.append(
-                    {
-                        "policy": str(policy),
-                        "linearised": windowed,
-                        "k": int(k),
-                        "accuracy": accuracy,
-                        "ci_low": low,
-                        "ci_high": high,
-                        "tokens": float(problems["tokens"].mean()),
-                    }
-                )
-    return pd.DataFrame(rows)
+            for (quantity, k), found in majority_by_problem(traces).items():
+                if quantity == "accuracy":
+                    values[policy, windowed, k] = found
+                else:
+                    tokens.append(found.mean())
+    majority = intervals.table("accuracy", ["policy", "linearised", "k"], values)
+    return majority.drop(columns=list(DIFFERENCE)).assign(tokens=tokens)
 
 
 def _tokens(samples: pd.DataFrame) -> pd.Series:

@@ -21,116 +21,87 @@ from math import comb
 import numpy as np
 import pandas as pd
 
-from mrt_pipeline.evaluation.evaluate import BASE
-from mrt_pipeline.evaluation.intervals import measured, problem_means
+from mrt_pipeline.evaluation.intervals import Intervals, problem_means
 from mrt_pipeline.evaluation.majority import majority_accuracy
 
+_TRACE = ["problem_id", "rollout_id"]
 _UNITS = np.array([1.0, 2.0, 4.0, 6.0])
-MOST_EPISODES = 10
-"""Of [maj@p]_j and of stopping regret, shown."""
-LEAST_VOTES = 8
-"""Answers at a boundary that stopping regret needs."""
+_MOST_EPISODES = 10  # of [maj@p]_j and of stopping regret, shown
+_LEAST_VOTES = 8  # answers at a boundary that stopping regret needs
 
 
 def shown_episodes(votes: pd.DataFrame) -> range:
     """The first episodes of which [maj@p]_j and stopping regret are shown."""
-    return range(1, min(MOST_EPISODES, int(votes["episode"].max()) + 1) + 1)
+    return range(1, min(_MOST_EPISODES, int(votes["episode"].max()) + 1) + 1)
 
 
-def vote_accuracy(
-    votes: pd.DataFrame, episodes: Sequence[int], confidence: float, n_resamples: int, seed: int
-) -> pd.DataFrame:
+def vote_accuracy(votes: pd.DataFrame, intervals: Intervals) -> pd.DataFrame:
     """[maj@p]_j and pass@k of direct answers, by policy: a `stop_and_vote` table.
 
-    episodes: the js; a trace with fewer episodes votes where it ended. `n_tokens` is what is spent on average, thinking
-    and p answers. Rows with `method` direct have episode 0 and p = k. Intervals are over problems, all of the same
-    draws; differences to the policy `base`, which comes first, are paired by problem.
+    A trace with fewer than j episodes votes where it ended. `n_tokens` is what is spent on average, thinking and p
+    answers. Rows with `method` direct have episode 0 and p = k.
     """
-    rows, base = [], {}
+    right, spent = {}, []
     for policy, table in votes.groupby("policy", sort=False):
-        found = _accuracies(table, episodes)
-        for (method, j, p), (accuracy, tokens) in found.items():
-            compared = base[method, j, p][0] if base else None
-            columns = measured("accuracy", accuracy, compared, confidence, n_resamples, seed)
-            rows.append({"policy": policy, "method": method, "episode": j, "p": p, **columns, "n_tokens": tokens})
-        if policy == BASE:
-            base = found
-    return pd.DataFrame(rows)
+        boundaries, direct = _majorities(table), table[table["episode"] == -1]
+        ps = range(1, len(direct["answers"].iloc[0]) + 1)
+        for j in (0, *shown_episodes(votes)):
+            at = boundaries[boundaries["episode"] < j].groupby(_TRACE, sort=False, as_index=False).last()
+            for p in ps:
+                right[policy, "vote", j, p] = problem_means(at[f"maj@{p}"], at["problem_id"])
+                spent.append(np.mean((at["n_tokens"] + p * at["answer_tokens"]).to_numpy()))
+        for p in ps:
+            passes = [pass_at_k(rewards, p) for rewards in direct["rewards"]]
+            right[policy, "direct", 0, p] = problem_means(passes, direct["problem_id"])
+            spent.append(np.mean([p * np.mean(tokens) for tokens in direct["answer_tokens"]]))
+    return intervals.table("accuracy", ["policy", "method", "episode", "p"], right).assign(n_tokens=spent)
 
 
-def _accuracies(votes: pd.DataFrame, episodes: Sequence[int]) -> dict[tuple[str, int, int], tuple[pd.Series, float]]:
-    """Of one policy, by (method, episode, p): accuracy by problem, and the mean tokens spent."""
-    curves = [
-        (
-            problem,
-            trace["n_tokens"].to_numpy(),
-            np.array([_majority(row) for row in trace.itertuples()]),
-            np.array([np.mean(row.answer_tokens) for row in trace.itertuples()]),
-        )
-        for problem, trace in _traces(votes)
+def _majorities(votes: pd.DataFrame) -> pd.DataFrame:
+    """The boundaries of one policy's traces in the order of episodes, with columns maj@1, maj@2 and so on."""
+    votes = votes.sort_values("episode", ignore_index=True)
+    majority = [
+        majority_accuracy([answer or None for answer in answers], list(rewards))
+        for answers, rewards in zip(votes["answers"], votes["rewards"], strict=True)
     ]
-    n_votes = curves[0][2].shape[1]
-    problems = [problem for problem, *_ in curves]
-    found = {}
-    for j in episodes:
-        at = [min(j, len(spent) - 1) for _, spent, _, _ in curves]
-        for p in range(1, n_votes + 1):
-            right = [majority[i, p - 1] for (_, _, majority, _), i in zip(curves, at, strict=True)]
-            tokens = [spent[i] + p * answer[i] for (_, spent, _, answer), i in zip(curves, at, strict=True)]
-            found["vote", j, p] = problem_means(right, problems), float(np.mean(tokens))
-    direct = votes[votes["episode"] == -1]
-    for k in range(1, n_votes + 1):
-        right = [pass_at_k(rewards, k) for rewards in direct["rewards"]]
-        tokens = np.mean([k * np.mean(spent) for spent in direct["answer_tokens"]])
-        found["direct", 0, k] = problem_means(right, direct["problem_id"]), float(tokens)
-    return found
+    spent = votes["answer_tokens"].map(np.mean)
+    table = votes[[*_TRACE, "episode", "n_tokens"]].assign(answer_tokens=spent)
+    return table.join(pd.DataFrame(majority).rename(columns=lambda i: f"maj@{i + 1}"))
 
 
-def stopping_regret(
-    votes: pd.DataFrame, episodes: Sequence[int], confidence: float, n_resamples: int, seed: int
-) -> pd.DataFrame:
+def stopping_regret(votes: pd.DataFrame, intervals: Intervals) -> pd.DataFrame:
     """The paper's second regret over the first b episodes, for each b: a `stopping_regret` table.
 
-    Mean over the traces that have an area, then over problems, with bootstrap intervals over problems; differences to
-    the policy `base`, which comes first, are paired by problem. Raises ValueError if there are fewer than eight answers
-    at a boundary.
+    Mean over the traces that have an area, then over problems. Raises ValueError if there are fewer than eight
+    answers at a boundary.
     """
-    rows, base = [], {}
-    for policy, table in votes.groupby("policy", sort=False):
-        found = trace_regrets(table, episodes)
-        for b, regrets in found.items():
-            if regrets.isna().all():
-                continue
-            values = regrets.groupby(level=0).mean()
-            columns = measured("regret", values, base.get(b), confidence, n_resamples, seed)
-            rows.append({"policy": policy, "episodes": b, **columns, "n_traces": int(regrets.notna().sum())})
-            if policy == BASE:
-                base[b] = values
-    kinds = {"policy": str, "episodes": int, "regret": float, "ci_low": float, "ci_high": float, "n_traces": int}
-    kinds |= dict.fromkeys(("difference", "difference_low", "difference_high"), float)
-    return pd.DataFrame(rows, columns=list(kinds)).astype(kinds)
+    regrets = {
+        (policy, b): each
+        for policy, table in votes.groupby("policy", sort=False)
+        for b, each in trace_regrets(table, shown_episodes(votes)).items()
+        if each.notna().any()
+    }
+    means = {place: each.groupby(level=0).mean() for place, each in regrets.items()}
+    table = intervals.table("regret", ["policy", "episodes"], means).astype({"policy": str, "episodes": int})
+    table.insert(5, "n_traces", np.array([each.count() for each in regrets.values()], dtype=int))
+    return table
 
 
 def trace_regrets(votes: pd.DataFrame, episodes: Sequence[int]) -> dict[int, pd.Series]:
     """Stopping regret of one policy's traces over the first b episodes, by b and problem; NaN without an area."""
-    majorities = [(problem, np.array([_majority(row) for row in t.itertuples()])) for problem, t in _traces(votes)]
-    problems = [problem for problem, _ in majorities]
+    by_trace = _majorities(votes).groupby(_TRACE, sort=False)
+    traces = {trace: boundaries.filter(like="maj@").to_numpy() for trace, boundaries in by_trace}
+    problems = [problem for problem, _ in traces]
     return {
-        b: pd.Series([trace_stopping_regret(majority, b) for _, majority in majorities], problems, dtype=np.float64)
+        b: pd.Series([trace_stopping_regret(majority, b) for majority in traces.values()], problems, dtype=np.float64)
         for b in episodes
     }
 
 
-def _traces(votes: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
-    """(problem, its rows in the order of episodes) of each trace."""
-    by_trace = votes.sort_values("episode").groupby(["problem_id", "rollout_id"], sort=False)
-    return [(str(problem), trace) for (problem, _), trace in by_trace]
-
-
 def trace_stopping_regret(majority: np.ndarray, n_episodes: int) -> float | None:
     """Of one trace. majority: maj@k at its boundaries, (n_boundaries, at least 8); None without any area."""
-    if majority.shape[1] < LEAST_VOTES:
-        raise ValueError(f"stopping regret needs {LEAST_VOTES} answers at each boundary, got {majority.shape[1]}")
+    if majority.shape[1] < _LEAST_VOTES:
+        raise ValueError(f"stopping regret needs {_LEAST_VOTES} answers at each boundary, got {majority.shape[1]}")
     optimal = missed = 0.0
     for before, after in zip(majority[:-1][:n_episodes], majority[1:][:n_episodes], strict=True):
         stop = np.array([before[0], before[1], before[3], (before[3] + before[7]) / 2])
@@ -145,8 +116,3 @@ def pass_at_k(rewards: Sequence[float], k: int) -> float:
     """Probability that at least one of k of the n answers is right: 1 - C(n - c, k) / C(n, k) (arXiv 2107.03374)."""
     n, right = len(rewards), round(float(np.sum(rewards)))
     return 1.0 - comb(n - right, k) / comb(n, k)
-
-
-def _majority(row) -> np.ndarray:
-    answers = [answer or None for answer in row.answers]
-    return majority_accuracy(answers, [float(reward) for reward in row.rewards])

@@ -11,6 +11,8 @@ from typing import Literal
 from pydantic import Field
 
 from mrt_pipeline.engines.base import EngineParams
+from mrt_pipeline.engines.vllm_engine import VLLMEngineParams, VLLMParams
+from mrt_pipeline.engines.vllm_server import VLLMServerEngineParams
 from mrt_pipeline.planning.shapes import ACCELERATORS, ModelShape
 from mrt_pipeline.policy.configured import LanguageModelPolicy, longest_answer
 from mrt_pipeline.registry import Params, PositiveInt
@@ -52,14 +54,14 @@ def estimate(
 ) -> Estimate:
     """What training needs. The prover's forced answers, validation and evaluation come on top of the hours."""
     answer = longest_answer(policy.given_template, rollout)
-    weight, own_weights = _BYTES[policy.dtype], engine.name != "torch"
+    weight = _BYTES[policy.dtype]
     computed = 2 if training.learner.mixed_precision == "bf16" else weight
     trained = shape.lora_parameters(policy.lora.rank) if policy.lora else shape.parameters
     trained_bytes = 4 if policy.lora else weight
     tokens = max(training.learner.micro_batch_tokens, policy.max_length)  # a long trace may exceed a micro-batch
     layer = 16 * shape.hidden + 3 * shape.intermediate  # values that a layer keeps for its backward pass, a token
     kept = 2 * shape.hidden * shape.layers + layer if policy.gradient_checkpointing else layer * shape.layers
-    memory = {
+    memory: dict[str, float] = {
         "weights": shape.parameters * weight + (trained * 4 if policy.lora else 0),
         "gradients": trained * trained_bytes,
         "optimizer, two moments": 2 * trained * trained_bytes,
@@ -68,10 +70,10 @@ def estimate(
     }
     device = ACCELERATORS[plan.device]
     room, sampling_devices = device.memory_gib * _GIB * _CACHE, plan.n_devices
-    if engine.name == "vllm":
+    if isinstance(engine, VLLMEngineParams):
         memory["engine's weights"] = shape.parameters * 2
         memory["engine's cache"] = room
-    if engine.name == "vllm_server":
+    if isinstance(engine, VLLMServerEngineParams):
         sampling_devices = engine.tensor_parallel_size * engine.data_parallel_size
         held = shape.parameters * 2 / engine.tensor_parallel_size
         room = max(0.0, device.memory_gib * _GIB * engine.gpu_memory_utilization - held)
@@ -79,7 +81,9 @@ def estimate(
     side_by_side = max(1.0, room / (cache * (plan.mean_thinking + answer)))
     read = shape.parameters * 2 + side_by_side * cache * plan.mean_thinking / 2
     sampled_a_second = sampling_devices * side_by_side * device.bandwidth * _BANDWIDTH / read
-    passes = (4 if policy.gradient_checkpointing else 3) + (1 if own_weights else 0)  # one to correct the mismatch
+    passes = 4 if policy.gradient_checkpointing else 3
+    if isinstance(engine, VLLMParams):
+        passes += 1  # to correct the mismatch of its own weights
     operations = 2 * shape.parameters * training.sampled_tokens * passes
     hours = {
         "sampling": training.sampled_tokens / sampled_a_second / 3600,

@@ -4,11 +4,10 @@ Models: from the configuration files that their publishers put beside the weight
 dense bfloat16 throughput without sparsity.
 """
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True)
-class ModelShape:
+class ModelShape(NamedTuple):
     """A decoder-only transformer with a gated MLP and grouped-query attention.
 
     hidden, intermediate: widths. layers, heads, kv_heads, head_dim: of attention. vocabulary: rows of the embedding.
@@ -26,23 +25,21 @@ class ModelShape:
     attention_bias: bool = False
 
     @property
-    def linear_parameters(self) -> int:
-        """Weights of a layer's linear maps, which LoRA adapts."""
+    def linear_maps(self) -> list[tuple[int, int]]:
+        """The widths that a layer's linear maps join, which LoRA adapts: of attention, then of the MLP."""
         queries, keys = self.heads * self.head_dim, self.kv_heads * self.head_dim
-        return self.hidden * (2 * queries + 2 * keys) + 3 * self.hidden * self.intermediate
+        return 2 * [(self.hidden, queries)] + 2 * [(self.hidden, keys)] + 3 * [(self.hidden, self.intermediate)]
 
     @property
     def parameters(self) -> int:
         """All weights."""
         biases = (self.heads + 2 * self.kv_heads) * self.head_dim if self.attention_bias else 0
-        layer = self.linear_parameters + biases + 2 * self.hidden
+        layer = sum(a * b for a, b in self.linear_maps) + biases + 2 * self.hidden
         return self.layers * layer + self.hidden + self.vocabulary * self.hidden * (1 if self.tied else 2)
 
     def lora_parameters(self, rank: int) -> int:
         """Weights of adapters of this rank on all linear maps of all layers."""
-        queries, keys = self.heads * self.head_dim, self.kv_heads * self.head_dim
-        ends = 2 * (self.hidden + queries) + 2 * (self.hidden + keys) + 3 * (self.hidden + self.intermediate)
-        return self.layers * rank * ends
+        return self.layers * rank * sum(a + b for a, b in self.linear_maps)
 
     def cache_bytes(self, n_bytes: int) -> int:
         """Memory of a token's keys and values."""
@@ -60,8 +57,7 @@ MODELS = {
 }
 
 
-@dataclass(frozen=True)
-class Accelerator:
+class Accelerator(NamedTuple):
     """memory_gib: of one device. flops: dense bfloat16 operations a second. bandwidth: bytes a second."""
 
     memory_gib: float

@@ -1,5 +1,7 @@
 """Cells and tables of the Markdown reports."""
 
+from collections.abc import Iterable, Sequence
+
 import pandas as pd
 
 STAR = "* the interval excludes 0"
@@ -25,11 +27,17 @@ def digits_of(quantity: str) -> int:
     return 1 if quantity == "tokens_after" else 3
 
 
+def markdown(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """The lines of a Markdown table. A head that ends in a colon is of a column of numbers, flush right."""
+    names = [head.removesuffix(":") for head in heads]
+    rules = ["---:" if head.endswith(":") else "---" for head in heads]
+    return [f"| {' | '.join(cells)} |" for cells in (names, rules, *rows)]
+
+
 def pivot(table: pd.DataFrame, rows: str, columns: str = "budget") -> list[str]:
     """A Markdown table of the column `cell`, by the columns `rows` and `columns` of the table."""
     names = list(dict.fromkeys(table[columns]))
-    lines = [f"| {rows} | {' | '.join(map(str, names))} |", f"| --- |{' --- |' * len(names)}"]
-    for row, part in table.groupby(rows, sort=False):
-        cells = part.set_index(columns)["cell"]
-        lines.append(f"| {row} | {' | '.join(cells.get(name, '') for name in names)} |")
-    return lines
+    by_row = [(row, part.set_index(columns)["cell"]) for row, part in table.groupby(rows, sort=False)]
+    return markdown(
+        [rows, *map(str, names)], [[row, *(cells.get(name, "") for name in names)] for row, cells in by_row]
+    )

@@ -1,6 +1,6 @@
-"""A comparison as Markdown and figures."""
+"""A comparison of arms as Markdown and figures."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -10,10 +10,11 @@ from plotly.subplots import make_subplots
 
 from mrt_pipeline.evaluation.bootstrap import Arm
 from mrt_pipeline.evaluation.efficiency import learning_curve
-from mrt_pipeline.reporting.cells import STAR, interval_cell, pivot
-from mrt_pipeline.reporting.figures import error_bars, majority_curve
+from mrt_pipeline.reporting.cells import STAR, difference_cell, digits_of, interval_cell, markdown, pivot
+from mrt_pipeline.reporting.figures import interval_line, lay_out, majority_curve, source_bars
 
 _STOPS = ((False, "natural stop"), (True, "forced on"))
+_SHOWN = (1, 3)  # episodes of stopping regret in the report, and the most
 
 
 def comparison_report(
@@ -24,64 +25,100 @@ def comparison_report(
     voting: pd.DataFrame,
 ) -> str:
     """Every arm at every budget, then differences, gain ratios and tokens."""
-    first = comparison.iloc[0]
-    seeds = comparison.groupby("arm", sort=False)["n_seeds"].first()
+    arms = comparison[comparison["arm"] != "base"].groupby("arm", sort=False)["n_seeds"].first()
+    seeds = ", ".join(f"{arm} {n}" for arm, n in arms.items())
     lines = [
-        f"# Comparison on {first['n_problems']} held-out problems",
+        f"# Comparison on {comparison.iloc[0]['n_problems']} held-out problems",
         "",
-        "Mean and bootstrap interval over seeds and problems. Seeds: "
-        + ", ".join(f"{arm} {n}" for arm, n in seeds.items() if arm != "base")
-        + ".",
+        f"Mean and bootstrap interval over seeds and problems. Seeds: {seeds}.",
     ]
-    for quantity in ("accuracy", "regret"):
-        for forced, stop in _STOPS:
-            part = comparison[(comparison["quantity"] == quantity) & (comparison["forced"] == forced)]
-            cells = part.apply(lambda row: interval_cell(row, "mean"), axis=1)
-            lines += ["", f"## {quantity.capitalize()}, {stop}", "", *pivot(part.assign(cell=cells), "arm")]
+    lines += _by_budget(comparison, lambda row: interval_cell(row, "mean"))
     natural = comparison[(comparison["quantity"] == "accuracy") & ~comparison["forced"]]
-    cells = natural["thinking_tokens"].map("{:.0f}".format)
-    lines += ["", "## Thinking tokens, natural stop", "", *pivot(natural.assign(cell=cells), "arm")]
+    lines += _section("Thinking tokens, natural stop", natural, lambda row: f"{row['thinking_tokens']:.0f}")
     for other, rows in differences.groupby("against", sort=False):
-        for quantity in ("accuracy", "regret"):
-            for forced, stop in _STOPS:
-                part = rows[(rows["quantity"] == quantity) & (rows["forced"] == forced)]
-                cells = part.apply(
-                    lambda row: interval_cell(row, "difference") + (" *" if row["excludes_zero"] else ""), axis=1
-                )
-                title = f"## {quantity.capitalize()} minus that of {other}, {stop} ({STAR})"
-                lines += ["", title, "", *pivot(part.assign(cell=cells), "arm")]
+        lines += _by_budget(rows, _starred, f" minus that of {other}", f" ({STAR})")
     if len(gains):
-        what = gains.apply(
-            lambda row: f"{row['quantity']} at {row['budget']}, {'forced' if row['forced'] else 'natural'}", axis=1
-        )
-        cells = gains.apply(
-            lambda row: "undefined" if np.isnan(row["ratio"]) else interval_cell(row, "ratio", digits=2), axis=1
-        )
-        title = f"## Gain over the base, in gains of {gains.iloc[0]['baseline']}"
-        lines += ["", title, "", *pivot(gains.assign(cell=cells, measure=what, budget=gains["arm"]), "measure")]
-    lines += ["", "## Tokens", ""]
-    lines.append(
-        f"Sampled tokens until validation accuracy (running mean of three) reaches {efficiency.iloc[0]['level']:.3f}, "
-        f"the final level of {efficiency.iloc[0]['baseline']}; the ratio is that arm's tokens over these, 0 if never."
-    )
-    lines += ["", "| arm | tokens to level | ratio | sampled | prover's |", "| --- | ---: | ---: | ---: | ---: |"]
-    for row in efficiency.itertuples(index=False):
-        reached = "never" if np.isnan(row.tokens_to_level) else f"{row.tokens_to_level:.0f}"
-        ratio = f"{row.ratio:.2f} [{row.ci_low:.2f}, {row.ci_high:.2f}]"
-        lines.append(f"| {row.arm} | {reached} | {ratio} | {row.sampled_tokens:.0f} | {row.prover_tokens:.0f} |")
+        stop = gains["forced"].map({True: "forced", False: "natural"})
+        measure = gains["quantity"] + " at " + gains["budget"].astype(str) + ", " + stop
+        title = f"Gain over the base, in gains of {gains.iloc[0]['baseline']}"
+        by_arm = gains.assign(measure=measure)
+        lines += _section(title, by_arm, lambda row: _ratio(row) or "undefined", ("measure", "arm"))
+    learned, voted = [], []
+    for _, row in efficiency.iterrows():
+        to_level, *spent = (_tokens(row[name]) for name in ("tokens_to_level", "sampled_tokens", "prover_tokens"))
+        learned.append([row["arm"], to_level, _ratio(row), *spent])
+    for _, row in voting.iterrows():
+        level = f"maj@{row['baseline_k']} ({row['level']:.3f})"
+        voted.append([row["arm"], level, _tokens(row["tokens"]), _ratio(row)])
+    first = efficiency.iloc[0]
     lines += [
+        "",
+        "## Tokens",
+        "",
+        f"Sampled tokens until validation accuracy (running mean of three) reaches {first['level']:.3f}, "
+        f"the final level of {first['baseline']}; the ratio is that arm's tokens over these, 0 if never.",
+        "",
+        *markdown(["arm", "tokens to level:", "ratio:", "sampled:", "prover's:"], learned),
         "",
         f"Tokens for a problem (thinking, answers) until maj@k equals that of {voting.iloc[0]['baseline']}, "
         "by straight lines between ks; the ratio is that arm's tokens over these, 0 if never.",
         "",
-        "| arm | as accurate as | tokens | ratio |",
-        "| --- | --- | ---: | --- |",
+        *markdown(["arm", "as accurate as", "tokens:", "ratio"], voted),
     ]
-    for row in voting.itertuples(index=False):
-        reached = "never" if np.isnan(row.tokens) else f"{row.tokens:.0f}"
-        ratio = f"{row.ratio:.2f} [{row.ci_low:.2f}, {row.ci_high:.2f}]"
-        lines.append(f"| {row.arm} | maj@{row.baseline_k} ({row.level:.3f}) | {reached} | {ratio} |")
     return "\n".join(lines) + "\n"
+
+
+def analyses_report(sources: pd.DataFrame, stopping: pd.DataFrame) -> str:
+    """Where regret comes from, and stopping regret: each arm's mean, then minus the baseline.
+
+    sources, stopping: the tables `comparison_sources`, of which all problems are shown, and `comparison_stopping`,
+    which may be empty.
+    """
+    whole = sources[sources["difficulty"] == "all"]
+    whole = whole.assign(column=whole["quantity"].str.replace("_", " "), digits=whole["quantity"].map(digits_of))
+    title = f"Where regret comes from, natural stop, {whole['budget'].iloc[0]} thinking tokens (J >= 0.5 is found)"
+    lines = _with_differences(whole, title)
+    shown = stopping[stopping["episodes"].isin([*_SHOWN, stopping["episodes"].max()])]
+    if len(shown):
+        title = "Stopping regret (stop and vote against thinking on, appendix E) over the first episodes"
+        lines += _with_differences(shown.assign(column=shown["episodes"], digits=3), title)
+    return "\n".join(lines) + "\n"
+
+
+def _with_differences(table: pd.DataFrame, title: str) -> list[str]:
+    by, baseline = ("arm", "column"), table["baseline"].iloc[0]
+    lines = _section(title, table, lambda row: interval_cell(row, "mean", digits=row["digits"]), by)
+    cells = table.apply(lambda row: difference_cell(row, digits=row["digits"]), axis=1)
+    others = table.assign(cell=cells)[table["arm"] != baseline]
+    return [*lines, "", f"Minus {baseline}, paired ({STAR}):", "", *pivot(others, *by)]
+
+
+def _by_budget(table: pd.DataFrame, cell: Callable[[pd.Series], str], of: str = "", note: str = "") -> list[str]:
+    """Sections for accuracy and regret, natural stop and forced on: a row an arm, a column a budget."""
+    lines = []
+    for quantity in ("accuracy", "regret"):
+        for forced, stop in _STOPS:
+            part = table[(table["quantity"] == quantity) & (table["forced"] == forced)]
+            lines += _section(f"{quantity.capitalize()}{of}, {stop}{note}", part, cell)
+    return lines
+
+
+def _section(
+    title: str, table: pd.DataFrame, cell: Callable[[pd.Series], str], by: tuple[str, str] = ("arm", "budget")
+) -> list[str]:
+    return ["", f"## {title}", "", *pivot(table.assign(cell=table.apply(cell, axis=1)), *by)]
+
+
+def _starred(row: pd.Series) -> str:
+    return interval_cell(row, "difference") + " *" * row["excludes_zero"]
+
+
+def _ratio(row: pd.Series) -> str:
+    return interval_cell(row, "ratio", digits=2)
+
+
+def _tokens(number: float) -> str:
+    return "never" if np.isnan(number) else f"{number:.0f}"
 
 
 def comparison_figure(comparison: pd.DataFrame, quantity: str) -> go.Figure:
@@ -89,22 +126,27 @@ def comparison_figure(comparison: pd.DataFrame, quantity: str) -> go.Figure:
     figure = make_subplots(1, len(_STOPS), subplot_titles=[stop for _, stop in _STOPS], shared_yaxes=True)
     arms = list(dict.fromkeys(comparison["arm"]))
     for (arm, forced), curve in comparison[comparison["quantity"] == quantity].groupby(["arm", "forced"], sort=False):
-        curve = curve.sort_values("budget")
-        line = go.Scatter(
-            x=curve["budget"],
-            y=curve["mean"],
-            name=arm,
-            legendgroup=arm,
-            showlegend=not forced,
-            mode="lines+markers",
-            line={"color": arm_colour(arms.index(arm))},
-            error_y=error_bars(curve, "mean", thickness=0.8, width=2),
-        )
-        figure.add_trace(line, row=1, col=2 if forced else 1)
+        line = {"color": arm_colour(arms.index(arm))}
+        scatter = interval_line(curve.sort_values("budget"), "budget", "mean", arm, line, thickness=0.8, width=2)
+        figure.add_trace(scatter.update(legendgroup=arm, showlegend=not forced), row=1, col=2 if forced else 1)
     figure.update_xaxes(title="thinking tokens (budget)")
     figure.update_yaxes(rangemode="nonnegative")
     figure.update_yaxes(title=quantity, col=1)
     figure.update_layout(title=f"{quantity.capitalize()} by budget", template="plotly_white")
+    return figure
+
+
+def comparison_sources_figure(sources: pd.DataFrame) -> go.Figure:
+    """Normalised regret of each arm, stacked by where it comes from: over all problems, then by difficulty."""
+    groups = ["all", *(name for name in dict.fromkeys(sources["difficulty"]) if name != "all")]
+    numbers = sources.groupby("difficulty")["n_problems"].max()
+    titles = [f"{name} ({numbers[name]} problems)" for name in groups]
+    figure = make_subplots(1, len(groups), subplot_titles=titles, shared_yaxes=True)
+    for i, group in enumerate(groups, start=1):
+        for bar in source_bars(sources[sources["difficulty"] == group].assign(name=lambda rows: rows["arm"])):
+            figure.add_trace(bar.update(legendgroup=bar.name, showlegend=i == 1), row=1, col=i)
+    figure.update_yaxes(title="normalised regret", col=1)
+    figure.update_layout(barmode="stack", title="Where regret comes from", template="plotly_white")
     return figure
 
 
@@ -116,20 +158,12 @@ def learning_figure(arms: Sequence[Arm]) -> go.Figure:
             continue
         tokens, accuracy = learning_curve(arm.histories)
         line = {"color": arm_colour(i)}
-        figure.add_trace(go.Scatter(x=tokens, y=accuracy.mean(axis=0), name=arm.name, mode="lines", line=line))
+        figure.add_scatter(x=tokens, y=accuracy.mean(axis=0), name=arm.name, mode="lines", line=line)
+        thin = {"mode": "lines", "line": {**line, "width": 0.5}, "showlegend": False, "hoverinfo": "skip"}
         for curve in accuracy if len(accuracy) > 1 else ():
-            thin = go.Scatter(
-                x=tokens, y=curve, mode="lines", line={**line, "width": 0.5}, showlegend=False, hoverinfo="skip"
-            )
-            figure.add_trace(thin)
-    figure.update_layout(
-        title="Learning curves",
-        xaxis_title="sampled tokens",
-        yaxis_title="validation accuracy (running mean of three)",
-        yaxis_rangemode="nonnegative",
-        template="plotly_white",
-    )
-    return figure
+            figure.add_scatter(x=tokens, y=curve, **thin)
+    y = "validation accuracy (running mean of three)"
+    return lay_out(figure, "Learning curves", "sampled tokens", y, yaxis_rangemode="nonnegative")
 
 
 def majority_figure(majority: pd.DataFrame) -> go.Figure:
@@ -137,14 +171,9 @@ def majority_figure(majority: pd.DataFrame) -> go.Figure:
     figure = go.Figure()
     for i, (arm, rows) in enumerate(majority.groupby("arm", sort=False)):
         figure.add_trace(majority_curve(rows, arm, {"color": arm_colour(i)}, thickness=0.5, width=1))
-    figure.update_layout(
-        title="maj@k at the training budget",
-        xaxis_title="tokens for a problem (thinking and answers of k samples)",
-        yaxis_title="accuracy of the majority answer",
-        yaxis_rangemode="nonnegative",
-        template="plotly_white",
-    )
-    return figure
+    x = "tokens for a problem (thinking and answers of k samples)"
+    y = "accuracy of the majority answer"
+    return lay_out(figure, "maj@k at the training budget", x, y, yaxis_rangemode="nonnegative")
 
 
 def arm_colour(i: int) -> str:

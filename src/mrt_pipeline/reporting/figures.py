@@ -1,4 +1,6 @@
-"""Figures."""
+"""Figures of one run: a policy a line or a bar."""
+
+from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -17,28 +19,10 @@ def budget_figure(table: pd.DataFrame, quantity: str, thinking_budget: int) -> g
     """
     figure = go.Figure()
     for (policy, forced), curve in table.groupby(["policy", "forced"], sort=False):
-        curve = curve.sort_values("budget")
-        colour = _COLOURS.get(str(policy))
         name = f"{policy}, {'forced on' if forced else 'natural stop'}"
-        figure.add_trace(
-            go.Scatter(
-                x=curve["budget"],
-                y=curve[quantity],
-                name=name,
-                mode="lines+markers",
-                line={"color": colour, "dash": "dash" if forced else "solid"},
-                error_y=error_bars(curve, quantity),
-            )
-        )
+        figure.add_trace(interval_line(curve.sort_values("budget"), "budget", quantity, name, _line(policy, forced)))
     figure.add_vline(x=thinking_budget, line_dash="dot", annotation_text="training budget")
-    figure.update_layout(
-        title=_TITLES[quantity],
-        xaxis_title="thinking tokens (budget)",
-        yaxis_title=quantity,
-        yaxis_rangemode="tozero",
-        template="plotly_white",
-    )
-    return figure
+    return lay_out(figure, _TITLES[quantity], "thinking tokens (budget)", quantity, yaxis_rangemode="tozero")
 
 
 def progress_figure(episodes: pd.DataFrame) -> go.Figure:
@@ -46,27 +30,16 @@ def progress_figure(episodes: pd.DataFrame) -> go.Figure:
     figure = go.Figure()
     own = episodes[~episodes["forced"] & ~episodes["stopped"]].dropna(subset="progress")
     for policy, table in own.groupby("policy", sort=False):
-        mean = table["progress"].mean()
-        figure.add_trace(
-            go.Histogram(
-                x=table["progress"],
-                name=f"{policy}, mean {mean:+.3f}",
-                histnorm="probability",
-                xbins={"start": -1.025, "end": 1.025, "size": 0.05},
-                opacity=0.6,
-                marker_color=_COLOURS.get(str(policy)),
-            )
+        figure.add_histogram(
+            x=table["progress"],
+            name=f"{policy}, mean {table['progress'].mean():+.3f}",
+            histnorm="probability",
+            xbins={"start": -1.025, "end": 1.025, "size": 0.05},
+            opacity=0.6,
+            marker_color=_COLOURS.get(str(policy)),
         )
-    figure.update_layout(
-        barmode="overlay",
-        title="Progress of episodes",
-        xaxis_title="progress: J after the episode minus J before",
-        xaxis_range=[-1.025, 1.025],
-        yaxis_title="share of episodes",
-        yaxis_type="log",
-        template="plotly_white",
-    )
-    return figure
+    x, scales = "progress: J after the episode minus J before", {"xaxis_range": [-1.025, 1.025], "yaxis_type": "log"}
+    return lay_out(figure, "Progress of episodes", x, "share of episodes", barmode="overlay", **scales)
 
 
 def sources_figure(sources: pd.DataFrame, thinking_budget: int) -> go.Figure:
@@ -76,15 +49,9 @@ def sources_figure(sources: pd.DataFrame, thinking_budget: int) -> go.Figure:
     are shown where one points at them.
     """
     names = sources["policy"] + ", " + sources["difficulty"] + " (" + sources["n_problems"].astype(str) + ")"
-    figure = go.Figure(source_bars(sources.assign(name=names)))
-    figure.update_layout(
-        barmode="stack",
-        title=f"Where regret comes from, at {thinking_budget} thinking tokens",
-        xaxis_title="policy, difficulty for the base (problems)",
-        yaxis_title="normalised regret",
-        template="plotly_white",
-    )
-    return figure
+    title = f"Where regret comes from, at {thinking_budget} thinking tokens"
+    x, y = "policy, difficulty for the base (problems)", "normalised regret"
+    return lay_out(go.Figure(source_bars(sources.assign(name=names))), title, x, y, barmode="stack")
 
 
 def source_bars(sources: pd.DataFrame) -> list[go.Bar]:
@@ -93,14 +60,13 @@ def source_bars(sources: pd.DataFrame) -> list[go.Bar]:
     sources: `name` (of the bar), `quantity`, `mean`, `ci_low`, `ci_high`.
     """
     bars = []
-    whole = sources[sources["quantity"] == "regret"].set_index("name")
     for source, colour in zip(SOURCES, SOURCE_COLOURS, strict=True):
         rows = sources[sources["quantity"] == source]
         hover = [f"{row.mean:.3f} [{row.ci_low:.3f}, {row.ci_high:.3f}]" for row in rows.itertuples()]
         name = source.replace("_", " ")
         bars.append(go.Bar(x=rows["name"], y=rows["mean"], name=name, marker_color=colour, hovertext=hover))
-    last = whole.loc[bars[-1].x]  # the end of the last bar is the regret
-    bars[-1].error_y = error_bars(last, "mean")
+    whole = sources[sources["quantity"] == "regret"].set_index("name")
+    bars[-1].error_y = error_bars(whole.loc[bars[-1].x], "mean")  # the end of the last bar is the regret
     return bars
 
 
@@ -111,79 +77,54 @@ def majority_figure(majority: pd.DataFrame) -> go.Figure:
     """
     figure = go.Figure()
     for (policy, linearised), curve in majority.groupby(["policy", "linearised"], sort=False):
-        curve = curve.sort_values("k")
         name = f"{policy}, linearised" if linearised else str(policy)
-        line = {"color": _COLOURS.get(str(policy)), "dash": "dash" if linearised else "solid"}
-        figure.add_trace(majority_curve(curve, name, line))
-    figure.update_layout(
-        title="Token efficiency: maj@k against the tokens of k samples",
-        xaxis_title="sampled tokens for a problem, of k samples together",
-        yaxis_title="accuracy of the majority answer",
-        yaxis_rangemode="tozero",
-        template="plotly_white",
-    )
-    return figure
+        figure.add_trace(majority_curve(curve.sort_values("k"), name, _line(policy, linearised)))
+    title = "Token efficiency: maj@k against the tokens of k samples"
+    x, y = "sampled tokens for a problem, of k samples together", "accuracy of the majority answer"
+    return lay_out(figure, title, x, y, yaxis_rangemode="tozero")
 
 
 def majority_curve(rows: pd.DataFrame, name: str, line: dict, **bars: float) -> go.Scatter:
     """Accuracy over tokens, a point a k, in the order of the rows: `k`, `accuracy` with its interval, `tokens`."""
-    return go.Scatter(
-        x=rows["tokens"],
-        y=rows["accuracy"],
-        text=[f"maj@{k}" for k in rows["k"]],
-        name=name,
-        mode="lines+markers",
-        line=line,
-        error_y=error_bars(rows, "accuracy", **bars),
-    )
+    return interval_line(rows, "tokens", "accuracy", name, line, **bars).update(text=[f"maj@{k}" for k in rows["k"]])
 
 
 def vote_figure(stop_and_vote: pd.DataFrame) -> go.Figure:
     """Stop after j episodes and vote over p answers (a line a j, named where p = 1); direct pass@k (dashed)."""
-    figure = go.Figure()
+    figure, bars = go.Figure(), {"thickness": 0.5, "width": 1}
     for policy, table in stop_and_vote.groupby("policy", sort=False):
         colour = _COLOURS.get(str(policy))
-        votes = table[table["method"] == "vote"]
+        votes = table[(table["method"] == "vote") & table["p"].isin([1, 2, 4, 8])]
         for i, (j, curve) in enumerate(votes.groupby("episode")):
-            curve = curve[curve["p"].isin([1, 2, 4, 8])]
-            figure.add_trace(
-                go.Scatter(
-                    x=curve["n_tokens"],
-                    y=curve["accuracy"],
-                    text=[str(j), *[""] * (len(curve) - 1)],
-                    textposition="top left",
-                    textfont={"color": colour},
-                    hovertext=[f"[maj@{p}]_{j}" for p in curve["p"]],
-                    name=f"{policy}, stopped after j",
-                    legendgroup=str(policy),
-                    showlegend=i == 0,
-                    mode="lines+markers+text",
-                    line={"color": colour, "width": 1},
-                    error_y=error_bars(curve, "accuracy", thickness=0.5, width=1),
-                )
-            )
+            line = {"color": colour, "width": 1}
+            scatter = interval_line(curve, "n_tokens", "accuracy", f"{policy}, stopped after j", line, **bars)
+            scatter.update(text=[str(j), *[""] * (len(curve) - 1)], mode="lines+markers+text")
+            scatter.update(textposition="top left", textfont={"color": colour}, showlegend=i == 0)
+            scatter.update(hovertext=[f"[maj@{p}]_{j}" for p in curve["p"]], legendgroup=str(policy))
+            figure.add_trace(scatter)
         direct = table[table["method"] == "direct"]
-        figure.add_trace(
-            go.Scatter(
-                x=direct["n_tokens"],
-                y=direct["accuracy"],
-                name=f"{policy}, direct pass@k",
-                mode="lines",
-                line={"color": colour, "dash": "dash"},
-                error_y=error_bars(direct, "accuracy", thickness=0.5, width=1),
-            )
-        )
-    figure.update_layout(
-        title="Stop after j episodes (the number beside a line) and vote over 1, 2, 4, 8 answers: [maj@p]_j",
-        xaxis_title="tokens, of the thought and of all answers",
-        yaxis_title="accuracy",
-        yaxis_rangemode="tozero",
-        template="plotly_white",
-    )
-    return figure
+        scatter = interval_line(direct, "n_tokens", "accuracy", f"{policy}, direct pass@k", _line(policy, True), **bars)
+        figure.add_trace(scatter.update(mode="lines"))
+    title = "Stop after j episodes (the number beside a line) and vote over 1, 2, 4, 8 answers: [maj@p]_j"
+    return lay_out(figure, title, "tokens, of the thought and of all answers", "accuracy", yaxis_rangemode="tozero")
+
+
+def lay_out(figure: go.Figure, title: str, x: str, y: str, **layout: Any) -> go.Figure:
+    """The figure with its title and those of its axes."""
+    return figure.update_layout(title=title, xaxis_title=x, yaxis_title=y, template="plotly_white", **layout)
+
+
+def interval_line(rows: pd.DataFrame, x: str, y: str, name: str, line: dict, **bars: float) -> go.Scatter:
+    """A curve through the rows in their order, with the intervals of its points as bars of this style."""
+    bars_of = error_bars(rows, y, **bars)
+    return go.Scatter(x=rows[x], y=rows[y], name=name, mode="lines+markers", line=line, error_y=bars_of)
 
 
 def error_bars(rows: pd.DataFrame, quantity: str, **style: float) -> dict:
     """The interval `ci_low` to `ci_high` around `quantity`, as plotly has it."""
     up, down = rows["ci_high"] - rows[quantity], rows[quantity] - rows["ci_low"]
     return {"type": "data", "symmetric": False, "array": up, "arrayminus": down, **style}
+
+
+def _line(policy: object, dashed: bool) -> dict:
+    return {"color": _COLOURS.get(str(policy)), "dash": "dash" if dashed else "solid"}

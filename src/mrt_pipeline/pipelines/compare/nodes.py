@@ -12,16 +12,16 @@ from mrt_pipeline.evaluation.compare import (
     sources_table,
     stopping_table,
 )
-from mrt_pipeline.evaluation.efficiency import efficiency_table
+from mrt_pipeline.evaluation.efficiency import efficiency_table, majority_table, voting_table
 from mrt_pipeline.evaluation.params import CompareParams
-from mrt_pipeline.evaluation.voting import majority_table, voting_table
 from mrt_pipeline.reporting.comparison import (
+    analyses_report,
     comparison_figure,
     comparison_report,
+    comparison_sources_figure,
     learning_figure,
     majority_figure,
 )
-from mrt_pipeline.reporting.comparison_analyses import analyses_report, comparison_sources_figure
 from mrt_pipeline.tracking.read_runs import choose_runs
 
 
@@ -35,12 +35,10 @@ def compare_arms(
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """Means, paired differences to base and baseline, gain ratios and token efficiency, with bootstrap intervals."""
     base, baseline, bootstrap = arms[0], _baseline(arms, compare), _bootstrap(arms, compare)
-    shared = set.intersection(*(set(arm.values) for arm in arms))
-    keys = [key for key in base.values if key in shared]
     return (
         comparison_table(arms, bootstrap),
         difference_table(arms, [base, baseline], bootstrap),
-        gain_table(arms, base, baseline, keys, bootstrap),
+        gain_table(arms, base, baseline, bootstrap),
         efficiency_table(arms, baseline, bootstrap),
     )
 

@@ -12,9 +12,10 @@ from mrt_pipeline.evaluation.evaluate import (
     regret_by_all_tokens,
     regret_by_budget,
 )
+from mrt_pipeline.evaluation.intervals import Intervals
 from mrt_pipeline.evaluation.majority import majority_by_policy
 from mrt_pipeline.evaluation.regret_sources import regret_sources, summarize_sources
-from mrt_pipeline.evaluation.stop_and_vote import shown_episodes, stopping_regret, vote_accuracy
+from mrt_pipeline.evaluation.stop_and_vote import stopping_regret, vote_accuracy
 from mrt_pipeline.reporting.figures import (
     budget_figure,
     majority_figure,
@@ -44,16 +45,16 @@ def measure_budgets(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Regret and accuracy of each policy at every budget, and trained minus base, with bootstrap intervals."""
     budgets = budgets_of(thinking_budget, budget_multiples)
-    bootstrap = (confidence, n_resamples, seed)
+    intervals = Intervals(confidence, n_resamples, seed)
     rollouts = _both(base_rollouts, trained_rollouts)
     regret = pd.concat(
         [
-            regret_by_budget(_both(base_episodes, trained_episodes), budgets, *bootstrap),
-            regret_by_all_tokens(_both(base_votes, trained_votes), rollouts, budgets, *bootstrap),
+            regret_by_budget(_both(base_episodes, trained_episodes), budgets, intervals),
+            regret_by_all_tokens(_both(base_votes, trained_votes), rollouts, budgets, intervals),
         ],
         ignore_index=True,
     )
-    return regret, accuracy_by_budget(_both(base_anytime, trained_anytime), rollouts, budgets, *bootstrap)
+    return regret, accuracy_by_budget(_both(base_anytime, trained_anytime), rollouts, budgets, intervals)
 
 
 def measure_majority(
@@ -69,9 +70,7 @@ def measure_majority(
     return majority_by_policy(
         _both(base_samples, trained_samples),
         _both(base_linearised, trained_linearised),
-        confidence,
-        n_resamples,
-        seed,
+        Intervals(confidence, n_resamples, seed),
     )
 
 
@@ -88,14 +87,13 @@ def analyse_thinking(
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """Where regret comes from, trace by trace and in the mean; [maj@p]_j against direct answers; stopping regret."""
     votes = _both(base_votes, trained_votes)
-    shown = shown_episodes(votes)
-    bootstrap = (confidence, n_resamples, seed)
+    intervals = Intervals(confidence, n_resamples, seed)
     sources = regret_sources(_both(base_episodes, trained_episodes), base_samples, thinking_budget)
     return (
         sources,
-        summarize_sources(sources, *bootstrap),
-        vote_accuracy(votes, [0, *shown], *bootstrap),
-        stopping_regret(votes, shown, *bootstrap),
+        summarize_sources(sources, intervals),
+        vote_accuracy(votes, intervals),
+        stopping_regret(votes, intervals),
     )
 
 

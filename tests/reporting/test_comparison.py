@@ -2,7 +2,7 @@ import pandas as pd
 import pytest
 
 from mrt_pipeline.evaluation.regret_sources import QUANTITIES, SOURCES
-from mrt_pipeline.reporting.comparison_analyses import analyses_report, comparison_sources_figure
+from mrt_pipeline.reporting.comparison import analyses_report, comparison_sources_figure
 
 
 @pytest.fixture
