@@ -57,7 +57,7 @@ def test_the_same_seed_gives_the_same_tables_and_metrics(project):
 def test_another_algorithm_trains_another_policy_on_the_same_base(project):
     _, results = project
     first, grpo = results["first"][1], results["grpo"][1]
-    pd.testing.assert_frame_equal(first["02_intermediate/base_rollouts"], grpo["02_intermediate/base_rollouts"])
+    pd.testing.assert_frame_equal(first["07_model_output/base_rollouts"], grpo["07_model_output/base_rollouts"])
     key = "07_model_output/trained_rollouts"
     assert first[key]["text"].tolist() != grpo[key]["text"].tolist()
 
@@ -167,7 +167,7 @@ def test_the_last_stages_run_alone_on_what_the_first_have_made(project):
     folder, results = project
     params = "preset=smoke,seed=3"
     shutil.rmtree(folder / "data/06_models/trained_policy")
-    for made in (folder / "data/07_model_output").glob("*.parquet"):
+    for made in (folder / "data/07_model_output").glob("trained_*.parquet"):
         made.unlink()
     for stage in ("train", "evaluate_trained"):
         result = kedro(folder, "run", f"--pipelines={stage}", "--params", params)
@@ -205,7 +205,7 @@ def test_the_warm_start_is_kept_under_a_key_of_its_configuration(project):
     assert len(kept) == 1
     record = json.loads(kept[0].read_text())
     assert record["policy"]["hidden_size"] == 64
-    other = kedro(folder, "run", "--pipelines=ingest,warm_start", "--params", "preset=smoke,policy.warm_start.seed=1")
+    other = kedro(folder, "run", "--pipelines=ingest,base_policy", "--params", "preset=smoke,policy.warm_start.seed=1")
     assert other.returncode == 0, other.stdout + other.stderr
     assert len(list((folder / "data/06_models/warm_start").glob("*/warm_start.json"))) == 2
 
@@ -226,7 +226,7 @@ def test_finished_runs_are_compared(project):
     differences = pd.read_parquet(report / "comparison_differences.parquet")
     assert set(differences["against"]) == {"base", "grpo"}
     assert "## Tokens" in (report / "comparison.md").read_text() and "## Tokens" in result.stdout
-    assert {path.name for path in report.glob("*.html")} == {
+    assert {path.name for path in (report / "figures").glob("*.html")} == {
         "anytime.html",
         "regret.html",
         "regret_sources.html",
@@ -249,7 +249,9 @@ def test_finished_runs_are_compared(project):
 
 def test_a_run_of_one_node_is_marked_as_partial_and_left_out_when_runs_are_compared(project):
     folder, _ = project
-    result = kedro(folder, "run", "--pipeline=mrt_star", "--nodes=report", "--params", STAR)  # what lies in data/
+    result = kedro(
+        folder, "run", "--pipeline=mrt_star", "--nodes=evaluate_trained.report", "--params", STAR
+    )  # what lies in data/
     assert result.returncode == 0, result.stdout + result.stderr
     found = runs(folder)[1]
     first, _, grpo, *_, partial = found

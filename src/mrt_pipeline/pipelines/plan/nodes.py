@@ -4,6 +4,7 @@ import pandas as pd
 
 from mrt_pipeline.algorithms.base import Algorithm
 from mrt_pipeline.engines.base import EngineParams
+from mrt_pipeline.engines.vllm_server import VLLMServerEngineParams
 from mrt_pipeline.errors import InputError
 from mrt_pipeline.planning.estimate import PlanParams, estimate
 from mrt_pipeline.planning.shapes import ACCELERATORS, MODELS
@@ -39,7 +40,7 @@ def plan_training(
     passes = found.n_rollouts / training.group_size / splits.get("train", 1)
     verdict = "fits" if needed <= device.memory_gib else "does not fit: lower policy.max_length, or train adapters"
     sampled_on = ""
-    if engine.name == "vllm_server":
+    if isinstance(engine, VLLMServerEngineParams):
         sampled_on = f", sampled by a server on {engine.tensor_parallel_size * engine.data_parallel_size} more"
     lines = [
         f"# {algorithm.name} on {policy.path}, {plan.n_devices} x {plan.device}{sampled_on}",
