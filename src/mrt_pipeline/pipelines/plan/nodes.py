@@ -10,7 +10,7 @@ from mrt_pipeline.planning.estimate import PlanParams, estimate
 from mrt_pipeline.planning.shapes import ACCELERATORS, MODELS
 from mrt_pipeline.policy.configured import LanguageModelPolicy, PolicyParams
 from mrt_pipeline.rollouts.rollout import RolloutParams
-from mrt_pipeline.trainer.reinforce import TrainingParams
+from mrt_pipeline.trainer.params import TrainingParams
 
 _CHARACTERS = 3.0  # of a mathematical question to a token, roughly
 
