@@ -5,6 +5,7 @@
 
 import inspect
 from pathlib import Path
+from textwrap import fill
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -62,11 +63,10 @@ def _tag(model: type[BaseModel]) -> str | None:
 def _about(model: type[BaseModel]) -> str:
     """The first paragraph of a class's docstring, or of its module's where it says no more than that."""
     first = (inspect.getdoc(model) or "").split("\n\n")[0]
-    if not first.startswith(("See the module", "The task")):
-        return first
-    module = inspect.getmodule(model)
-    file = "/".join(model.__module__.split(".")[1:])
-    return f"{(module.__doc__ or '').strip().split(chr(10) + chr(10))[0]} See {file}.py."
+    if first.startswith(("See the module", "The task")):
+        module = (inspect.getdoc(inspect.getmodule(model)) or "").split("\n\n")[0]
+        first = f"{module} See {'/'.join(model.__module__.split('.')[1:])}.py."
+    return fill(first, 120)
 
 
 def _row(path: str, field: FieldInfo, value: Any) -> str:

@@ -11,8 +11,6 @@ from typing import Literal
 from pydantic import Field
 
 from mrt_pipeline.engines.base import EngineParams
-from mrt_pipeline.engines.vllm_engine import VLLMEngineParams, VLLMParams
-from mrt_pipeline.engines.vllm_server import VLLMServerEngineParams
 from mrt_pipeline.planning.shapes import ACCELERATORS, ModelShape
 from mrt_pipeline.policy.configured import LanguageModelPolicy, longest_answer
 from mrt_pipeline.registry import Params, PositiveInt
@@ -52,6 +50,8 @@ def estimate(
     plan: PlanParams,
 ) -> Estimate:
     """What training needs. The prover's forced answers, validation and evaluation come on top of the hours."""
+    from mrt_pipeline.engines.vllm_engine import VLLMEngineParams, VLLMParams
+    from mrt_pipeline.engines.vllm_server import VLLMServerEngineParams
     from mrt_pipeline.trainer.logprobs import MOST_LOGITS
 
     answer = longest_answer(policy.given_template, rollout)
