@@ -106,7 +106,7 @@ class Registered(Params):
         if name not in family._members:
             if name in family.builtin:
                 importlib.import_module(family.builtin[name])
-            for entry in family._others(name=name):
+            for entry in family._others().select(name=name):
                 _load(entry.load, f"the {family.kind} '{name}' cannot be loaded")
         if name not in family._members:
             raise InputError(f"unknown {family.kind} '{name}'; known are {', '.join(cls.names())}")
@@ -119,9 +119,9 @@ class Registered(Params):
         return sorted({*family._members, *family.builtin, *(entry.name for entry in family._others())})
 
     @classmethod
-    def _others(cls, **chosen: str) -> EntryPoints:
+    def _others(cls) -> EntryPoints:
         """The entry points of members that other packages have."""
-        return entry_points(group=f"mrt_pipeline.{cls.kind}", **chosen)
+        return entry_points(group=f"mrt_pipeline.{cls.kind}")
 
     def deciding(self) -> dict[str, Any]:
         """See `Params.deciding`; of a class that this package does not have, its file as well."""
