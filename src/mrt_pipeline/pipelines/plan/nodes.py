@@ -4,7 +4,6 @@ import pandas as pd
 
 from mrt_pipeline.algorithms.base import Algorithm
 from mrt_pipeline.engines.base import EngineParams
-from mrt_pipeline.engines.vllm_server import VLLMServerEngineParams
 from mrt_pipeline.errors import InputError
 from mrt_pipeline.planning.estimate import PlanParams, estimate
 from mrt_pipeline.planning.shapes import ACCELERATORS, MODELS
@@ -25,6 +24,8 @@ def plan_training(
     plan: PlanParams,
 ) -> str:
     """Markdown: the problems, the memory of a device, rollouts, steps and hours. Raises InputError without a shape."""
+    from mrt_pipeline.engines.vllm_server import VLLMServerEngineParams
+
     if not isinstance(policy, LanguageModelPolicy) or policy.path not in MODELS:
         name = getattr(policy, "path", policy.name)
         raise InputError(
