@@ -1,42 +1,57 @@
-"""The tree: the values that ship are the defaults of the classes, and parts must fit each other."""
+"""The tree: what is not given comes from the classes, and parts must fit each other."""
 
 from pathlib import Path
 
 import pytest
 import yaml
 
-from mrt_pipeline.config import FAMILIES, Parameters
+from mrt_pipeline.algorithms.base import Algorithm
+from mrt_pipeline.config import CLASSES, Parameters, class_defaults, class_names
 from mrt_pipeline.config_loader import compose_parameters
 from mrt_pipeline.errors import InputError
-from mrt_pipeline.rollouts.rollout import RolloutParams
-from mrt_pipeline.trainer.learner import LearnerParams
+from mrt_pipeline.policy.configured import PolicyParams
 
 FOLDER = Path(__file__).parents[1] / "conf/base/parameters"
-SHIPPED = [
-    (family.member(name), FOLDER / group / f"{name}.yaml")
-    for group, family in FAMILIES.items()
-    for name in family.builtin
-    if group in ("engine", "prover", "algorithm")
-]
-GROUPS = [(RolloutParams, FOLDER / "rollout/default.yaml"), (LearnerParams, FOLDER / "learner/default.yaml")]
 
 
-@pytest.mark.parametrize(("member", "file"), [*SHIPPED, *GROUPS], ids=lambda value: getattr(value, "__name__", ""))
-def test_the_files_hold_the_defaults_of_the_classes(member, file):
-    values = yaml.safe_load(file.read_text())
-    values = values.get("algorithm", values)  # a file of the whole tree, as algorithm/mrt.yaml
-    given = {name: value for name, value in values.items() if not str(value).startswith("${")}
-    defaults = {name: field.default for name, field in member.model_fields.items() if not field.is_required()}
-    assert given == defaults
-    assert values.keys() == member.model_fields.keys()
+@pytest.mark.parametrize(("group", "name"), [(group, name) for group in CLASSES for name in class_names(group)])
+def test_each_class_is_offered_with_its_own_defaults(group, name):
+    values, kind = class_defaults(group, name), CLASSES[group]
+    model = kind.member(name) if hasattr(kind, "member") else kind
+    given = {key: value for key, value in values.items() if value != "???" and not str(value).startswith("${")}
+    assert values.keys() == model.model_fields.keys()
+    assert given.keys() == {key for key, field in model.model_fields.items() if not field.is_required()}
+    for key, value in given.items():
+        default = model.model_fields[key].default
+        assert value == (default.model_dump(mode="json") if hasattr(default, "model_dump") else _plain(default)), key
 
 
-def test_the_policies_of_the_files_are_those_of_the_classes():
-    tiny = compose_parameters(FOLDER, {})["policy"]
-    assert tiny == FAMILIES["policy"].member("tiny")().model_dump()
+def _plain(value):
+    return list(value) if isinstance(value, tuple) else value
+
+
+@pytest.mark.parametrize("name", Algorithm.names())
+def test_an_algorithm_is_chosen_with_the_defaults_of_its_class(name):
+    given = {"algorithm": name, "rollout.thinking_budget": "54"}
+    needs = {"budget": 54} if name in ("brpo", "regret_to_go") else {}
+    training = {"training": "star"} if Algorithm.member(name).likelihood else {}
+    assert compose_parameters(FOLDER, given | training)["algorithm"] == Algorithm.member(name)(**needs).model_dump()
+
+
+def test_the_policies_without_a_file_are_those_of_the_classes():
+    assert compose_parameters(FOLDER, {})["policy"] == PolicyParams.member("tiny")().model_dump()
     given = {"policy": "language_model", "policy.path": "m", "task": "math", "prover": "sampled"}
     found = compose_parameters(FOLDER, given | {"task.train": "[a.json]", "task.evaluation": "[b.json]"})["policy"]
-    assert found == FAMILIES["policy"].member("language_model")(path="m").model_dump()
+    assert found == PolicyParams.member("language_model")(path="m").model_dump()
+
+
+def test_no_file_repeats_what_its_class_says():
+    for file in FOLDER.glob("*/*.yaml"):
+        if file.parent.name in CLASSES and file.stem in class_names(file.parent.name):
+            values = yaml.safe_load(file.read_text())
+            defaults = class_defaults(file.parent.name, file.stem)
+            own = values.get(file.parent.name, {})
+            assert not [key for key, value in own.items() if defaults[key] == value], file
 
 
 @pytest.mark.parametrize("key", ["rollout.n_problems", "rollout.n_rollouts"])

@@ -3,18 +3,13 @@ from pathlib import Path
 import pytest
 
 from mrt_pipeline.config import Parameters
-from mrt_pipeline.config_loader import HydraConfigLoader, compose_parameters, flatten
+from mrt_pipeline.config_loader import HydraConfigLoader, choices, compose_parameters, flatten
 from mrt_pipeline.errors import InputError
 from mrt_pipeline.settings import CONFIG_LOADER_ARGS
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "conf" / "base" / "parameters"
-GROUPS = sorted(
-    (folder.name, file.stem)
-    for folder in FOLDER.iterdir()
-    if folder.is_dir() and folder.name != "learner"
-    for file in folder.glob("*.yaml")
-)
+GROUPS = [(group, name) for group, names in choices(ROOT).items() for name in names]
 MATH = {"task": "math", "task.train": "[a.json]", "task.evaluation": "[{path: b.csv, answer: gold}]"}
 MODEL = {"policy": "language_model", "policy.path": "some/model"}
 NEEDED = {
@@ -116,7 +111,10 @@ def test_an_override_wins_over_the_preset():
         ({"training.n_validation": "201"}, ["training.n_validation", "task.n_validation"]),
         ({"algorithm": "star", "training.answer_weight": "1"}, ["training.answer_weight"]),
         ({"a b": "x=y"}, ["a b"]),
-        ({"task": "math"}, ["task.train", "[]"]),
+        ({"task": "math"}, ["task.train", "task.evaluation", "give a value"]),
+        (MATH | MODEL | {"task.train": "[]"}, ["task.train", "[]"]),
+        ({"policy": "language_model"}, ["policy.path", "give a value"]),
+        ({"compare.runs": "[a"}, ["compare.runs"]),
         (MATH, ["policy=tiny", "task=math"]),
         (MATH | MODEL | {"policy.lora": "null"}, ["policy.lora", "float32", "mixed_precision"]),
         ({"engine": "vllm"}, ["engine=vllm", "engine=torch"]),
@@ -141,6 +139,11 @@ def test_the_loader_composes_parameters_and_leaves_the_rest_to_kedro():
     assert loader["catalog"]["problems"]["filepath"] == "data/01_raw/problems.parquet"
 
 
+def test_the_shipped_files_alone_are_an_environment_too():
+    loader = HydraConfigLoader(conf_source=str(ROOT / "conf"), env="base", **CONFIG_LOADER_ARGS)
+    assert loader["parameters"] == compose_parameters(FOLDER, {})
+
+
 def test_tables_can_be_kept_elsewhere(monkeypatch):
     monkeypatch.setenv("MRT_PIPELINE_DATA", "data/sweep/3/data")
     loader = HydraConfigLoader(conf_source=str(ROOT / "conf"), **CONFIG_LOADER_ARGS)
@@ -150,16 +153,37 @@ def test_tables_can_be_kept_elsewhere(monkeypatch):
 def test_a_users_own_group_file_is_found(tmp_path):
     own = tmp_path / "parameters" / "algorithm"
     own.mkdir(parents=True)
-    (own / "mine.yaml").write_text("name: grpo\ndivide_by_std: true\n")
-    assert compose_parameters(FOLDER, {"algorithm": "mine"}, own.parent)["algorithm"]["divide_by_std"] is True
+    (own / "mine.yaml").write_text("defaults: [grpo]\ndivide_by_std: true\n")
+    found = compose_parameters(FOLDER, {"algorithm": "mine"}, own.parent)["algorithm"]
+    assert found == {"name": "grpo", "divide_by_std": True}
+    with pytest.raises(InputError, match=r"there is no algorithm/yours; there are: .*grpo.*mine"):
+        compose_parameters(FOLDER, {"algorithm": "yours"}, own.parent)
+    with pytest.raises(InputError, match="there is no algorithm/mine"):  # it was another project's
+        compose_parameters(FOLDER, {"algorithm": "mine"})
+
+
+def test_a_users_file_of_the_name_of_a_class_takes_its_place(tmp_path):
+    own = tmp_path / "algorithm"
+    own.mkdir()
+    (own / "grpo.yaml").write_text("defaults: [/class/algorithm@_here_: grpo]\ndivide_by_std: true\n")
+    assert compose_parameters(FOLDER, {"algorithm": "grpo"}, tmp_path)["algorithm"]["divide_by_std"] is True
 
 
 def test_a_users_file_that_would_be_ignored_is_refused(tmp_path):
     own = tmp_path / "algorithm"
     own.mkdir()
-    (own / "grpo.yaml").write_text("name: grpo\n")
+    (own / "mrt.yaml").write_text("name: grpo\n")
     with pytest.raises(InputError, match="another name"):
         compose_parameters(FOLDER, {}, tmp_path)
+
+
+def test_what_can_be_chosen_are_files_and_classes(tmp_path):
+    own = tmp_path / "conf/local/parameters/prover"
+    own.mkdir(parents=True)
+    (own / "many.yaml").write_text("defaults: [sampled]\nn_answers: 64\n")
+    found = choices(tmp_path)
+    assert found["prover"] == ["exact", "many", "sampled"]
+    assert {"grpo", "mrt_online"} <= {*found["algorithm"]} and "rollout" not in found
 
 
 def test_flatten_joins_nested_keys():

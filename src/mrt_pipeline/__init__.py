@@ -55,11 +55,11 @@ _MODULES = {
     "RegretToGo": "algorithms.regret_to_go",
     "STaR": "algorithms.star",
     # Training.
-    "LearnerParams": "trainer.learner",
+    "LearnerParams": "trainer.params",
     "Learner": "trainer.learner",
-    "TrainingParams": "trainer.reinforce",
+    "TrainingParams": "trainer.params",
     "reinforce": "trainer.reinforce",
-    "TinyPolicy": "trainer.warm_start",
+    "TinyPolicy": "trainer.params",
     "warm_start": "trainer.warm_start",
     # Errors whose message is meant for the user.
     "InputError": "errors",

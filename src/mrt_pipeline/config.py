@@ -1,13 +1,14 @@
 """The whole tree of parameters, typed. Each group's class stands beside the code that it configures.
 
 Algorithms, tasks, provers, engines and policies are found by name (`registry.py`), so that the tree has room for those
-of other packages and of `plugins`. The values that ship are in `conf/base/parameters/`.
+of other packages and of `plugins`. What a class has as defaults can be chosen as it is; the files in
+`conf/base/parameters/` say what differs.
 """
 
 import math
 from typing import Annotated, Any
 
-from pydantic import Field, SerializeAsAny, model_validator
+from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
 from mrt_pipeline.algorithms.base import Algorithm
 from mrt_pipeline.engines.base import EngineParams
@@ -17,13 +18,8 @@ from mrt_pipeline.policy.configured import PolicyParams, longest_answer
 from mrt_pipeline.registry import INCIDENTAL, Params, Registered, import_plugins
 from mrt_pipeline.rollouts.prover import Prover
 from mrt_pipeline.rollouts.rollout import RolloutParams
-from mrt_pipeline.tasks.base import Task
-from mrt_pipeline.trainer.reinforce import TrainingParams
-
-FAMILIES: dict[str, type[Registered]] = {
-    family.kind: family for family in (Task, PolicyParams, EngineParams, Prover, Algorithm)
-}
-"""The groups whose members are found by name."""
+from mrt_pipeline.tasks.base import ScratchTask, Task
+from mrt_pipeline.trainer.params import TrainingParams
 
 
 class Parameters(Params):
@@ -47,20 +43,17 @@ class Parameters(Params):
     compare: CompareParams = Field(json_schema_extra=INCIDENTAL)
     plan: PlanParams = Field(json_schema_extra=INCIDENTAL)
 
-    @model_validator(mode="before")
+    @field_validator("plugins", mode="before")  # before the fields below it are looked at
     @classmethod
-    def _with_plugins(cls, tree: Any) -> Any:
-        if not isinstance(tree, dict):
-            return tree
-        given = tree.get("plugins") or []
-        tree = {**tree, "plugins": [given] if isinstance(given, str) else given}
-        import_plugins(tree["plugins"])
-        return tree
+    def _imported(cls, given: Any) -> Any:
+        modules = [given] if isinstance(given, str) else given or []
+        import_plugins(modules)
+        return modules
 
     @model_validator(mode="after")
     def _fits(self) -> "Parameters":
-        for group in FAMILIES:
-            getattr(self, group).check(self)
+        for member in (self.task, self.policy, self.engine, self.prover, self.algorithm):
+            member.check(self)
         task, evaluation = self.task, self.evaluation
         if self.rollout.answer_tokens < task.longest_answer:
             raise ValueError(
@@ -76,8 +69,8 @@ class Parameters(Params):
                 raise ValueError(f"{key} {wanted} exceeds task.{name} {there}")
         if self.rollout.temperature == 0:
             raise ValueError("rollout.temperature is 0, but greedy traces are all alike: give a temperature above 0")
-        template = self.policy.given_template or (task.template if task.from_scratch else None)
-        if (self.policy.given_template is None) != task.from_scratch:
+        template = self.policy.given_template or (task.template if isinstance(task, ScratchTask) else None)
+        if template is None or (self.policy.given_template is None) != task.from_scratch:
             raise ValueError(
                 f"policy={self.policy.name} does not fit task={task.name}: policy=tiny is made for Countdown's "
                 "symbols, language models take tasks in words, as task=math or task=reasoning_gym"
@@ -96,3 +89,35 @@ class Parameters(Params):
                 f"{self.policy.max_length}: raise that, or lower the budget"
             )
         return self
+
+
+CLASSES: dict[str, Any] = {
+    name: field.annotation
+    for name, field in Parameters.model_fields.items()
+    if isinstance(field.annotation, type) and issubclass(field.annotation, Params)
+}
+"""The class of each group; of the groups whose members are found by name, the family."""
+
+
+def class_names(group: str) -> list[str]:
+    """What a group's classes are chosen by."""
+    kind = CLASSES[group]
+    return kind.names() if issubclass(kind, Registered) else ["default"]
+
+
+def class_defaults(group: str, name: str) -> dict[str, Any]:
+    """The defaults of that class."""
+    kind = CLASSES[group]
+    return defaults_of(kind.member(name) if issubclass(kind, Registered) else kind)
+
+
+def defaults_of(model: type[Any]) -> dict[str, Any]:
+    """The defaults of a class of parameters; "???", which Hydra wants to be given, where there is none."""
+    values = model.model_construct().model_dump(mode="json", warnings=False)
+    for key, field in model.model_fields.items():
+        extra = field.json_schema_extra
+        if isinstance(extra, dict) and "from" in extra:
+            values[key] = f"${{{extra['from']}}}"
+        elif field.is_required():
+            values[key] = "???"
+    return values

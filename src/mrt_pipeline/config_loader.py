@@ -1,29 +1,37 @@
 """A Kedro config loader whose `parameters` are composed by Hydra.
 
-The tree in `conf/base/parameters/` is the only one: `kedro run --params ...`, Kedro-Viz, notebooks and sweeps compose
-from it. Runtime parameters are Hydra overrides: the name of a group chooses a file, a dotted key overrides a value. A
-user's own group files go into `conf/local/parameters/<group>/`.
+There is one tree: the files in `conf/base/parameters/`, a user's own in `conf/local/parameters/<group>/`, and the
+defaults of the classes that the parameters configure (`config.CLASSES`), which can be chosen like files. `kedro run
+--params ...`, Kedro-Viz, notebooks and sweeps compose from it. Runtime parameters are Hydra overrides: the name of a
+group chooses a form, a dotted key overrides a value.
 """
 
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, cast
 
 from hydra import compose, initialize_config_dir
-from hydra.core.config_store import ConfigStore
+from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
+from hydra.core.plugins import Plugins
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.plugins.config_source import ConfigResult, ConfigSource
+from hydra.plugins.search_path_plugin import SearchPathPlugin
 from kedro.config import OmegaConfigLoader
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
-from mrt_pipeline.config import FAMILIES, Parameters
+from mrt_pipeline.config import CLASSES, Parameters, class_defaults, class_names
 from mrt_pipeline.errors import InputError
-from mrt_pipeline.registry import Registered, import_plugins
+from mrt_pipeline.registry import import_plugins
 from mrt_pipeline.rollouts.rollout import GONE
+
+# What a pipeline runs with if nothing else is asked for; the tree's own defaults are those of mrt_rl.
+PIPELINE_DEFAULTS = {"mrt_star": {"algorithm": "mrt_star", "training": "star"}}
 
 
 class HydraConfigLoader(OmegaConfigLoader):
@@ -32,9 +40,17 @@ class HydraConfigLoader(OmegaConfigLoader):
     def __getitem__(self, key: str) -> dict[str, Any]:
         if key != "parameters":
             return super().__getitem__(key)
-        folder = Path(self.conf_source).resolve() / (self.base_env or "") / "parameters"
-        own = Path(self.conf_source).resolve() / (self.env or self.default_run_env or "") / "parameters"
-        return compose_parameters(folder, self.runtime_params or {}, own if own.is_dir() else None)
+        base, own = (
+            Path(self.conf_source).resolve() / (env or "") / "parameters"
+            for env in (self.base_env, self.env or self.default_run_env)
+        )
+        return compose_parameters(base, self.runtime_params or {}, own if own != base else None)
+
+
+def project_parameters(project: Path, given: dict[str, Any], env: str | None = None) -> Parameters:
+    """The parameters of a run in a project, typed. Raises InputError in words."""
+    loader = HydraConfigLoader(str(project / "conf"), env, given, base_env="base", default_run_env="local")
+    return Parameters.model_validate(loader["parameters"])
 
 
 def compose_parameters(folder: Path, overrides: dict[str, Any], own: Path | None = None) -> dict[str, Any]:
@@ -43,19 +59,22 @@ def compose_parameters(folder: Path, overrides: dict[str, Any], own: Path | None
     overrides: keys may be nested or dotted; strings are read as Hydra reads them.
     Raises InputError that names the key and the ones allowed.
     """
-    arguments = [f"{key}={_hydra_value(value)}" for key, value in flatten(overrides).items()]
-    if own is not None:
-        _refuse_shadowed(own, folder)
-        arguments.append(f"hydra.searchpath=['file://{own}']")
+    flat = flatten(overrides)
+    lists = {key: flat.pop(key) for key, value in [*flat.items()] if isinstance(value, list | tuple)}
+    arguments = [f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in flat.items()]
     import_given_plugins(overrides)
+    prepare_hydra(folder, own)
     outer, GlobalHydra.instance().hydra = GlobalHydra.instance().hydra, None  # a sweep calls this from inside Hydra
     try:
-        _offer_members([folder, own] if own else [folder], overrides)
         with initialize_config_dir(str(folder), version_base="1.3"):
             config = compose("config", overrides=arguments)
-        tree = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+        for key, value in lists.items():
+            OmegaConf.update(config, key, value, merge=False)
+        if missing := OmegaConf.missing_keys(config):
+            raise InputError(f"there is no default for {', '.join(sorted(missing))}: give a value")
+        tree = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
     except (HydraException, OmegaConfBaseException) as error:
-        raise InputError(_explain_composition(error, folder, arguments)) from error
+        raise InputError(explain_composition(error)) from error
     finally:
         GlobalHydra.instance().hydra = outer
     try:
@@ -67,31 +86,73 @@ def compose_parameters(folder: Path, overrides: dict[str, Any], own: Path | None
 def import_given_plugins(overrides: dict[str, Any]) -> None:
     """Import the modules of `plugins=[...]`, so that the names they register can be chosen."""
     if "plugins" in overrides:
-        given = OverridesParser.create().parse_override(f"plugins={_hydra_value(overrides['plugins'])}").value()
-        import_plugins([str(module) for module in ([given] if isinstance(given, str) else given or [])])
+        given = overrides["plugins"]
+        if isinstance(given, str):
+            given = OverridesParser.create().parse_override(f"plugins={given}").value()
+        import_plugins([str(module) for module in (given if isinstance(given, list | tuple) else [given]) if module])
 
 
-def _offer_members(folders: list[Path], overrides: dict[str, Any]) -> None:
-    """Members of a family that have no group file, as those of other packages and of plugins, can be chosen as well.
+def choices(project: Path) -> dict[str, list[str]]:
+    """What can be chosen in each group of parameters that has more than one form: files, and names of classes."""
+    found = {group: {*class_names(group)} for group in CLASSES}
+    for file in sorted((project / "conf").glob("*/parameters/*/*.yaml")):
+        found.setdefault(file.parent.name, set()).add(file.stem)
+    return {group: sorted(names) for group, names in found.items() if len(names) > 1}
 
-    Their values are the defaults of their class; what has none must be given.
+
+class _ClassDefaults(ConfigSource):
+    """The defaults of classes, as if each were the file `<group>/<name>.yaml`.
+
+    A file of the same name that says more starts from them as `/class/<group>@<group>: <name>`.
     """
-    for group, family in FAMILIES.items():
-        chosen = str(overrides.get(group, ""))
-        for name in {*family.imported(), *({chosen} & {*family.names()})} - family.builtin.keys():
-            if not any((folder / group / f"{name}.yaml").exists() for folder in folders):
-                ConfigStore.instance().store(group=group, name=name, node=_defaults(family.member(name)))
+
+    @staticmethod
+    def scheme() -> str:
+        return "class"
+
+    def available(self) -> bool:
+        return True
+
+    def is_group(self, config_path: str) -> bool:
+        return config_path.strip("/").removeprefix("class/") in {"", *CLASSES}
+
+    def is_config(self, config_path: str) -> bool:
+        group, name = _split(config_path)
+        return group in CLASSES and name in class_names(group)
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        config = OmegaConf.create(class_defaults(*_split(config_path)))
+        return ConfigResult(self.provider, self.full_path(), config, {"package": None})
+
+    def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
+        if results_filter is ObjectType.GROUP:
+            return [] if config_path else sorted(CLASSES)
+        return class_names(config_path) if config_path in CLASSES else []
 
 
-def _defaults(member: type[Registered]) -> dict[str, Any]:
-    missing = {name: "???" for name, field in member.model_fields.items() if field.is_required()}
-    return {**member.model_construct().model_dump(mode="json", warnings=False), **missing}
+def _split(config_path: str) -> tuple[str, str]:
+    group, _, name = config_path.removesuffix(".yaml").removeprefix("class/").rpartition("/")
+    return group, name
 
 
-def _refuse_shadowed(own: Path, folder: Path) -> None:
-    """Hydra looks into the shipped folder first, so a user's file of the same name would be ignored without a word."""
-    for file in own.rglob("*.yaml"):
-        if (folder / file.relative_to(own)).exists():
+class _Sources(SearchPathPlugin):
+    """Where parameters are looked for after `conf/base/parameters`: files of the user's own, then the classes."""
+
+    own: ClassVar[Path | None] = None
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        if self.own is not None:
+            search_path.append("own", f"file://{self.own}")
+        search_path.append("classes", "class://")
+
+
+def prepare_hydra(folder: Path, own: Path | None) -> None:
+    """Let Hydra find classes and the group files in `own`. Of the same name those in `folder` would win unnoticed."""
+    for plugin in (_ClassDefaults, _Sources):  # again and again, since Hydra's launchers forget them in workers
+        Plugins.instance().register(plugin)
+    _Sources.own = own if own and own.is_dir() else None
+    for file in own.rglob("*.yaml") if own else ():
+        if own and (folder / file.relative_to(own)).exists():
             raise InputError(f"{file} has the name of a shipped file and would be ignored: give it another name")
 
 
@@ -99,62 +160,39 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested keys joined by dots: {"a": {"b": 1}} becomes {"a.b": 1}."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
-        if isinstance(value, dict):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
     return flat
 
 
-def _hydra_value(value: Any, inside: bool = False) -> str:
-    """In Hydra's grammar. A string is already in it, unless it stands inside a list or a dictionary."""
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{key}: {_hydra_value(part, True)}" for key, part in value.items()) + "}"
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(_hydra_value(part, True) for part in value) + "]"
-    if isinstance(value, str):
-        return _quoted(value) if inside else value
-    return json.dumps(value)
-
-
-def _quoted(text: str) -> str:
-    """As a quoted string of Hydra: only quotes, and backslashes right before one, are escaped."""
-    escaped = re.sub(r'(\\*)"', lambda found: found.group(1) * 2 + '\\"', text)
-    return '"' + re.sub(r"(\\+)$", lambda found: found.group(1) * 2, escaped) + '"'
-
-
-def _explain_composition(error: Exception, folder: Path, arguments: list[str]) -> str:
+def explain_composition(error: Exception) -> str:
+    """What is wrong with a request, in words."""
+    if isinstance(error, MissingConfigException) and error.options:
+        return f"there is no {error.missing_cfg_file}; there are: {', '.join(error.options)}"
+    if isinstance(error, OverrideParseException):
+        return f"{error.override} cannot be read: {error.message.splitlines()[0]}"
     message = str(error).split("\nConfig search path")[0].split("\nTo append")[0]
-    missing = re.search(r"Could not override '([^']+)'", message)
-    if not missing:
+    found = re.search(r"Could not override '([^']+)'|Key '.*' is not in struct\n *full_key: (.*)", message)
+    if not found:
         return f"cannot compose the parameters: {message}"
-    key = missing.group(1)
+    key = found.group(1) or found.group(2)
     if key in GONE:
         return f"'{key}' is no parameter any more: {GONE[key]}"
-    parent = key.rpartition(".")[0]
-    groups = [
-        argument
-        for argument in arguments
-        if (folder / argument.partition("=")[0]).is_dir() or argument.startswith("hydra.")
-    ]
-    with initialize_config_dir(str(folder), version_base="1.3"):
-        config = compose("config", overrides=groups)
-    node = OmegaConf.select(config, parent) if parent else config
-    allowed = f"; allowed here: {', '.join(sorted(map(str, node)))}" if isinstance(node, DictConfig) else ""
-    return f"unknown parameter '{key}'{allowed}"
+    node = getattr(error.__cause__ or error, "parent_node", None)
+    known = sorted(str(name) for name in node if name != "hydra") if isinstance(node, DictConfig) else []
+    return f"unknown parameter '{key}'" + (f"; allowed here: {', '.join(known)}" if known else "")
 
 
 def _explain_validation(error: ValidationError, tree: dict[str, Any]) -> str:
     lines = ["the parameters do not fit:"]
     for item in error.errors():
         group, *rest = item["loc"] or ("parameters",)
-        node = tree.get(group)
+        node = tree.get(str(group))
         for part in tuple(rest):
             if isinstance(node, dict) and part not in node and part == node.get("kind"):
                 rest.remove(part)  # pydantic names the member of a union there, which is no key
             else:
                 node = node.get(part) if isinstance(node, dict) else None
-        key = ".".join(str(part) for part in (group, *rest))
+        key = ".".join(map(str, (group, *rest)))
         if item["type"] == "extra_forbidden":
             lines.append(f"  {key}: {GONE.get(key, 'unknown parameter')}")
         else:

@@ -5,71 +5,72 @@
 
 import inspect
 from pathlib import Path
+from textwrap import fill
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from mrt_pipeline.config import Parameters
+from mrt_pipeline.config import Parameters, defaults_of
 from mrt_pipeline.config_loader import compose_parameters
 from mrt_pipeline.registry import Registered
 
 _INTRODUCTION = """# Parameters
 
 Made by `python -m mrt_pipeline.reference > docs/parameters.md` from the classes that the keys configure. A key is given
-as `--params "key=value"`; a group's name chooses a file in `conf/base/parameters/<group>/`. The default is that of the
-shipped configuration with nothing chosen, and for a form that is not chosen there the one of its class.
+as `--params "key=value"`; a group's name chooses one of its forms, a class or a file in
+`conf/base/parameters/<group>/`. The default is that of the shipped configuration with nothing chosen, and for a form
+that is not chosen there the one of its class.
 """
+_HEAD = ("| key | type | default | meaning |", "| --- | --- | --- | --- |")
 
 
 def parameter_reference(folder: Path) -> str:
     """Markdown: a section for each group and each of its forms, a row for each key. folder: the parameter tree."""
-    defaults = compose_parameters(folder.resolve(), {})
-    sections, plain = [], []
-    for name, field in Parameters.model_fields.items():
-        forms = _models(field.annotation)
-        if not forms:
-            plain.append(_row(name, field, defaults[name]))
-        for form in forms:
-            sections += _section(form, name, defaults[name])
-    return "\n".join([_INTRODUCTION, "## At the top", "", *_HEAD, *plain, *sections]) + "\n"
+    rows, sections = _rows(Parameters, "", compose_parameters(folder.resolve(), {}))
+    return "\n".join([_INTRODUCTION, "## At the top", "", *_HEAD, *rows, *sections]) + "\n"
 
 
-_HEAD = ("| key | type | default | meaning |", "| --- | --- | --- | --- |")
-
-
-def _section(model: type[BaseModel], path: str, default: Any) -> list[str]:
-    tag = next((f for n, f in model.model_fields.items() if n in ("name", "kind")), None)
-    chosen = get_args(tag.annotation)[0] if tag is not None and get_origin(tag.annotation) is Literal else None
-    mine = isinstance(default, dict) and (chosen is None or chosen in (default.get("name"), default.get("kind")))
-    title = f"## {path}" + (f"={chosen}" if chosen else "")
-    rows, deeper = [], []
+def _rows(model: type[BaseModel], path: str, values: dict[str, Any]) -> tuple[list[str], list[str]]:
+    """A row for each key, and the sections of the keys that hold models."""
+    rows, sections = [], []
     for name, field in model.model_fields.items():
-        value = default.get(name) if mine else None
         forms = _models(field.annotation)
         for form in forms:
-            deeper += _section(form, f"{path}.{name}", value)
-        if not forms and not (name in ("name", "kind") and chosen):
-            if not mine and not field.is_required():
-                value = field.get_default(call_default_factory=True)
-            rows.append(_row(f"{path}.{name}", field, value, known=mine or not field.is_required()))
+            sections += _section(form, f"{path}{name}", values.get(name))
+        if not forms and name != _tag(model):
+            rows.append(_row(f"{path}{name}", field, values[name]))
+    return rows, sections
+
+
+def _section(model: type[BaseModel], path: str, given: Any) -> list[str]:
+    tag = _tag(model)
+    chosen = model.model_fields[tag].default if tag else None
+    mine = isinstance(given, dict) and (tag is None or given[tag] == chosen)
+    rows, deeper = _rows(model, f"{path}.", given if mine else defaults_of(model))
     about = _about(model)
+    title = f"## {path}={chosen}" if tag else f"## {path}"
     return ["", title, "", *([about, ""] if about else []), *_HEAD, *rows, *deeper]
+
+
+def _tag(model: type[BaseModel]) -> str | None:
+    """The key that says which form it is, if there are several."""
+    fields = model.model_fields
+    return next((key for key in ("name", "kind") if key in fields and isinstance(fields[key].default, str)), None)
 
 
 def _about(model: type[BaseModel]) -> str:
     """The first paragraph of a class's docstring, or of its module's where it says no more than that."""
     first = (inspect.getdoc(model) or "").split("\n\n")[0]
-    if not first.startswith(("See the module", "The task")):
-        return first
-    module = inspect.getmodule(model)
-    file = "/".join(model.__module__.split(".")[1:])
-    return f"{(module.__doc__ or '').strip().split(chr(10) + chr(10))[0]} See {file}.py."
+    if first.startswith(("See the module", "The task")):
+        module = (inspect.getdoc(inspect.getmodule(model)) or "").split("\n\n")[0]
+        first = f"{module} See {'/'.join(model.__module__.split('.')[1:])}.py."
+    return fill(first, 120)
 
 
-def _row(path: str, field: FieldInfo, value: Any, known: bool = True) -> str:
-    shown = "" if not known else "null" if value is None else f"`{value}`"
+def _row(path: str, field: FieldInfo, value: Any) -> str:
+    shown = "" if value == "???" else "null" if value is None else f"`{value}`"
     cells = [f"`{path}`", _type(field.annotation), shown, field.description or ""]
     return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", "\\n") for cell in cells) + " |"
 

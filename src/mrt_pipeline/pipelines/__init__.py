@@ -1,11 +1,12 @@
 """The pipelines: wiring, and thin nodes. Each stage of the main job is a namespace, a box in Kedro-Viz."""
 
+import os
 from collections.abc import Callable
 
 from kedro.pipeline import Node, Pipeline
-from transformers.utils.logging import disable_progress_bar
 
-disable_progress_bar()  # one bar for each small file loaded or saved would bury the training's own
+# One bar for each small file loaded or saved would bury the training's own; transformers looks when it is imported.
+os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 ACTING = ["params:task", "params:engine", "params:rollout"]
 """What makes a policy act."""

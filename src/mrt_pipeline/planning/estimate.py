@@ -11,14 +11,11 @@ from typing import Literal
 from pydantic import Field
 
 from mrt_pipeline.engines.base import EngineParams
-from mrt_pipeline.engines.vllm_engine import VLLMEngineParams, VLLMParams
-from mrt_pipeline.engines.vllm_server import VLLMServerEngineParams
 from mrt_pipeline.planning.shapes import ACCELERATORS, ModelShape
 from mrt_pipeline.policy.configured import LanguageModelPolicy, longest_answer
 from mrt_pipeline.registry import Params, PositiveInt
 from mrt_pipeline.rollouts.rollout import RolloutParams
-from mrt_pipeline.trainer.logprobs import MOST_LOGITS
-from mrt_pipeline.trainer.reinforce import TrainingParams
+from mrt_pipeline.trainer.params import TrainingParams
 
 _GIB = 2**30
 _COMPUTE = 0.35  # share of the peak throughput that training reaches
@@ -30,9 +27,9 @@ _BYTES = {"float32": 4, "bfloat16": 2}
 class PlanParams(Params):
     """What a run is planned for; see planning/estimate.py. Nothing else depends on it."""
 
-    device: Literal["h100", "a100", "l40s"] = Field(description="kind of accelerator")
-    n_devices: PositiveInt = Field(description="how many")
-    mean_thinking: PositiveInt = Field(description="thinking tokens of a rollout on average")
+    device: Literal["h100", "a100", "l40s"] = Field(default="h100", description="kind of accelerator")
+    n_devices: PositiveInt = Field(default=8, description="how many")
+    mean_thinking: PositiveInt = Field(default=5000, description="thinking tokens of a rollout on average")
 
 
 @dataclass(frozen=True)
@@ -53,6 +50,10 @@ def estimate(
     plan: PlanParams,
 ) -> Estimate:
     """What training needs. The prover's forced answers, validation and evaluation come on top of the hours."""
+    from mrt_pipeline.engines.vllm_engine import VLLMEngineParams, VLLMParams
+    from mrt_pipeline.engines.vllm_server import VLLMServerEngineParams
+    from mrt_pipeline.trainer.logprobs import MOST_LOGITS
+
     answer = longest_answer(policy.given_template, rollout)
     weight = _BYTES[policy.dtype]
     computed = 2 if training.learner.mixed_precision == "bf16" else weight

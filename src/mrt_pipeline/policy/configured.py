@@ -21,7 +21,7 @@ class PolicyParams(Registered):
 
     kind: ClassVar[str] = "policy"
     builtin: ClassVar[dict[str, str]] = {
-        "tiny": "mrt_pipeline.trainer.warm_start",
+        "tiny": "mrt_pipeline.trainer.params",
         "language_model": "mrt_pipeline.policy.configured",
     }
     path: str | None = Field(default=None, description=f"{_PATH}; null: made from scratch by the warm start")

@@ -27,7 +27,7 @@ _LATEX_SPACING = re.compile(r"\\[,;:! ]|\\(?:left|right|displaystyle|text|mathrm
 
 
 class MathProblems(MathAnswers):
-    """The task.
+    """The task. A source is a path, or {path: ..., question: <column>, answer: <column>}.
 
     Validation problems are drawn from the training sources, test problems are those of the evaluation sources.
     """

@@ -23,8 +23,10 @@ class ReasoningGym(MathAnswers):
     """The task; see the module. No question is in two of its splits."""
 
     name: Literal["reasoning_gym"] = "reasoning_gym"
-    generator: str = Field(description="name of a reasoning-gym dataset")
-    config: dict[str, Any] = Field(default={}, description="its settings")
+    generator: str = Field(default="chain_sum", description="name of a reasoning-gym dataset")
+    config: dict[str, Any] = Field(
+        default={}, description="its settings where they differ from the generator's own: +task.config.min_terms=3"
+    )
     n_train: PositiveInt = Field(default=4_000, description="training problems")
     n_validation: PositiveInt = Field(
         default=200, description="problems watched during training and used for every choice"

@@ -14,7 +14,6 @@ from mrt_pipeline.config_loader import flatten
 from mrt_pipeline.datasets.policy_dataset import PolicyDataset
 from mrt_pipeline.tracking import runs
 from mrt_pipeline.tracking.read_runs import choose_runs
-from mrt_pipeline.trainer.checkpoint import remove_checkpoint
 
 _NAMED = ("task", "policy", "engine", "prover", "algorithm")
 
@@ -88,6 +87,8 @@ class TrackingHook:
         """End the run."""
         runs.end_current("FINISHED")
         if "trained_policy" in pipeline.all_outputs():  # only now is nothing lost if the checkpoint goes
+            from mrt_pipeline.trainer.checkpoint import remove_checkpoint
+
             remove_checkpoint(catalog.load("trained_policy").card.key)
 
 

@@ -2,8 +2,8 @@
 
 import sys
 
-from mrt_pipeline.cli import enter_project
 from mrt_pipeline.errors import InputError
+from mrt_pipeline.paths import enter_project
 from mrt_pipeline.settings import CONFIG_LOADER_ARGS, CONFIG_LOADER_CLASS
 from mrt_pipeline.tracking.journal import send_waiting
 from mrt_pipeline.tracking.runs import OUTBOX, configure
@@ -13,8 +13,6 @@ def main() -> int:
     """Send all that waits to the server of mlflow.yml; the exit code is 1 if something still waits."""
     try:
         project = enter_project(__doc__)
-        if project is None:
-            return 0
         configure(CONFIG_LOADER_CLASS(str(project / "conf"), **CONFIG_LOADER_ARGS)["mlflow"])
     except InputError as error:
         print(f"Error: {error}", file=sys.stderr)

@@ -4,51 +4,17 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
-from typing import Literal
 
 import numpy as np
 import torch
 from accelerate import Accelerator
-from pydantic import Field
 
 from mrt_pipeline.policy.language_model import has_adapters
-from mrt_pipeline.registry import Fraction, NonNegative, Params, PositiveFloat, PositiveInt
 from mrt_pipeline.trainer.batch import MicroBatch, TrainingSequence, collate, micro_batches
 from mrt_pipeline.trainer.logprobs import token_logprobs
 from mrt_pipeline.trainer.loss import policy_loss
 from mrt_pipeline.trainer.muon import Muon
-
-
-class LearnerParams(Params):
-    """How to optimise; see trainer/learner.py."""
-
-    optimizer: Literal["adamw", "muon"] = Field(
-        default="adamw",
-        description="muon (Jordan et al. 2024) for the hidden matrices, with AdamW for embeddings and norms",
-    )
-    learning_rate: PositiveFloat = Field(default=3e-4, description="peak learning rate of AdamW")
-    muon_learning_rate: PositiveFloat = Field(default=0.02, description="peak learning rate of Muon")
-    weight_decay: NonNegative = Field(default=0.01, description="decoupled weight decay")
-    beta1: Fraction = Field(default=0.9, description="AdamW beta1")
-    beta2: Fraction = Field(default=0.98, description="AdamW beta2")
-    warmup: Fraction = Field(default=0.0, description="share of training with rising learning rate")
-    schedule: Literal["constant", "cosine"] = Field(
-        default="constant", description="learning rate after the warm-up; cosine: to 0"
-    )
-    minibatches: PositiveInt = Field(default=1, description="optimiser steps on one batch")
-    micro_batch_tokens: PositiveInt = Field(default=4_096, description="padded tokens of one forward pass")
-    clip_low: Fraction = Field(default=0.2, description="importance ratio is clipped below at 1 - clip_low")
-    clip_high: NonNegative = Field(default=0.28, description="importance ratio is clipped above at 1 + clip_high")
-    kl_beta: NonNegative = Field(default=0.0, description="weight of the KL to the policy that training starts from")
-    max_grad_norm: PositiveFloat = Field(default=1.0, description="gradient clipping")
-    share_prompts: bool = Field(
-        default=False,
-        description="compute the prompt that rollouts of a problem share once: pays for long prompts and short "
-        "thoughts",
-    )
-    mixed_precision: Literal["no", "bf16"] = Field(
-        default="no", description="bf16: compute in bfloat16 on float32 weights"
-    )
+from mrt_pipeline.trainer.params import LearnerParams
 
 
 class Learner:

@@ -13,16 +13,14 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-from pydantic import Field
 
 from mrt_pipeline.algorithms.base import Algorithm
 from mrt_pipeline.engines.base import NO_CHOICE
 from mrt_pipeline.mrt.progress import progress
 from mrt_pipeline.mrt.regret import regret
-from mrt_pipeline.registry import INCIDENTAL, Fraction, NonNegative, Params, PositiveInt
 from mrt_pipeline.rollouts.actor import Actor
 from mrt_pipeline.rollouts.label import ForcedAnswer, LabelledRollout, Prefix, label_rollouts
 from mrt_pipeline.rollouts.prover import Prover
@@ -32,47 +30,8 @@ from mrt_pipeline.trainer import draw
 from mrt_pipeline.trainer.batch import TrainingSequence
 from mrt_pipeline.trainer.checkpoint import load_checkpoint, save_checkpoint
 from mrt_pipeline.trainer.draw import DrawSize
-from mrt_pipeline.trainer.learner import Learner, LearnerParams
-
-
-class TrainingParams(Params):
-    """The RL loop: size and rhythm; see trainer/reinforce.py. It also validates and saves a checkpoint at its end."""
-
-    sampled_tokens: PositiveInt = Field(description="training ends when the policy has sampled this many tokens")
-    groups: PositiveInt = Field(default=32, description="problems of a step")
-    group_size: Annotated[int, Field(ge=2)] = Field(default=8, description="rollouts of each problem of a step")
-    n_validation: Annotated[int, Field(ge=0)] = Field(
-        default=200, description="validation problems watched during training"
-    )
-    forced_fraction: Fraction = Field(
-        default=0.25, description="share of groups whose thoughts are forced on to the budget"
-    )
-    answer_weight: NonNegative = Field(
-        default=0.0, description="weight of training answers that are forced at a random token of each thought; 0: none"
-    )
-    ratio_cap: Annotated[float, Field(ge=1)] = Field(
-        default=2.0,
-        description="most that a weight is multiplied by for the engine's probabilities differing from the trainer's",
-    )
-    validate_every: PositiveInt = Field(default=10, description="steps between validations")
-    checkpoint_every: PositiveInt = Field(default=10, description="steps between checkpoints")
-    log_checkpoints: bool = Field(
-        default=True,
-        description="log the policy of every validation to MLflow, as a LoggedModel",
-        json_schema_extra=INCIDENTAL,
-    )
-    register_as: str | None = Field(
-        default=None,
-        description="registered model in MLflow that the trained policy becomes the next version of; null: none",
-        json_schema_extra=INCIDENTAL,
-    )
-    learner: LearnerParams
-
-    @property
-    def size(self) -> DrawSize:
-        """Of a step's draw."""
-        return DrawSize(self.groups, self.group_size, self.forced_fraction)
-
+from mrt_pipeline.trainer.learner import Learner
+from mrt_pipeline.trainer.params import TrainingParams
 
 Show = Callable[[list[LabelledRollout], int], None]
 

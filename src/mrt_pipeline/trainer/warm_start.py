@@ -2,61 +2,17 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Literal
 
 import numpy as np
-from pydantic import Field, model_validator
 
-from mrt_pipeline.policy.configured import PolicyParams
-from mrt_pipeline.policy.policy import Policy, build_policy
+from mrt_pipeline.policy.policy import Policy
 from mrt_pipeline.policy.template import encode_prompt
-from mrt_pipeline.registry import Params, PositiveInt
 from mrt_pipeline.tasks.base import Problem, ScratchTask
 from mrt_pipeline.trainer.batch import TrainingSequence
-from mrt_pipeline.trainer.learner import Learner, LearnerParams
+from mrt_pipeline.trainer.learner import Learner
+from mrt_pipeline.trainer.params import LearnerParams
 
 _POOL = 16  # batches drawn at once
-
-
-class WarmStartParams(Params):
-    """Likelihood training on the task's search traces; see trainer/warm_start.py."""
-
-    steps: PositiveInt = Field(default=2000, description="optimiser steps")
-    batch_size: PositiveInt = Field(default=32, description="traces of a step")
-    seed: int = Field(
-        default=0, description="of weights and traces; independent of the run's seed, so that runs share the result"
-    )
-    learner: LearnerParams = LearnerParams(optimizer="muon", learning_rate=3e-3, warmup=0.03, schedule="cosine")
-
-
-class TinyPolicy(PolicyParams):
-    """A Llama-style model from scratch over the task's symbols; see policy/policy.py."""
-
-    name: Literal["tiny"] = "tiny"
-    hidden_size: PositiveInt = Field(default=96, description="width")
-    n_layers: PositiveInt = Field(default=3, description="layers")
-    n_heads: PositiveInt = Field(default=3, description="attention heads")
-    intermediate_size: PositiveInt = Field(default=256, description="width of the MLP")
-    max_length: PositiveInt = Field(default=704, description="context length")
-    warm_start: WarmStartParams = WarmStartParams()
-
-    @model_validator(mode="after")
-    def _heads(self) -> "TinyPolicy":
-        if self.hidden_size % (2 * self.n_heads):
-            raise ValueError(f"hidden_size {self.hidden_size} must be an even multiple of n_heads {self.n_heads}")
-        return self
-
-    def check(self, tree) -> None:
-        """See `Registered.check`."""
-        if self.warm_start.learner.kl_beta > 0:
-            raise ValueError(
-                "policy.warm_start.learner.kl_beta must be 0: there is no base policy before the warm start"
-            )
-
-    def build(self, task: ScratchTask, key: str = "") -> Policy:
-        """A policy with fresh weights. key: of its card."""
-        sizes = self.model_dump(exclude={"name", "path", "warm_start"})
-        return build_policy(task.symbols(), task.markers, task.template, seed=self.warm_start.seed, key=key, **sizes)
 
 
 def warm_start(

@@ -23,7 +23,7 @@ from mrt_pipeline.tables import problems_from_table
 from mrt_pipeline.tasks.base import ScratchTask, Task
 from mrt_pipeline.tracking.find_policies import fetch_policy
 from mrt_pipeline.tracking.runs import log_metrics
-from mrt_pipeline.trainer.warm_start import TinyPolicy, warm_start
+from mrt_pipeline.trainer.params import TinyPolicy
 
 logger = logging.getLogger(__name__)
 _FOLDER = Path("data/06_models/warm_start")
@@ -143,6 +143,8 @@ def check_fit(
 
 
 def _warm_start(problems: pd.DataFrame, task: ScratchTask, policy: TinyPolicy, key: str, folder: Path) -> None:
+    from mrt_pipeline.trainer.warm_start import warm_start
+
     fresh = policy.build(task, key)
     params = policy.warm_start
     logger.info("Warm start of a policy of %d parameters", fresh.n_parameters)

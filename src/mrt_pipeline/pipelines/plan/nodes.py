@@ -4,13 +4,12 @@ import pandas as pd
 
 from mrt_pipeline.algorithms.base import Algorithm
 from mrt_pipeline.engines.base import EngineParams
-from mrt_pipeline.engines.vllm_server import VLLMServerEngineParams
 from mrt_pipeline.errors import InputError
 from mrt_pipeline.planning.estimate import PlanParams, estimate
 from mrt_pipeline.planning.shapes import ACCELERATORS, MODELS
 from mrt_pipeline.policy.configured import LanguageModelPolicy, PolicyParams
 from mrt_pipeline.rollouts.rollout import RolloutParams
-from mrt_pipeline.trainer.reinforce import TrainingParams
+from mrt_pipeline.trainer.params import TrainingParams
 
 _CHARACTERS = 3.0  # of a mathematical question to a token, roughly
 
@@ -25,6 +24,8 @@ def plan_training(
     plan: PlanParams,
 ) -> str:
     """Markdown: the problems, the memory of a device, rollouts, steps and hours. Raises InputError without a shape."""
+    from mrt_pipeline.engines.vllm_server import VLLMServerEngineParams
+
     if not isinstance(policy, LanguageModelPolicy) or policy.path not in MODELS:
         name = getattr(policy, "path", policy.name)
         raise InputError(

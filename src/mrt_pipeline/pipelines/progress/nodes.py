@@ -14,7 +14,7 @@ from mrt_pipeline.rollouts.rollout import RolloutParams
 from mrt_pipeline.tables import episodes_table, labels_table, problems_from_table, rollouts_from_table
 from mrt_pipeline.tasks.base import Task
 from mrt_pipeline.trainer.draw import label_first
-from mrt_pipeline.trainer.reinforce import TrainingParams
+from mrt_pipeline.trainer.params import TrainingParams
 
 
 @shared

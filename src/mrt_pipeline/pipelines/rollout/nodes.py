@@ -12,7 +12,7 @@ from mrt_pipeline.rollouts.rollout import RolloutParams
 from mrt_pipeline.tables import problems_from_table, rollouts_table
 from mrt_pipeline.tasks.base import Task
 from mrt_pipeline.trainer.draw import DrawSize, draw_first
-from mrt_pipeline.trainer.reinforce import TrainingParams
+from mrt_pipeline.trainer.params import TrainingParams
 
 
 @shared

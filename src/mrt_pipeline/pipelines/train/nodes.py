@@ -24,9 +24,7 @@ from mrt_pipeline.rollouts.rollout import RolloutParams
 from mrt_pipeline.tables import labelled_from_tables, problems_from_table, rollouts_from_table
 from mrt_pipeline.tasks.base import Task
 from mrt_pipeline.tracking.runs import log_metrics, log_model, log_text
-from mrt_pipeline.trainer.checkpoint import CHECKPOINTS
-from mrt_pipeline.trainer.learner import Learner
-from mrt_pipeline.trainer.reinforce import TrainingParams, reinforce
+from mrt_pipeline.trainer.params import TrainingParams
 
 logger = logging.getLogger(__name__)
 
@@ -82,6 +80,10 @@ def train_policy(
 
     Goes on from its checkpoint if it was interrupted. The first row of its history holds what was seen before.
     """
+    from mrt_pipeline.trainer.checkpoint import CHECKPOINTS
+    from mrt_pipeline.trainer.learner import Learner
+    from mrt_pipeline.trainer.reinforce import reinforce
+
     key = call_key(
         train_policy,
         *(rollouts, episodes, labels, learning_signal, problems, base_policy),
