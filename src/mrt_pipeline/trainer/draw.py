@@ -112,24 +112,22 @@ def draw_step(
 ) -> list[LabelledRollout]:
     """A step's rollouts, not labelled yet; the thoughts of the first groups are forced to the budget.
 
-    With a prefix of each problem, the first half of a group thinks on from there, and the second half answers at once;
-    `size.group_size` must be even then.
+    With a prefix of each problem, the first half of a group thinks on from there, and the second half answers at once.
     """
     forced = [actor.limits.thinking_budget if i < size.n_forced else 0 for i in range(len(problems))]
-    if not prefixes:
-        return [_unlabelled(rollout) for rollout in actor.sample(problems, size.group_size, seed, forced)]
-    half = size.group_size // 2
+    ways = 2 if prefixes else 1
     rollouts = actor.sample(
-        [problem for problem in problems for _ in range(2)],
-        half,
+        [problem for problem in problems for _ in range(ways)],
+        size.group_size // ways,
         seed,
-        min_thinking=np.repeat(forced, 2).tolist(),
-        prefixes=[prefix.thought for prefix in prefixes for _ in range(2)],
-        direct=[False, True] * len(problems),
+        min_thinking=np.repeat(forced, ways).tolist(),
+        prefixes=[prefix.thought for prefix in prefixes for _ in range(ways)] or None,
+        direct=[way == 1 for _ in problems for way in range(ways)],
     )
+    groups = [rollout.group // ways for rollout in rollouts]
     return [
-        _unlabelled(replace(rollout, group=i // size.group_size), prefixes[i // size.group_size], i // half % 2 == 1)
-        for i, rollout in enumerate(rollouts)
+        _unlabelled(replace(rollout, group=group), prefixes[group] if prefixes else None, rollout.group % ways == 1)
+        for rollout, group in zip(rollouts, groups, strict=True)
     ]
 
 

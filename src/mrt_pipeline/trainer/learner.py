@@ -164,16 +164,16 @@ class Learner:
         if not sequences or sequences[0].logprobs is None:
             return list(sequences), {}
         self.model.eval()
-        corrected: dict[int, TrainingSequence] = {}
+        corrected: dict[int, tuple[TrainingSequence, np.ndarray]] = {}
         for batch in self.batches(sequences):
             for sequence, own in batch.parts(token_logprobs(self.model, batch, self.temperature)[0]):
                 logprobs = np.where(sequence.trained, own, 0.0).astype(np.float32)
-                ratio = np.exp(np.where(sequence.trained, logprobs - sequence.logprobs, 0.0))
-                weights = sequence.weights * np.minimum(ratio, cap)
-                corrected[id(sequence)] = replace(sequence, weights=weights, logprobs=logprobs)
-        found = [corrected[id(sequence)] for sequence in sequences]
-        pairs = zip(found, sequences, strict=True)
-        differences = np.concatenate([(new.logprobs - old.logprobs)[old.trained] for new, old in pairs])
+                difference = np.where(sequence.trained, logprobs - np.asarray(sequence.logprobs), 0.0)
+                weights = sequence.weights * np.minimum(np.exp(difference), cap)
+                new = replace(sequence, weights=weights, logprobs=logprobs)
+                corrected[id(sequence)] = new, difference[sequence.trained]
+        found = [corrected[id(sequence)][0] for sequence in sequences]
+        differences = np.concatenate([corrected[id(sequence)][1] for sequence in sequences])
         if not len(differences):
             return found, {}
         return found, {
