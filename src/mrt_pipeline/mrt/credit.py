@@ -223,8 +223,7 @@ def mrt(
     gains = np.where(on, alpha * (np.where(ends_trace, rewards, after) - before), 0.0)
     for thought, start, end, gain in zip(credit.thought, starts, ends, gains, strict=True):
         thought[start : end + 1] += gain
-    stop, answer = credit.answer + gains * ((ends == lengths) & ~cut), credit.answer + gains * ends_trace
-    return Credit(credit.thought, stop, answer)
+    return Credit(credit.thought, credit.stop + gains * ((ends == lengths) & ~cut), credit.answer + gains * ends_trace)
 
 
 def star(rewards: ArrayLike, lengths: ArrayLike) -> Credit:

@@ -8,11 +8,12 @@ base.
 Training ends when the policy has sampled `sampled_tokens` tokens: algorithms are compared at equal numbers of these.
 """
 
-import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
+from time import perf_counter
 from typing import Annotated, Any
 
 import numpy as np
@@ -115,7 +116,7 @@ def reinforce(
         state["prover_tokens"] += sum(item.prover_tokens for item in labelled)
 
     while state["sampled_tokens"] < training.sampled_tokens:
-        clock, before, step = _Clock(), state["sampled_tokens"], state["step"]
+        step, before, ended = state["step"], state["sampled_tokens"], {"": perf_counter()}
         seed_for, n_seen = partial(draw.step_seed, seed, step), step * training.groups
         drawn, every = first if step == 0 else (), algorithm.prefixes_every
         age = step % every if every else 0
@@ -128,7 +129,7 @@ def reinforce(
             found = map(draw.prefix_of, thoughts)
             state["prefixes"] = [(prefix.thought.tolist(), prefix.success) for prefix in found]
             count(thoughts)
-            clock.lap("prefixes")
+            ended["prefixes"] = perf_counter()
 
         if drawn and not every:
             labelled = list(drawn)
@@ -139,11 +140,11 @@ def reinforce(
             own = state["prefixes"][age * training.groups : (age + 1) * training.groups]
             prefixes = [Prefix(np.array(thought, dtype=np.int64), success) for thought, success in own]
             labelled = draw.draw_step(actor, chosen, prefixes, training.size, seed_for(draw.SAMPLE))
-            clock.lap("sample")
+            ended["sample"] = perf_counter()
             labelled = draw.label_draw(actor, algorithm, prover, labelled, seed_for)
-            clock.lap("prove")
+            ended["prove"] = perf_counter()
         answers = _force_answers(actor, algorithm, labelled, seed_for(draw.ANSWER))
-        clock.lap("answer")
+        ended["answer"] = perf_counter()
         batch = _sequences(algorithm, labelled, answers, actor.template.eos_id)
         metrics = _rollout_metrics(labelled, answers, training.size)
         metrics["train/trained_sequences"] = float(len(batch))
@@ -160,16 +161,18 @@ def reinforce(
         updated = learner.update(batch, fraction_done, seed_for(draw.UPDATE), span)
         metrics |= {f"train/{name}": value for name, value in (mismatch | updated).items()}
         actor.engine.update_weights()
-        clock.lap("update")
+        ended["update"] = perf_counter()
 
         count(labelled, answers)
         state["step"] = step = step + 1
         done = state["sampled_tokens"] >= training.sampled_tokens
         if step % training.validate_every == 0 or done:
             metrics |= validate(actor, prover, validation, seed, show, step)
-        metrics |= {f"train/{name}": state[name] for name in ("sampled_tokens", "prover_tokens")} | clock.seconds
+        metrics |= {f"train/{name}": state[name] for name in ("sampled_tokens", "prover_tokens")}
+        seconds = {f"time/{name}": end - start for (_, start), (name, end) in pairwise(ended.items())}
+        metrics |= seconds
         if not drawn:  # else its sampling is not in the time
-            metrics["time/tokens_per_second"] = (state["sampled_tokens"] - before) / sum(clock.seconds.values())
+            metrics["time/tokens_per_second"] = (state["sampled_tokens"] - before) / sum(seconds.values())
         history.append({"step": step, **metrics})
         log(metrics, step)
         if step % training.checkpoint_every == 0 or done:
@@ -206,11 +209,8 @@ def _force_answers(
     if not where:
         return []
     rollouts, cuts = [labelled[i].rollout for i, _ in where], [cut for _, cut in where]
-    answered = actor.answer(rollouts, cuts, seed, closed=algorithm.likelihood)
-    return [
-        ForcedAnswer(i, cut, labelled[i].success_at(cut), answer)
-        for (i, cut), answer in zip(where, answered, strict=True)
-    ]
+    answered = zip(where, actor.answer(rollouts, cuts, seed, closed=algorithm.likelihood), strict=True)
+    return [ForcedAnswer(i, cut, labelled[i].success_at(cut), answer) for (i, cut), answer in answered]
 
 
 def _sequences(
@@ -279,14 +279,3 @@ def _rollout_metrics(
 
 def _mean(values: Iterable[float]) -> float:
     return float(np.mean(list(values)))
-
-
-class _Clock:
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self._last = time.perf_counter()
-
-    def lap(self, name: str) -> None:
-        now = time.perf_counter()
-        self.seconds[f"time/{name}"] = now - self._last
-        self._last = now
