@@ -116,7 +116,8 @@ def reinforce(
         state["prover_tokens"] += sum(item.prover_tokens for item in labelled)
 
     while state["sampled_tokens"] < training.sampled_tokens:
-        step, before, ended = state["step"], state["sampled_tokens"], {"": perf_counter()}
+        step, before = state["step"], state["sampled_tokens"]
+        ended = {"": perf_counter()}  # when each part of the step was done
         seed_for, n_seen = partial(draw.step_seed, seed, step), step * training.groups
         drawn, every = first if step == 0 else (), algorithm.prefixes_every
         age = step % every if every else 0
