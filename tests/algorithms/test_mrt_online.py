@@ -146,7 +146,7 @@ def gradient(policy, rollouts, weights, trained=None):
     batch = collate(sequences)
     logprobs, _ = token_logprobs(model, batch)
     n_tokens = sum(int(s.trained.sum()) for s in sequences)
-    policy_loss(logprobs, batch.weights, batch.trained, n_tokens, logprobs.detach()).loss.backward()
+    policy_loss(logprobs, batch.weights, batch.trained, n_tokens, logprobs.detach())[0].backward()
     found = torch.cat([p.grad.flatten() for p in model.parameters()]).double()
     model.zero_grad(set_to_none=True)
     return found

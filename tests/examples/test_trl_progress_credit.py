@@ -123,8 +123,8 @@ def our_loss(model, parts):
     batch = collate(sequences)
     logprobs, _ = token_logprobs(model, batch)
     n_tokens = int(batch.trained.sum())
-    terms = policy_loss(logprobs, batch.weights, batch.trained, n_tokens, batch.logprobs, None, LOW, HIGH)
-    return terms.loss, terms.clipped
+    loss, sums = policy_loss(logprobs, batch.weights, batch.trained, n_tokens, batch.logprobs, None, LOW, HIGH)
+    return loss, sums["clip_fraction"]
 
 
 @pytest.fixture(scope="module")

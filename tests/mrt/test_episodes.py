@@ -19,13 +19,12 @@ tokens = st.lists(st.integers(0, 5), max_size=30)
 markers = st.frozensets(st.integers(0, 5), max_size=3)
 
 
-@given(tokens, markers, st.none() | st.integers(1, 6))
-def test_boundaries_cut_the_thought_into_at_most_max_episodes(token_ids, marker_ids, max_episodes):
-    boundaries = episode_boundaries(token_ids, marker_ids, max_episodes)
+@given(tokens, markers)
+def test_boundaries_increase_from_nothing_to_the_whole_thought(token_ids, marker_ids):
+    boundaries = episode_boundaries(token_ids, marker_ids)
     assert boundaries.dtype == np.int64
     assert boundaries[0] == 0 and boundaries[-1] == len(token_ids)
     assert np.all(np.diff(boundaries) > 0)
-    assert max_episodes is None or len(boundaries) - 1 <= max_episodes
 
 
 @given(tokens, markers)
@@ -35,14 +34,6 @@ def test_every_episode_but_the_first_opens_with_a_marker_and_holds_no_other(toke
     assert [token for episode in episodes for token in episode] == token_ids
     assert all(episode[0] in marker_ids for episode in episodes[1:])
     assert not any(token in marker_ids for episode in episodes for token in episode[1:])
-
-
-@given(tokens, markers, st.integers(1, 6))
-def test_max_episodes_keeps_the_first_cuts(token_ids, marker_ids, max_episodes):
-    free, bounded = (episode_boundaries(token_ids, marker_ids, limit) for limit in (None, max_episodes))
-    kept = min(max_episodes, len(free) - 1)
-    assert bounded[:kept].tolist() == free[:kept].tolist()
-    assert len(bounded) == kept + 1
 
 
 @pytest.mark.parametrize(
@@ -118,6 +109,16 @@ def test_paragraph_episodes_equal_the_notebooks(text, min_paragraphs, every):
     coarse = split(text, every, min_paragraphs=min_paragraphs)  # tokens that reach over the blank line
     assert "".join(coarse) == text
     assert len(coarse) <= max(1, len(found))
+
+
+@given(paragraphs.map("\n\n".join), st.integers(1, 4), st.integers(1, 6))
+def test_max_episodes_keeps_the_first_cuts(text, min_paragraphs, max_episodes):
+    free, bounded = (
+        paragraph_boundaries(list(text), PAPER, min_paragraphs, limit).tolist() for limit in (None, max_episodes)
+    )
+    kept = min(max_episodes, len(free) - 1)
+    assert bounded[:kept] == free[:kept]
+    assert bounded[-1] == len(text) and len(bounded) == kept + 1
 
 
 def test_fixed_and_low_probability_boundaries():

@@ -81,8 +81,8 @@ def test_the_expected_update_is_the_gradient_of_the_forced_environment(model, al
         weights = np.where(np.arange(len(rollout.sampled())) < 2, worth, 0.0)  # the answers are another matter
         batch = collate([_sequence(rollout, weights, likelihood=False)], share_prompts=share_prompts)
         logprobs, _ = token_logprobs(model, batch)
-        terms = policy_loss(logprobs, batch.weights, batch.trained, 1, batch.logprobs)
-        ours = ours - float(chance) * gradient(model, terms.loss)
+        loss, _ = policy_loss(logprobs, batch.weights, batch.trained, 1, batch.logprobs)
+        ours = ours - float(chance) * gradient(model, loss)
 
     # The environment's own expectation, differentiated as it stands.
     first = torch.log_softmax(model(input_ids=torch.tensor([[1, 4]])).logits[0, -1].float(), -1)

@@ -27,14 +27,8 @@ class Algorithm(Registered):
 
     kind: ClassVar[str] = "algorithm"
     builtin: ClassVar[dict[str, str]] = {
-        "brpo": "mrt_pipeline.algorithms.brpo",
-        "grpo": "mrt_pipeline.algorithms.grpo",
-        "length_penalty": "mrt_pipeline.algorithms.length_penalty",
-        "mrt": "mrt_pipeline.algorithms.mrt",
-        "mrt_online": "mrt_pipeline.algorithms.mrt_online",
-        "mrt_star": "mrt_pipeline.algorithms.mrt_star",
-        "regret_to_go": "mrt_pipeline.algorithms.regret_to_go",
-        "star": "mrt_pipeline.algorithms.star",
+        name: f"mrt_pipeline.algorithms.{name}"
+        for name in ("brpo", "grpo", "length_penalty", "mrt", "mrt_online", "mrt_star", "regret_to_go", "star")
     }
     needs_success: ClassVar[bool] = False
     likelihood: ClassVar[bool] = False
@@ -99,9 +93,8 @@ class IteratedAlgorithm(Algorithm):
         super().check(tree)
         if self.from_base and tree.training.learner.minibatches < 2:
             raise ValueError(
-                "algorithm.start_from=base trains the base policy anew in every iteration, in "
-                "training.learner.minibatches optimiser steps: one step teaches nothing. Raise that, or set "
-                "algorithm.start_from=current"
+                "algorithm.start_from=base trains the base policy anew in every iteration, and one step teaches "
+                "nothing: raise training.learner.minibatches, or set algorithm.start_from=current"
             )
 
 
@@ -113,8 +106,7 @@ def columns(rollouts: Rollouts) -> tuple[list[float], list[int], list[int]]:
 
 def curves(rollouts: Rollouts) -> tuple[list[float], list[int], list[np.ndarray], list[np.ndarray]]:
     """Reward, group, episode boundaries and J there of each, likewise."""
-    rewards, groups, _ = columns(rollouts)
-    return rewards, groups, [item.boundaries for item in rollouts], [item.success for item in rollouts]
+    return *columns(rollouts)[:2], [item.boundaries for item in rollouts], [item.success for item in rollouts]
 
 
 def place(credit: Credit, rollouts: Sequence[LabelledRollout | ForcedAnswer]) -> Weights:

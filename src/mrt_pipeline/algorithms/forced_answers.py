@@ -13,7 +13,7 @@ Degenerate cases: weight = 0 is not used at all; a thought whose answers are all
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 
@@ -24,17 +24,16 @@ from mrt_pipeline.rollouts.label import ForcedAnswer, LabelledRollout
 class WithForcedAnswers:
     """`inner`, and one forced answer of each rollout; see the module's docstring.
 
-    It has the interface of an `Algorithm`, but no name of its own and no parameters: `inner` is what was chosen.
+    It has the interface of an `Algorithm`; all that is not here is `inner`'s.
     """
-
-    likelihood = False
 
     def __init__(self, inner: Algorithm, weight: float):
         if inner.likelihood:
             raise ValueError("likelihood takes no negative weights: forced answers go with RL algorithms only")
         self.inner, self.weight = inner, weight
-        self.name, self.needs_success = inner.name, inner.needs_success
-        self.prefixes_every, self.from_base = inner.prefixes_every, inner.from_base
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
 
     def weights(self, rollouts: Rollouts) -> Weights:
         """Those of `inner`."""

@@ -169,8 +169,8 @@ def mrt(
     direct: ArrayLike,
     prefix_lengths: ArrayLike,
     prefix_success: ArrayLike,
-    next_ends: ArrayLike | None = None,
-    next_success: ArrayLike | None = None,
+    next_ends: ArrayLike = 0,
+    next_success: ArrayLike = np.nan,
     cut: ArrayLike = False,
     ends_trace: ArrayLike = False,
     alpha: float = 1.0,
@@ -209,23 +209,21 @@ def mrt(
     credit = _everywhere(whole[bonus], lengths)
     if bonus != "next_episode":
         return credit
-    if next_ends is None or next_success is None:
-        raise ValueError("bonus='next_episode' needs next_ends and next_success")
     ends, after, cut, ends_trace = _columns(
         len(rewards), next_ends=next_ends, next_success=next_success, cut=cut, ends_trace=ends_trace
     )
     on = ~direct
+    if np.any(on & ~ends_trace & np.isnan(after)):
+        needed = f"bonus={bonus!r} needs next_ends and next_success"
+        raise ValueError(f"{needed}: next_success is missing (NaN) for a rollout that thinks on")
     if np.any(on & ((ends < starts) | (ends > lengths))):
         raise ValueError("next_ends must be between prefix_lengths and lengths")
     if np.any(on & ends_trace & (cut | (ends < lengths))):
         raise ValueError("ends_trace is true of an episode that the budget has cut, or after which thinking goes on")
-    if np.any(on & ~ends_trace & np.isnan(after)):
-        raise ValueError("next_success is missing (NaN) for a rollout that thinks on")
     gains = np.where(on, alpha * (np.where(ends_trace, rewards, after) - before), 0.0)
     for thought, start, end, gain in zip(credit.thought, starts, ends, gains, strict=True):
         thought[start : end + 1] += gain
-    stop, answer = credit.answer + gains * ((ends == lengths) & ~cut), credit.answer + gains * ends_trace
-    return Credit(credit.thought, stop, answer)
+    return Credit(credit.thought, credit.stop + gains * ((ends == lengths) & ~cut), credit.answer + gains * ends_trace)
 
 
 def star(rewards: ArrayLike, lengths: ArrayLike) -> Credit:
@@ -279,10 +277,7 @@ def forced_answers(rewards: ArrayLike, success: ArrayLike, answer_weight: float 
 
 
 def center_by_group(values: ArrayLike, groups: ArrayLike, divide_by_std: bool = False) -> np.ndarray:
-    """Values minus the mean of their group, optionally over the group's standard deviation: (n,) for two (n,).
-
-    Groups in which all values are equal get 0 everywhere.
-    """
+    """Values minus the mean of their group, optionally over the group's standard deviation: (n,) for two (n,)."""
     values, groups = np.asarray(values), np.asarray(groups)
     centred = np.zeros(len(values))
     for members in _members(groups):
@@ -293,10 +288,7 @@ def center_by_group(values: ArrayLike, groups: ArrayLike, divide_by_std: bool = 
 
 
 def area_to_go(boundaries: np.ndarray, success: np.ndarray, budget: float) -> np.ndarray:
-    """G_j of each episode: what its progress and that of later episodes add to the area under the anytime curve.
-
-    boundaries, success: (k + 1,). Returns (k,). Progress beyond the budget adds nothing.
-    """
+    """G_j of algorithms/regret_to_go.py for each episode, (k,). boundaries, success: (k + 1,)."""
     held = np.clip(budget - np.asarray(boundaries[1:], dtype=np.float64), 0, None) / budget
     return np.cumsum((progress(success) * held)[::-1])[::-1]
 
@@ -381,10 +373,9 @@ def _columns(n: int | None = None, /, **given: ArrayLike) -> list[np.ndarray]:
 def _curves(
     boundaries: Sequence[ArrayLike], success: Sequence[ArrayLike], n: int
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    if not len(boundaries) == len(success) == n:
-        counted = f"boundaries are of {len(boundaries)} rollouts and success is of {len(success)}"
-        raise ValueError(f"{counted}; expected {n} of both")
     tokens, curves = [np.asarray(b) for b in boundaries], [np.asarray(j, dtype=np.float64) for j in success]
+    if not len(tokens) == len(curves) == n:
+        raise ValueError(f"boundaries are of {len(tokens)} rollouts, success is of {len(curves)}; expected {n} of both")
     for i, (b, j) in enumerate(zip(tokens, curves, strict=True)):
         if b.ndim != 1 or b.shape != j.shape:
             raise ValueError(f"rollout {i} has boundaries {b.shape} and success {j.shape}; expected J at each boundary")

@@ -9,26 +9,18 @@ Tokens = Sequence[int] | np.ndarray
 """Token ids of one text."""
 
 
-def episode_boundaries(token_ids: Tokens, marker_ids: Collection[int], max_episodes: int | None = None) -> np.ndarray:
+def episode_boundaries(token_ids: Tokens, marker_ids: Collection[int]) -> np.ndarray:
     """Prefix lengths at which an episode ends.
 
-    A token in `marker_ids` opens a new episode. As in the paper, whose first prefix is empty, the result starts with 0;
-    it ends with the whole thought, so the last episode may be unfinished. Tokens before the first marker belong to the
-    first episode.
-
-    token_ids: the thinking tokens z.
-    max_episodes: further markers are ignored once this many episodes are open; the rest is the last episode.
-    Returns int64 (n_episodes + 1,): strictly increasing, first 0, last len(token_ids); just [0] for an empty thought.
+    A token of the thought in `marker_ids` opens a new episode; tokens before the first belong to the first episode.
+    Returns int64 (n_episodes + 1,), increasing: 0 first, as the paper's first prefix is empty, and the whole thought
+    last, so the last episode may be unfinished; just [0] for an empty thought.
     """
-    starts = [i for i, token in enumerate(token_ids) if i > 0 and token in marker_ids]
-    return _boundaries(starts, len(token_ids), max_episodes)
+    return _boundaries([i for i, token in enumerate(token_ids) if token in marker_ids], len(token_ids))
 
 
 def closed_boundaries(token_ids: Tokens, closing_ids: Collection[int]) -> np.ndarray:
-    """The same where a token in `closing_ids` is the last one of its episode, instead of opening the next.
-
-    Tokens after the last closing one belong to a last episode that is unfinished.
-    """
+    """The same where a token in `closing_ids` is the last one of its episode, instead of opening the next."""
     return _boundaries([i + 1 for i, token in enumerate(token_ids) if token in closing_ids], len(token_ids))
 
 
@@ -50,16 +42,15 @@ def paragraph_boundaries(
     new episode if it is at least `min_paragraphs` paragraphs after the one that opened the last (for the first: after
     the beginning of the text).
 
-    pieces: the text of each token, so that joined they are the thought. max_episodes: as in `episode_boundaries`.
-    Returns the same as `episode_boundaries`; a token that reaches over the separator belongs to the new episode if the
-    marker starts in it.
+    pieces: the text of each token, so that joined they are the thought. max_episodes: the rest belongs to the last.
+    A token that reaches over the separator belongs to the new episode if the marker starts in it.
     """
     opened, starts = 0, []
     for paragraph, (part, start) in enumerate(_paragraphs(pieces, separator)):
         if part.startswith(tuple(markers)) and paragraph - opened >= min_paragraphs:
             opened = paragraph
             starts.append(start)
-    return _boundaries(starts, len(pieces), max_episodes)
+    return _boundaries(starts if max_episodes is None else starts[: max_episodes - 1], len(pieces))
 
 
 def paragraph_ends(pieces: Sequence[str], separator: str = "\n\n") -> list[int]:
@@ -68,11 +59,8 @@ def paragraph_ends(pieces: Sequence[str], separator: str = "\n\n") -> list[int]:
     pieces: as in `paragraph_boundaries`, whose boundaries are among these, but for the first and the last one.
     """
     paragraphs = _paragraphs(pieces, separator)
-    return [
-        start
-        for (_, start), written in zip(paragraphs[1:], accumulate(part.strip() for part, _ in paragraphs), strict=False)
-        if written
-    ]
+    written = accumulate(part.strip() for part, _ in paragraphs)
+    return [start for (_, start), any_text in zip(paragraphs[1:], written) if any_text]
 
 
 def _paragraphs(pieces: Sequence[str], separator: str) -> list[tuple[str, int]]:
@@ -91,10 +79,9 @@ def fixed_boundaries(n_tokens: int, every: int) -> np.ndarray:
 def low_probability_boundaries(
     logprobs: Sequence[float] | np.ndarray, threshold: float, cuts_per_episode: int
 ) -> np.ndarray:
-    """Boundaries where the policy was unsure, as in SPO (arXiv 2505.23564).
+    """Boundaries where the policy was unsure, as in SPO (arXiv 2505.23564): episodes of equally many decisions.
 
-    A token sampled with a probability below `threshold` is a cut point; an episode ends before every
-    `cuts_per_episode`-th of them, so that each holds the same number of decisions.
+    A token sampled with a probability below `threshold` is one; an episode ends before every `cuts_per_episode`-th.
     """
     unsure = np.flatnonzero(np.asarray(logprobs) < np.log(threshold))
     return _boundaries(unsure[cuts_per_episode::cuts_per_episode], len(logprobs))
@@ -105,7 +92,6 @@ def merge_episodes(boundaries: np.ndarray, size: int) -> np.ndarray:
     return _boundaries(boundaries[::size], boundaries[-1])
 
 
-def _boundaries(starts: Iterable[int], n_tokens: int, max_episodes: int | None = None) -> np.ndarray:
-    """The beginning, the first `max_episodes` - 1 of the starts, and the end."""
-    kept = list(starts) if max_episodes is None else list(starts)[: max(max_episodes - 1, 0)]
-    return np.unique([0, *kept, n_tokens]).astype(np.int64)
+def _boundaries(starts: Iterable[int], n_tokens: int) -> np.ndarray:
+    """The beginning, the starts and the end, ascending, each once."""
+    return np.unique([0, *starts, n_tokens]).astype(np.int64)

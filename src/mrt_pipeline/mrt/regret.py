@@ -32,8 +32,7 @@ def anytime_area(n_tokens: np.ndarray, success: np.ndarray, budget: float) -> fl
 def step_area(n_tokens: np.ndarray, success: np.ndarray, budget: float) -> float:
     """Mean height over [0, budget] of the step function that holds J from one boundary to the next.
 
-    Arguments and errors as for `anytime_area`; before the first point the height is 0. Of several points at one place
-    the last counts from there on.
+    Arguments as for `anytime_area`; before the first point it is 0. Of several points at one place the last counts.
     """
     x, y = _checked(n_tokens, success, budget)
     ends = np.minimum(np.append(x[1:], budget), budget)

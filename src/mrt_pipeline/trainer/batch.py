@@ -42,8 +42,7 @@ class TrainingSequence:
 class MicroBatch:
     """Sequences padded on the right. `targets` belong to the last `kept` columns, whose logits are needed.
 
-    sequences: what it holds. places: for each its row, and where its first token after the prompt stands among the kept
-        columns.
+    sequences: what it holds. places: for each its row, and where its first token after the prompt is among the columns.
     inputs: of the model. input_ids (rows, length); position_ids (rows, length) and attention_mask bool
         (rows, 1, length, length) only if prompts are shared: causal attention never looks ahead to the padding.
     targets, weights, trained, logprobs: (rows, kept); logprobs may be None.
@@ -55,7 +54,7 @@ class MicroBatch:
     targets: torch.Tensor
     weights: torch.Tensor
     trained: torch.Tensor
-    logprobs: torch.Tensor | None
+    logprobs: torch.Tensor | None = None
 
     def parts(self, table: torch.Tensor) -> Iterator[tuple[TrainingSequence, np.ndarray]]:
         """Each sequence with its (n,) numbers of a table (rows, kept)."""
@@ -74,9 +73,10 @@ def collate(
     rows = _rows(sequences, share_prompts)
     shape = (len(rows), max(map(_length, rows)))
     first = max(1, min(sequence.prompt_length for sequence in sequences))  # of the kept columns
-    ids, targets, positions = (np.zeros(shape, dtype=np.int64) for _ in range(3))
+    ids, targets, positions = np.zeros((3, *shape), np.int64)
     part = np.full(shape, -1)  # 0: prompt, 1...: the rollouts, -1: padding
-    weights, logprobs, trained = np.zeros(shape, np.float32), np.zeros(shape, np.float32), np.zeros(shape, bool)
+    weights, logprobs = np.zeros((2, *shape), np.float32)
+    trained = np.zeros(shape, bool)
     places = []
     for i, row in enumerate(rows):
         seam = end = _seam(row)
@@ -91,10 +91,13 @@ def collate(
             if sequence.logprobs is not None:
                 logprobs[i, rest] = sequence.logprobs
             places.append((i, rest.start - first))
-    inputs: dict[str, np.ndarray] = {"input_ids": ids}
+    inputs = {"input_ids": ids}
     if share_prompts:
         seen = (part[:, :, None] == part[:, None, :]) | (part[:, None, :] == 0)
         inputs |= {"position_ids": positions, "attention_mask": (seen & np.tri(shape[1], dtype=bool))[:, None]}
+    kept: dict[str, np.ndarray] = {"targets": targets, "weights": weights, "trained": trained}
+    if with_logprobs:
+        kept["logprobs"] = logprobs
 
     def on_device(table: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(table)).to(device)
@@ -103,20 +106,14 @@ def collate(
         [sequence for row in rows for sequence in row],
         places,
         {name: on_device(table) for name, table in inputs.items()},
-        targets=on_device(targets[:, first:]),
-        weights=on_device(weights[:, first:]),
-        trained=on_device(trained[:, first:]),
-        logprobs=on_device(logprobs[:, first:]) if with_logprobs else None,
+        **{name: on_device(table[:, first:]) for name, table in kept.items()},
     )
 
 
 def micro_batches(
     sequences: Sequence[TrainingSequence], max_tokens: int, share_prompts: bool = False
 ) -> list[list[TrainingSequence]]:
-    """Sort rows by length and cut into groups of at most `max_tokens` padded tokens (one row may exceed it alone).
-
-    A row is a sequence, or all those of one prompt if prompts are shared.
-    """
+    """Sort rows by length and cut into groups of at most `max_tokens` padded tokens (one row may exceed it alone)."""
     groups: list[list[list[TrainingSequence]]] = []
     for row in sorted(_rows(sequences, share_prompts), key=_length, reverse=True):
         if groups and (len(groups[-1]) + 1) * _length(groups[-1][0]) <= max_tokens:
@@ -127,10 +124,12 @@ def micro_batches(
 
 
 def _rows(sequences: Sequence[TrainingSequence], share_prompts: bool) -> list[list[TrainingSequence]]:
-    rows: dict[object, list[TrainingSequence]] = {}
-    for i, sequence in enumerate(sequences):
-        prompt = tuple(sequence.token_ids[: sequence.prompt_length].tolist())
-        rows.setdefault(prompt if share_prompts else i, []).append(sequence)
+    """All sequences of a prompt as one row, or each as its own."""
+    if not share_prompts:
+        return [[sequence] for sequence in sequences]
+    rows: dict[bytes, list[TrainingSequence]] = {}
+    for sequence in sequences:
+        rows.setdefault(sequence.token_ids[: sequence.prompt_length].tobytes(), []).append(sequence)
     return list(rows.values())
 
 

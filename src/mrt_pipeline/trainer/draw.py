@@ -18,9 +18,8 @@ from mrt_pipeline.rollouts.prover import Prover, Query
 from mrt_pipeline.rollouts.rollout import Rollout
 from mrt_pipeline.tasks.base import Problem
 
-SAMPLE, PROVE, UPDATE, VALIDATE, JUDGE, CUT, ANSWER, THINK, PREFIX, LOOK = 1, 2, 3, 4, 5, 7, 8, 9, 10, 11
+SAMPLE, PROVE, UPDATE, VALIDATE, JUDGE, _ORDER, CUT, ANSWER, THINK, PREFIX, LOOK = range(1, 12)
 """Purposes of a step's seeds."""
-_ORDER = 6
 
 
 @dataclass(frozen=True)
@@ -45,18 +44,15 @@ def step_seed(seed: int, step: int, purpose: int) -> int:
 
 def choose_problems(problems: Sequence[Problem], start: int, n: int, seed: int) -> list[Problem]:
     """Problems `start` to `start + n` of shuffled passes over all of them, chosen by these numbers alone."""
-    indices: list[int] = []
-    while len(indices) < n:
-        epoch, offset = divmod(start + len(indices), len(problems))
-        permutation = np.random.default_rng([seed, _ORDER, epoch]).permutation(len(problems))
-        indices += permutation[offset : offset + n - len(indices)].tolist()
-    return [problems[i] for i in indices]
+    epochs, first = range(start // len(problems), -(-(start + n) // len(problems))), start % len(problems)
+    orders = [np.random.default_rng([seed, _ORDER, epoch]).permutation(len(problems)) for epoch in epochs]
+    return [problems[i] for i in np.concatenate(orders)[first : first + n]]
 
 
 def draw_first(
     actor: Actor, algorithm: Algorithm, problems: Sequence[Problem], size: DrawSize, seed: int
 ) -> list[Rollout]:
-    """What a training begins with; see the module's docstring. problems: the training problems."""
+    """What a training on these problems begins with; see the module's docstring."""
     chosen = choose_problems(problems, 0, size.groups * max(1, algorithm.prefixes_every), seed)
     if algorithm.prefixes_every:
         return actor.sample(chosen, 1, step_seed(seed, 0, THINK))
@@ -90,12 +86,10 @@ def prove_prefixes(actor: Actor, prover: Prover, rollouts: Sequence[Rollout], se
     The number is uniform from 0 to one less than the thought has, so that something is left to be thought. J there is
     that of being stopped, also where the policy closed its thought at once.
     """
-    rng = np.random.default_rng(seed)
-    cuts = [rollout.boundaries[rng.integers(max(1, len(rollout.boundaries) - 1))] for rollout in rollouts]
-    queries = [
-        Query(rollout.problem, rollout.prompt, rollout.thought[:cut], np.array([cut]))
-        for rollout, cut in zip(rollouts, cuts, strict=True)
-    ]
+    rng, queries = np.random.default_rng(seed), []
+    for rollout in rollouts:
+        cut = rollout.boundaries[rng.integers(max(1, len(rollout.boundaries) - 1))]
+        queries.append(Query(rollout.problem, rollout.prompt, rollout.thought[:cut], np.array([cut])))
     return [
         replace(_unlabelled(rollout), cuts=query.cuts, at_cuts=success.mean, prover_tokens=success.n_tokens)
         for rollout, query, success in zip(rollouts, queries, prover.success(actor, queries, seed), strict=True)
@@ -112,24 +106,22 @@ def draw_step(
 ) -> list[LabelledRollout]:
     """A step's rollouts, not labelled yet; the thoughts of the first groups are forced to the budget.
 
-    With a prefix of each problem, the first half of a group thinks on from there, and the second half answers at once;
-    `size.group_size` must be even then.
+    With a prefix of each problem, the first half of a group thinks on from there, and the second half answers at once.
     """
     forced = [actor.limits.thinking_budget if i < size.n_forced else 0 for i in range(len(problems))]
-    if not prefixes:
-        return [_unlabelled(rollout) for rollout in actor.sample(problems, size.group_size, seed, forced)]
-    half = size.group_size // 2
+    ways = 2 if prefixes else 1
     rollouts = actor.sample(
-        [problem for problem in problems for _ in range(2)],
-        half,
+        [problem for problem in problems for _ in range(ways)],
+        size.group_size // ways,
         seed,
-        min_thinking=np.repeat(forced, 2).tolist(),
-        prefixes=[prefix.thought for prefix in prefixes for _ in range(2)],
-        direct=[False, True] * len(problems),
+        min_thinking=np.repeat(forced, ways).tolist(),
+        prefixes=[prefix.thought for prefix in prefixes for _ in range(ways)] or None,
+        direct=[way == 1 for _ in problems for way in range(ways)],
     )
+    groups = [rollout.group // ways for rollout in rollouts]
     return [
-        _unlabelled(replace(rollout, group=i // size.group_size), prefixes[i // size.group_size], i // half % 2 == 1)
-        for i, rollout in enumerate(rollouts)
+        _unlabelled(replace(rollout, group=group), prefixes[group] if prefixes else None, rollout.group % ways == 1)
+        for rollout, group in zip(rollouts, groups, strict=True)
     ]
 
 

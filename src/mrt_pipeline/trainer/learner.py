@@ -78,17 +78,15 @@ class Learner:
         """
         self.model.train()
         order = np.random.default_rng(seed).permutation(len(sequences))
-        totals = {"loss": 0.0, "kl": 0.0, "clip_fraction": 0.0, "ratio_kl": 0.0, "entropy": 0.0}
+        totals = dict.fromkeys(("loss", "kl", "clip_fraction", "ratio_kl", "entropy"), 0.0)
         grad_norms: list[float] = []
         n_trained = 0
         parts = np.array_split(order, max(1, min(self.settings.minibatches, len(sequences))))
         for part, indices in enumerate(parts):
             rate = self.rate(fraction_done + span * (part + 0.5) / len(parts))
-            for optimizer, peak in zip(
-                self.optimizers, (self.settings.learning_rate, self.settings.muon_learning_rate)
-            ):
-                for group in optimizer.param_groups:
-                    group["lr"] = peak * rate
+            peaks = (self.settings.learning_rate, self.settings.muon_learning_rate)
+            for optimizer, peak in zip(self.optimizers, peaks):
+                optimizer.param_groups[0]["lr"] = peak * rate
             minibatch = [sequences[i] for i in indices]
             n_tokens = sum(int(sequence.trained.sum()) for sequence in minibatch)
             if n_tokens == 0:
@@ -121,36 +119,33 @@ class Learner:
     ) -> tuple[list[TrainingSequence], dict[str, float]]:
         """Sequences with the learner's own log-probabilities and corrected weights, and how large the mismatch was.
 
-        An engine with its own copy of the weights has its own kernels and precision, so its log-probability of a token
-        differs a little for the same weights, and the policy that sampled is not the one that is trained. As truncated
-        importance sampling does it (Yao et al. 2025, "Your efficient RL framework secretly brings you off-policy RL
-        training"; TRL's `vllm_importance_sampling_cap`), each token's weight is multiplied by
-        min(pi_learner / pi_engine, cap), and the clipped ratio of the loss starts from the learner's probabilities.
-        Likelihood training has no ratio: its sequences stay as they are.
+        An engine with its own copy of the weights has its own kernels and precision, so the policy that sampled is not
+        quite the one that is trained. As in truncated importance sampling (Yao et al. 2025, "Your efficient RL
+        framework secretly brings you off-policy RL training"; TRL's `vllm_importance_sampling_cap`), each token's
+        weight is multiplied by min(pi_learner / pi_engine, cap), and the clipped ratio of the loss starts from the
+        learner's probabilities. Likelihood training has no ratio: its sequences stay as they are.
         Metrics, over the trained tokens: mean and largest absolute difference of log-probabilities, and the share of
         tokens at the cap.
         """
         if not sequences or sequences[0].logprobs is None:
             return list(sequences), {}
         self.model.eval()
-        own: dict[int, np.ndarray] = {}
+        corrected: dict[int, tuple[TrainingSequence, np.ndarray]] = {}
         for batch in self.batches(sequences):
-            for sequence, found in batch.parts(token_logprobs(self.model, batch, self.temperature)[0]):
-                own[id(sequence)] = np.where(sequence.trained, found, 0.0).astype(np.float32)
-        corrected, differences = [], []
-        for sequence in sequences:
-            logprobs = own[id(sequence)]
-            difference = np.where(sequence.trained, logprobs - sequence.logprobs, 0.0)
-            weights = sequence.weights * np.minimum(np.exp(difference), cap)
-            corrected.append(replace(sequence, weights=weights, logprobs=logprobs))
-            differences.append(difference[sequence.trained])
-        flat = np.concatenate(differences)
-        if not len(flat):
-            return corrected, {}
-        return corrected, {
-            "mismatch_mean": float(np.abs(flat).mean()),
-            "mismatch_max": float(np.abs(flat).max()),
-            "mismatch_capped": float((flat > np.log(cap)).mean()),
+            for sequence, own in batch.parts(token_logprobs(self.model, batch, self.temperature)[0]):
+                logprobs = np.where(sequence.trained, own, 0.0).astype(np.float32)
+                difference = np.where(sequence.trained, logprobs - np.asarray(sequence.logprobs), 0.0)
+                weights = sequence.weights * np.minimum(np.exp(difference), cap)
+                new = replace(sequence, weights=weights, logprobs=logprobs)
+                corrected[id(sequence)] = new, difference[sequence.trained]
+        found = [corrected[id(sequence)][0] for sequence in sequences]
+        differences = np.concatenate([corrected[id(sequence)][1] for sequence in sequences])
+        if not len(differences):
+            return found, {}
+        return found, {
+            "mismatch_mean": float(np.abs(differences).mean()),
+            "mismatch_max": float(np.abs(differences).max()),
+            "mismatch_capped": float((differences > np.log(cap)).mean()),
         }
 
     def batches(self, sequences: Sequence[TrainingSequence]) -> Iterator[MicroBatch]:
@@ -168,13 +163,10 @@ class Learner:
             with torch.no_grad(), apart:
                 reference, _ = token_logprobs(model, batch, self.temperature)
         how = self.settings.clip_low, self.settings.clip_high, self.settings.kl_beta
-        terms = policy_loss(logprobs, batch.weights, batch.trained, n_tokens, batch.logprobs, reference, *how)
-        self.accelerator.backward(terms.loss)
-        totals["loss"] += float(terms.loss.detach())
-        totals["kl"] += terms.kl
-        totals["clip_fraction"] += terms.clipped
-        totals["ratio_kl"] += terms.ratio_kl
-        totals["entropy"] += float(entropy[batch.trained].sum())
+        loss, sums = policy_loss(logprobs, batch.weights, batch.trained, n_tokens, batch.logprobs, reference, *how)
+        self.accelerator.backward(loss)
+        for name, value in {**sums, "entropy": float(entropy[batch.trained].sum())}.items():
+            totals[name] += value
 
 
 def _build_optimizers(model, settings: LearnerParams) -> list[torch.optim.Optimizer]:

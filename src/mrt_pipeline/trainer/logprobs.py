@@ -23,35 +23,23 @@ def token_logprobs(
         Inside another wrapper, as for several devices, all logits are computed at once.
     most_logits: when the micro-batch has more logits than this, they are computed in pieces of that size.
     """
-    rows, kept = batch.targets.shape
     # A wrapper, as for several devices, has no decoder: only its own forward may be called.
     head = model.get_output_embeddings() if hasattr(model, "get_decoder") else None
-    if head is None or rows * kept * len(head.weight) <= most_logits:
-        return _at_once(model, batch, temperature)
-    hidden, last_logits, precision = _hidden_states(model, batch)
-    with precision:
-        if not torch.allclose(head(hidden[:, -1:]).float(), last_logits.float(), rtol=1e-2, atol=1e-3):
-            del hidden, last_logits  # or their graph would stay in memory beside the next
-            return _at_once(model, batch, temperature)  # this model scales or caps what its head gives
-        step = max(1, most_logits // (rows * len(head.weight)))
-        pieces = zip(hidden[:, -kept - 1 : -1].split(step, dim=1), batch.targets.split(step, dim=1), strict=True)
-        found = [
-            checkpoint(_of_hidden, head, piece, targets, temperature, use_reentrant=False) for piece, targets in pieces
-        ]
-    logprobs, entropy = zip(*found, strict=True)
-    return torch.cat(logprobs, dim=1), torch.cat(entropy, dim=1)
-
-
-def _at_once(model, batch: MicroBatch, temperature: float) -> tuple[torch.Tensor, torch.Tensor]:
-    kept = batch.targets.shape[1]
-    logits = model(**batch.inputs, use_cache=False, logits_to_keep=kept + 1).logits[:, :-1]
+    if head is not None and batch.targets.numel() * len(head.weight) > most_logits:
+        found = _in_pieces(model, head, batch, temperature, most_logits)
+        if found is not None:
+            return found
+    logits = model(**batch.inputs, use_cache=False, logits_to_keep=batch.targets.shape[1] + 1).logits[:, :-1]
     return _of_logits(logits, batch.targets, temperature)
 
 
-def _hidden_states(model, batch: MicroBatch) -> tuple[torch.Tensor, torch.Tensor, torch.autocast]:
-    """What the head gets for every token, the model's logits of the last one, and the precision they are computed in.
+def _in_pieces(
+    model, head, batch: MicroBatch, temperature: float, most_logits: int
+) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """The same, by the head alone. None for a model that scales or caps what its head gives.
 
-    Caught on the way through the model's own forward, so that whatever wraps that still happens.
+    What the head gets, and in which precision, is caught on the way through the model's own forward, so that whatever
+    wraps that still happens.
     """
     caught = []
 
@@ -62,15 +50,23 @@ def _hidden_states(model, batch: MicroBatch) -> tuple[torch.Tensor, torch.Tensor
 
     hook = model.get_decoder().register_forward_hook(catch)
     try:
-        logits = model(**batch.inputs, use_cache=False, logits_to_keep=1).logits
+        last_logits = model(**batch.inputs, use_cache=False, logits_to_keep=1).logits
     finally:
         hook.remove()
     ((hidden, precision),) = caught
-    return hidden, logits, precision
 
+    def of_hidden(piece: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return _of_logits(head(piece), targets, temperature)
 
-def _of_hidden(head, hidden: torch.Tensor, targets: torch.Tensor, temperature: float):
-    return _of_logits(head(hidden), targets, temperature)
+    with precision:
+        if not torch.allclose(head(hidden[:, -1:]).float(), last_logits.float(), rtol=1e-2, atol=1e-3):
+            return None
+        rows, kept = batch.targets.shape
+        step = max(1, most_logits // (rows * len(head.weight)))
+        pieces = zip(hidden[:, -kept - 1 : -1].split(step, dim=1), batch.targets.split(step, dim=1), strict=True)
+        found = [checkpoint(of_hidden, *piece, use_reentrant=False) for piece in pieces]
+    logprobs, entropy = zip(*found, strict=True)
+    return torch.cat(logprobs, dim=1), torch.cat(entropy, dim=1)
 
 
 def _of_logits(logits: torch.Tensor, targets: torch.Tensor, temperature: float) -> tuple[torch.Tensor, torch.Tensor]:

@@ -10,23 +10,7 @@ likelihood (STaR, warm start).
 KL is the non-negative estimator exp(d) - d - 1 with d = log pi_ref - log pi.
 """
 
-from dataclasses import dataclass
-
 import torch
-
-
-@dataclass(frozen=True)
-class LossTerms:
-    """Sums over the trained tokens of a micro-batch; divide by the number of tokens for means.
-
-    loss: differentiable, already divided by `normalizer`. kl: sum of KL to the reference policy.
-    clipped: number of tokens where the clip took the gradient. ratio_kl: sum of the KL estimate to the old policy.
-    """
-
-    loss: torch.Tensor
-    kl: float
-    clipped: float
-    ratio_kl: float
 
 
 def policy_loss(
@@ -39,18 +23,19 @@ def policy_loss(
     clip_low: float = 0.2,
     clip_high: float = 0.28,
     kl_beta: float = 0.0,
-) -> LossTerms:
-    """Loss of a micro-batch.
+) -> tuple[torch.Tensor, dict[str, float]]:
+    """Loss of a micro-batch, and sums over its trained tokens.
 
     logprobs, weights, old_logprobs, reference_logprobs: float (rows, tokens). trained: bool (rows, tokens); tokens
     where it is False contribute nothing, whatever the other arguments hold there.
     normalizer: N above, counted over all micro-batches of the optimiser step.
+    Sums: `loss` again; `kl` to the reference policy; `clip_fraction`, the tokens where the clip took the gradient;
+    `ratio_kl`, the estimate of the KL to the old policy.
     """
     weights = weights.masked_fill(~trained, 0.0)
     if old_logprobs is None:
-        log_ratio = torch.zeros_like(logprobs)
+        log_ratio, clipped = torch.zeros_like(logprobs), torch.zeros_like(trained)
         surrogate = logprobs.masked_fill(~trained, 0.0) * weights
-        clipped = torch.zeros_like(trained)
     else:
         log_ratio = (logprobs - old_logprobs).masked_fill(~trained, 0.0)
         ratio = log_ratio.exp()
@@ -65,4 +50,6 @@ def policy_loss(
         loss = loss + kl_beta * kl
     with torch.no_grad():
         ratio_kl = (log_ratio.exp() - 1 - log_ratio).sum()
-    return LossTerms(loss / normalizer, float(kl.detach()), float(clipped.sum()), float(ratio_kl))
+    loss = loss / normalizer
+    sums = {"loss": loss, "kl": kl, "clip_fraction": clipped.sum(), "ratio_kl": ratio_kl}
+    return loss, {name: float(value.detach()) for name, value in sums.items()}

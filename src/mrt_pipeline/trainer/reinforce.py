@@ -8,11 +8,12 @@ base.
 Training ends when the policy has sampled `sampled_tokens` tokens: algorithms are compared at equal numbers of these.
 """
 
-import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -62,16 +63,20 @@ def reinforce(
     fresh: dict[str, Any] = {"step": 0, "sampled_tokens": 0, "prover_tokens": 0, "prefixes": [], "history": []}
     state = load_checkpoint(checkpoint, learner) or fresh
     actor.engine.update_weights()
-    step, sampled_tokens, prover_tokens = state["step"], state["sampled_tokens"], state["prover_tokens"]
-    prefixes = [Prefix(np.array(thought, dtype=np.int64), success) for thought, success in state["prefixes"]]
-    history: list[dict[str, float]] = list(state["history"])
+    history: list[dict[str, float]] = state["history"]
     if not history:
         history.append({"step": 0, **validate(actor, prover, validation, seed, show, 0)})
     for metrics in history:
         log({name: value for name, value in metrics.items() if name != "step"}, int(metrics["step"]))
 
-    while sampled_tokens < training.sampled_tokens:
-        clock, before = _Clock(), sampled_tokens
+    def count(labelled: Sequence[LabelledRollout], answers: Sequence[ForcedAnswer] = ()) -> None:
+        rollouts = [*(item.rollout for item in labelled), *(answer.rollout for answer in answers)]
+        state["sampled_tokens"] += sum(rollout.n_sampled for rollout in rollouts)
+        state["prover_tokens"] += sum(item.prover_tokens for item in labelled)
+
+    while state["sampled_tokens"] < training.sampled_tokens:
+        step, before = state["step"], state["sampled_tokens"]
+        ended = {"": perf_counter()}  # when each part of the step was done
         seed_for, n_seen = partial(draw.step_seed, seed, step), step * training.groups
         drawn, every = first if step == 0 else (), algorithm.prefixes_every
         age = step % every if every else 0
@@ -81,10 +86,10 @@ def reinforce(
                 coming = draw.choose_problems(problems, n_seen, training.groups * every, seed)
                 rollouts = actor.sample(coming, 1, seed_for(draw.THINK))
                 thoughts = draw.prove_prefixes(actor, prover, rollouts, seed_for(draw.PREFIX))
-            prefixes = [draw.prefix_of(item) for item in thoughts]
-            sampled_tokens += sum(item.rollout.n_sampled for item in thoughts)
-            prover_tokens += sum(item.prover_tokens for item in thoughts)
-            clock.lap("prefixes")
+            found = map(draw.prefix_of, thoughts)
+            state["prefixes"] = [(prefix.thought.tolist(), prefix.success) for prefix in found]
+            count(thoughts)
+            ended["prefixes"] = perf_counter()
 
         if drawn and not every:
             labelled = list(drawn)
@@ -92,51 +97,45 @@ def reinforce(
                 labelled = [replace(item, success=np.empty(0), success_sem=np.empty(0)) for item in drawn]
         else:
             chosen = draw.choose_problems(problems, n_seen, training.groups, seed)
-            own = prefixes[age * training.groups : (age + 1) * training.groups]
-            labelled = draw.draw_step(actor, chosen, own, training.size, seed_for(draw.SAMPLE))
-            clock.lap("sample")
+            own = state["prefixes"][age * training.groups : (age + 1) * training.groups]
+            prefixes = [Prefix(np.array(thought, dtype=np.int64), success) for thought, success in own]
+            labelled = draw.draw_step(actor, chosen, prefixes, training.size, seed_for(draw.SAMPLE))
+            ended["sample"] = perf_counter()
             labelled = draw.label_draw(actor, algorithm, prover, labelled, seed_for)
-            clock.lap("prove")
+            ended["prove"] = perf_counter()
         answers = _force_answers(actor, algorithm, labelled, seed_for(draw.ANSWER))
-        clock.lap("answer")
+        ended["answer"] = perf_counter()
         batch = _sequences(algorithm, labelled, answers, actor.template.eos_id)
         metrics = _rollout_metrics(labelled, answers, training.size)
         metrics["train/trained_sequences"] = float(len(batch))
 
         # The first draw was sampled before mixed precision changed how the trainer's module computes.
         computes_alike = actor.engine.shares_weights and not (drawn and learner.settings.mixed_precision != "no")
+        mismatch: dict[str, float] = {}
         if not computes_alike:
             batch, mismatch = learner.correct_mismatch(batch, training.ratio_cap)
-            metrics |= {f"train/{name}": value for name, value in mismatch.items()}
-        fraction_done, span = sampled_tokens / training.sampled_tokens, 0.0
+        fraction_done, span = state["sampled_tokens"] / training.sampled_tokens, 0.0
         if algorithm.from_base:
             learner.restart()
             fraction_done, span = 0.0, 1.0  # a training of its own
         updated = learner.update(batch, fraction_done, seed_for(draw.UPDATE), span)
-        metrics |= {f"train/{name}": value for name, value in updated.items()}
+        metrics |= {f"train/{name}": value for name, value in (mismatch | updated).items()}
         actor.engine.update_weights()
-        clock.lap("update")
+        ended["update"] = perf_counter()
 
-        sampled_tokens += sum(item.rollout.n_sampled for item in labelled)
-        sampled_tokens += sum(answer.rollout.n_sampled for answer in answers)
-        prover_tokens += sum(item.prover_tokens for item in labelled)
-        step += 1
-        done = sampled_tokens >= training.sampled_tokens
+        count(labelled, answers)
+        state["step"] = step = step + 1
+        done = state["sampled_tokens"] >= training.sampled_tokens
         if step % training.validate_every == 0 or done:
             metrics |= validate(actor, prover, validation, seed, show, step)
-        metrics |= {"train/sampled_tokens": sampled_tokens, "train/prover_tokens": prover_tokens, **clock.seconds}
+        metrics |= {f"train/{name}": state[name] for name in ("sampled_tokens", "prover_tokens")}
+        seconds = {f"time/{name}": end - start for (_, start), (name, end) in pairwise(ended.items())}
+        metrics |= seconds
         if not drawn:  # else its sampling is not in the time
-            metrics["time/tokens_per_second"] = (sampled_tokens - before) / sum(clock.seconds.values())
+            metrics["time/tokens_per_second"] = (state["sampled_tokens"] - before) / sum(seconds.values())
         history.append({"step": step, **metrics})
         log(metrics, step)
         if step % training.checkpoint_every == 0 or done:
-            state = {
-                "step": step,
-                "sampled_tokens": sampled_tokens,
-                "prover_tokens": prover_tokens,
-                "prefixes": [(prefix.thought.tolist(), prefix.success) for prefix in prefixes],
-                "history": history,
-            }
             save_checkpoint(checkpoint, learner, state)
     return history
 
@@ -170,25 +169,22 @@ def _force_answers(
     if not where:
         return []
     rollouts, cuts = [labelled[i].rollout for i, _ in where], [cut for _, cut in where]
-    answered = actor.answer(rollouts, cuts, seed, closed=algorithm.likelihood)
-    return [
-        ForcedAnswer(i, cut, labelled[i].success_at(cut), answer)
-        for (i, cut), answer in zip(where, answered, strict=True)
-    ]
+    answered = zip(where, actor.answer(rollouts, cuts, seed, closed=algorithm.likelihood), strict=True)
+    return [ForcedAnswer(i, cut, labelled[i].success_at(cut), answer) for (i, cut), answer in answered]
 
 
 def _sequences(
     algorithm: Algorithm, labelled: list[LabelledRollout], answers: list[ForcedAnswer], eos_id: int
 ) -> list[TrainingSequence]:
-    weighted = [(item.rollout, weights) for item, weights in zip(labelled, algorithm.weights(labelled), strict=True)]
-    if answers:
-        if algorithm.likelihood:
-            answers = [replace(answer, rollout=_imitated(labelled, answer, eos_id)) for answer in answers]
-        weights = algorithm.answer_weights(labelled, answers)
-        weighted += zip([answer.rollout for answer in answers], weights, strict=True)
     if algorithm.likelihood:
-        return [_sequence(rollout, weights, True) for rollout, weights in weighted if np.any(weights)]
-    return [_sequence(rollout, weights, False) for rollout, weights in weighted]
+        answers = [replace(answer, rollout=_imitated(labelled, answer, eos_id)) for answer in answers]
+    rollouts = [*(item.rollout for item in labelled), *(answer.rollout for answer in answers)]
+    weights = [*algorithm.weights(labelled), *(algorithm.answer_weights(labelled, answers) if answers else [])]
+    return [
+        _sequence(rollout, own, algorithm.likelihood)
+        for rollout, own in zip(rollouts, weights, strict=True)
+        if np.any(own) or not algorithm.likelihood
+    ]
 
 
 def _imitated(labelled: Sequence[LabelledRollout], answer: ForcedAnswer, eos_id: int) -> Rollout:
@@ -243,14 +239,3 @@ def _rollout_metrics(
 
 def _mean(values: Iterable[float]) -> float:
     return float(np.mean(list(values)))
-
-
-class _Clock:
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self._last = time.perf_counter()
-
-    def lap(self, name: str) -> None:
-        now = time.perf_counter()
-        self.seconds[f"time/{name}"] = now - self._last
-        self._last = now
