@@ -43,11 +43,10 @@ class AnswerTree:
                     parent.append(inner[answer[: end - 1]])
         self.size = len(tokens)
         self.tokens = np.array(tokens, dtype=np.int64)
-        self.depth = np.zeros(self.size, dtype=np.int64)
         self.ancestors = np.eye(self.size, dtype=bool)
         for node in range(1, self.size):  # parents come before their children
-            self.depth[node] = self.depth[parent[node]] + 1
             self.ancestors[node] |= self.ancestors[parent[node]]
+        self.depth = self.ancestors.sum(axis=1) - 1
         self.parents = np.array([inner[edge[:-1]] for edge in edges], dtype=np.int64)
         self.tokens_scored = np.array([edge[-1] for edge in edges], dtype=np.int64)
         self.paths = np.zeros((len(answers), len(edges)))
@@ -67,10 +66,8 @@ def pack_trees(
     trace_columns = max(len(trace) for trace in traces)
     branch_columns = max(len(cut) * tree.size for cut, tree in zip(cuts, trees, strict=True))
     rows, length = len(traces), trace_columns + branch_columns
-    ids = np.zeros((rows, length), dtype=np.int64)
-    positions = np.zeros((rows, length), dtype=np.int64)
-    mask = np.zeros((rows, length, length), dtype=bool)
-    mask[:, np.arange(length), np.arange(length)] = True  # padding must see something
+    ids, positions = np.zeros((2, rows, length), dtype=np.int64)
+    mask = np.repeat(np.eye(length, dtype=bool)[None], rows, axis=0)  # padding must see something
     positions[:, :trace_columns] = np.arange(trace_columns)
     mask[:, :trace_columns, :trace_columns] = np.tri(trace_columns, dtype=bool)  # causal
     for row, (trace, cut, tree) in enumerate(zip(traces, cuts, trees, strict=True)):

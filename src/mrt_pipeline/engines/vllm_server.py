@@ -22,9 +22,7 @@ from pydantic import Field
 from requests.adapters import HTTPAdapter
 from urllib3.util import Retry
 
-from mrt_pipeline.engines.vllm_engine import VLLMParams
-from mrt_pipeline.engines.vllm_sampling import Backend, Generated
-from mrt_pipeline.engines.vllm_weights import save_weights
+from mrt_pipeline.engines.vllm_engine import Backend, Generated, VLLMParams, save_weights
 from mrt_pipeline.errors import InputError
 from mrt_pipeline.registry import INCIDENTAL, PositiveInt
 
@@ -86,7 +84,7 @@ class VLLMServerEngineParams(VLLMParams):
             "data_parallel_size": self.data_parallel_size,
             "tokens_only": True,
             "max_logprobs": _MAX_LOGPROBS,
-            "worker_extension_cls": "mrt_pipeline.engines.vllm_weights.WeightReader",
+            "worker_extension_cls": "mrt_pipeline.engines.vllm_engine.WeightReader",
         }
         command = [sys.executable, "-m", "vllm.entrypoints.launchers.api_server.entry"]
         for name, value in options.items():

@@ -9,8 +9,7 @@ from mrt_pipeline.errors import InputError
 from mrt_pipeline.policy.language_model import LoRAParams, adapters_base, context_length, locate
 from mrt_pipeline.policy.policy import CARD, Policy, PolicyCard, SavedPolicy
 from mrt_pipeline.policy.template import TemplateParams
-from mrt_pipeline.policy.text_backtrack_template import TextBacktrackTemplateParams
-from mrt_pipeline.policy.text_template import ChatParams, TextTemplateParams
+from mrt_pipeline.policy.text_template import ChatParams, TextBacktrackTemplateParams, TextTemplateParams
 from mrt_pipeline.registry import PositiveInt, Registered
 
 _PATH = "run id, models:/name/version, models:/name@alias, folder of weights or of LoRA adapters"

@@ -22,10 +22,14 @@ from mrt_pipeline.policy.language_model import (
     load_language_model,
     load_tokenizer,
 )
-from mrt_pipeline.policy.template import SymbolBacktrackParams, SymbolThinkParams, Template, TemplateParams
-from mrt_pipeline.policy.text_backtrack_template import TextBacktrackTemplateParams
-from mrt_pipeline.policy.text_template import TextTemplateParams
-from mrt_pipeline.policy.tokenizer import build_symbol_tokenizer
+from mrt_pipeline.policy.template import (
+    SymbolBacktrackParams,
+    SymbolThinkParams,
+    Template,
+    TemplateParams,
+    build_symbol_tokenizer,
+)
+from mrt_pipeline.policy.text_template import TextBacktrackTemplateParams, TextTemplateParams
 from mrt_pipeline.registry import Params, PositiveInt
 
 if TYPE_CHECKING:

@@ -2,8 +2,8 @@
 
 A template is given in words (`TemplateParams`), which are saved with the policy, and bound to its tokenizer. Two forms.
 Open-ended thinking: markers open episodes, `</think>` ends the thought, and the answer follows it. Backtracking search:
-every attempt answers, going back separates them, and the last attempt of the stream is the answer. Here are those that
-are written in symbols; in text: `text_template.py`, `text_backtrack_template.py`.
+every attempt answers, going back separates them, and the last attempt of the stream is the answer. Here are those of
+policies made from scratch, whose words are symbols, and their tokenizer; in text: `text_template.py`.
 """
 
 from __future__ import annotations
@@ -16,11 +16,19 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from mrt_pipeline.mrt.episodes import Tokens, closed_boundaries, episode_boundaries
+from mrt_pipeline.mrt.episodes import Tokens, episode_boundaries
 from mrt_pipeline.registry import Params
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
+_SPECIAL = ["<pad>", "<bos>", "<eos>", "<unk>"]
+# The question, then the opening of the thought: what a chat template of a reasoning model renders.
+_CHAT_TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %} {{ message['content'] }}{% endfor %}"
+    "{% if add_generation_prompt %} OPENING{% endif %}"
+)
 
 
 @dataclass(frozen=True)
@@ -203,34 +211,45 @@ class ThinkTemplate(Template):
 
 
 @dataclass(frozen=True, kw_only=True)
-class BacktrackTemplate(Template):
+class Backtracking(Template):
     """Backtracking search, `prompt + attempt + back + attempt + back + ... + attempt + eos`.
 
-    The thought is everything up to and including the last back symbol, the answer is the attempt after it. Forcing an
-    answer is to let the policy make its next attempt, so there is no stop phrase; whether such an attempt ends by eos
-    or by going back again does not matter. An attempt that the budget cuts is dropped, as the paper drops an unfinished
-    paragraph: an answer can be forced after back symbols only.
-
-    back_ids: tokens that close an episode, each naming the step to go back to; the first one is 'from the start', which
-        is put in place of eos in budget forcing.
+    The thought is everything up to and including the last `back`, the answer is the attempt after it. Forcing an answer
+    is to let the policy make its next attempt, so there is no stop phrase; whether such an attempt ends by eos or by
+    going back again does not matter. An attempt that the budget cuts is dropped, as the paper drops an unfinished
+    paragraph: an answer can be forced after `back` only. The first `back`, 'from the start', replaces eos in budget
+    forcing.
     """
 
-    back_ids: tuple[int, ...]
     streams_answer: ClassVar[bool] = True
+
+    @abstractmethod
+    def ends(self, thought: Tokens) -> list[int]:
+        """Numbers of tokens after which going back is complete, ascending."""
+
+    def boundaries(self, thought: Tokens, logprobs: Sequence[float] | np.ndarray = ()) -> np.ndarray:
+        """See `Template`."""
+        return np.unique([0, *self.ends(thought), len(thought)]).astype(np.int64)
+
+    def snap(self, thought: Tokens, cut: int, finished: Sequence[int] = ()) -> int:
+        """The last boundary at or before `cut`: 0, or just after going back."""
+        return max([0, *self.ends(thought[:cut])])
+
+
+@dataclass(frozen=True, kw_only=True)
+class BacktrackTemplate(Backtracking):
+    """Backtracking search in symbols. back_ids: tokens that close an episode, each naming the step to go back to."""
+
+    back_ids: tuple[int, ...]
 
     @property
     def answer_stops(self) -> tuple[int, ...]:
         """The end of the trace, or going back: an attempt ends at either."""
         return (self.eos_id, *self.back_ids)
 
-    def boundaries(self, thought: Tokens, logprobs: Sequence[float] | np.ndarray = ()) -> np.ndarray:
-        """See `Template`."""
-        return closed_boundaries(thought, self.back_ids)
-
-    def snap(self, thought: Tokens, cut: int, finished: Sequence[int] = ()) -> int:
-        """The last boundary at or before `cut`: 0, or just after a back symbol."""
-        backs = np.flatnonzero(np.isin(np.asarray(thought[:cut], dtype=np.int64), self.back_ids))
-        return int(backs[-1]) + 1 if len(backs) else 0
+    def ends(self, thought: Tokens) -> list[int]:
+        """See `Backtracking`."""
+        return [i + 1 for i, token in enumerate(thought) if token in self.back_ids]
 
 
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, template: Template, question: str) -> list[int]:
@@ -252,3 +271,33 @@ def _single(tokenizer: PreTrainedTokenizerBase, text: str) -> int:
     if len(ids) != 1:
         raise ValueError(f"{text!r} must be one token of this policy's tokenizer, but is {len(ids)}")
     return ids[0]
+
+
+def build_symbol_tokenizer(
+    symbols: Sequence[str], markers: Sequence[str] = (THINK_OPEN, THINK_CLOSE)
+) -> PreTrainedTokenizerFast:
+    """A tokenizer with one id for each whitespace-separated symbol, with a chat template that opens a thought.
+
+    symbols: distinct, without white space. The special tokens are added.
+    markers: symbols around a thought, added as well; the chat template ends with the first one.
+    """
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from tokenizers.pre_tokenizers import WhitespaceSplit
+    from transformers import PreTrainedTokenizerFast
+
+    vocabulary = [*_SPECIAL, *markers, *symbols]
+    if len(set(vocabulary)) != len(vocabulary):
+        raise ValueError("symbols must be distinct and must not repeat special tokens")
+    backend = Tokenizer(WordLevel({symbol: i for i, symbol in enumerate(vocabulary)}, unk_token="<unk>"))
+    backend.pre_tokenizer = WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        pad_token="<pad>",
+        bos_token="<bos>",
+        eos_token="<eos>",
+        unk_token="<unk>",
+        clean_up_tokenization_spaces=False,
+    )
+    tokenizer.chat_template = _CHAT_TEMPLATE.replace("OPENING", markers[0])
+    return tokenizer

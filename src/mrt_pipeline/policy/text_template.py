@@ -1,8 +1,14 @@
 r"""How a language model thinks and answers in text: chat template, closing marker, stop phrase, episodes.
 
-Two styles, the same code. Reasoning models think between tags and go on after `</think>`; plain models are shown by
-examples to write their steps, then a closing marker such as `####`, then the answer. The marker is one token.
-Backtracking search in text: `text_backtrack_template.py`. Families of reasoning models: `families.py`.
+Reasoning models think between tags and go on after `</think>`; plain models are shown by examples to write their steps,
+then a closing marker such as `####`, then the answer. The marker is one token. Families of reasoning models differ in
+who opens the thought with `<think>`:
+
+    r1      the chat template, at the end of its generation prompt: DeepSeek-R1, its distillates, Qwen3 thinking models
+    qwen3   the model, unless its chat template is told `enable_thinking=False`: hybrid Qwen3 models
+    think   the model: its chat template knows nothing of thinking
+
+Where the model would open it, the opening is put in, so that every thought begins after it.
 
 A thought that is cut gets the stop phrase, which ends with the answer's opening, as `\boxed{`. Where the model closes
 its thought itself, its answer is read in one of two ways (`natural_answer`):
@@ -11,14 +17,19 @@ its thought itself, its answer is read in one of two ways (`natural_answer`):
              same everywhere
     free     the model writes what it likes, as when it is deployed; its last complete box counts, and an answer without
              one is none
+
+In backtracking search the model writes attempts, and sentences that name the line to go back to, as `Backtrack to Line
+3`. They take several tokens, so that they are found in the text and no token stops the sampling at them.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import TYPE_CHECKING, Annotated, Literal
+from functools import cached_property, lru_cache
+from string import ascii_letters, digits
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -32,8 +43,7 @@ from mrt_pipeline.mrt.episodes import (
     paragraph_boundaries,
     paragraph_ends,
 )
-from mrt_pipeline.policy.families import CLOSE, INSTRUCTION, OPENINGS, find_family
-from mrt_pipeline.policy.template import Template, TemplateParams
+from mrt_pipeline.policy.template import THINK_CLOSE, THINK_OPEN, Backtracking, Template, TemplateParams
 from mrt_pipeline.registry import Params, PositiveInt
 
 if TYPE_CHECKING:
@@ -53,6 +63,12 @@ STOP_PHRASE = (
     "a final answer based on what I already have.\n</think>\n\n**Final Answer**\n\n"
 )
 """The paper's forced stop (docs/method.md), with a short answer instead of an explanation, as AnytimeReasoner does."""
+INSTRUCTION = "\nPlease reason step by step, and put your final answer within \\boxed{}."
+"""What the model cards of DeepSeek-R1 and of Qwen3 recommend for mathematical problems."""
+OPENINGS = {"r1": "", "qwen3": f"{THINK_OPEN}\n", "think": f"{THINK_OPEN}\n"}
+"""What is put after the generation prompt, by family."""
+_NUMBER = "<n>"
+_WORD = f"{digits}.,/{ascii_letters}"
 
 
 class Paragraphs(Params):
@@ -125,7 +141,7 @@ class ChatParams(TemplateParams):
     @property
     def system_messages(self) -> list[dict[str, str]]:
         """The system prompt as a message, if there is one."""
-        return [{"role": "system", "content": self.system}] if self.system else []
+        return [_message("system", self.system)] if self.system else []
 
 
 class TextTemplateParams(ChatParams):
@@ -183,11 +199,10 @@ class TextTemplateParams(ChatParams):
     def bind(self, tokenizer: PreTrainedTokenizerBase) -> TextTemplate:
         """See `TemplateParams`; what is null comes from the family."""
         check_tokenizer(tokenizer)
-        family = {}
+        given = self.model_dump(include={"suffix", "opening", "close"}, exclude_none=True)
         if self.family:
             opening = OPENINGS[find_family(tokenizer, self.family)]
-            family = {"suffix": INSTRUCTION, "opening": opening, "close": CLOSE}
-        given = family | self.model_dump(include={"suffix", "opening", "close"}, exclude_none=True)
+            given = {"suffix": INSTRUCTION, "opening": opening, "close": THINK_CLOSE, **given}
         suffix, opening, close = given["suffix"], given["opening"], given["close"]
         close_ids = _close_ids(tokenizer, close)
         if close.strip() not in self.stop_phrase:
@@ -198,12 +213,9 @@ class TextTemplateParams(ChatParams):
 
         after_close = self.stop_phrase.rpartition(close.strip())[2] + self.answer_opening
         messages = self.system_messages
-        for example in self.examples:
-            written = f"{opening}{example.thought}{close}{example.answer}"
-            messages += [
-                {"role": "user", "content": example.question + suffix},
-                {"role": "assistant", "content": written},
-            ]
+        for shown in self.examples:
+            written = f"{opening}{shown.thought}{close}{shown.answer}"
+            messages += [_message("user", shown.question + suffix), _message("assistant", written)]
         return TextTemplate(
             tokenizer=tokenizer,
             segmentation=self.segmentation,
@@ -281,6 +293,98 @@ class TextTemplate(Template):
         return False
 
 
+class TextBacktrackTemplateParams(ChatParams):
+    """Backtracking search in text; see policy/text_template.py."""
+
+    kind: Literal["backtrack"] = "backtrack"
+    streams_answer: ClassVar[bool] = True
+    suffix: str = Field(default="", description="put after every question")
+    opening: str = Field(default="", description="text after the generation prompt")
+    back: list[Annotated[str, Field(min_length=1)]] = Field(
+        default=["Backtrack to beginning\n", "Backtrack to Line <n>\n"],
+        min_length=1,
+        description="sentences that go back, the first one to the start; <n> stands for a number",
+    )
+
+    def bind(self, tokenizer: PreTrainedTokenizerBase) -> TextBacktrackTemplate:
+        """See `TemplateParams`."""
+        check_tokenizer(tokenizer)
+        start = self.back[0]
+        if _NUMBER in start:
+            raise InputError(f"policy.template.back must begin with the sentence for the start, not {start!r}")
+        return TextBacktrackTemplate(
+            eos_id=tokenizer.eos_token_id,
+            extensions=(tuple(tokenizer.encode(start, add_special_tokens=False)),),
+            messages=tuple(self.system_messages),
+            suffix=self.suffix,
+            opening=self.opening,
+            tokenizer=tokenizer,
+            back=tuple(self.back),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextBacktrackTemplate(Backtracking):
+    """Backtracking search in text. back: as in its parameters.
+
+    An attempt that is forced after a cut is sampled as far as the answer's limit of tokens; what follows the place
+    where it goes back again is dropped.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    back: tuple[str, ...]
+
+    def ends(self, thought: Tokens) -> list[int]:
+        """See `Backtracking`."""
+        text, ends = self._read(thought)
+        found = [match.end() for match in self._pattern.finditer(text)]
+        return (np.searchsorted(ends, found, side="left") + 1).tolist()
+
+    def answer_length(self, answer: Tokens) -> int:
+        """The attempt, and the first token of the sentence that goes back, which stands for its end."""
+        text, ends = self._read(answer)
+        found = self._pattern.search(text)
+        return int(np.searchsorted(ends, found.start(), side="right")) + 1 if found else len(answer)
+
+    def answer_text(self, text: str, ended: bool, forced: bool) -> str:
+        """The attempt up to where it goes back; one that neither did so nor ended is none."""
+        found = self._pattern.search(text)
+        return text[: found.start()] if found else super().answer_text(text, ended, forced)
+
+    @cached_property
+    def _pattern(self) -> re.Pattern[str]:
+        sentences = [re.escape(sentence).replace(re.escape(_NUMBER), "[0-9]{1,6}") for sentence in self.back]
+        return re.compile("|".join(sentences))
+
+    def _read(self, token_ids: Tokens) -> tuple[str, np.ndarray]:
+        """The text, and how many characters it has after each token."""
+        pieces = token_texts(self.tokenizer, token_ids)
+        return "".join(pieces), np.cumsum([len(piece) for piece in pieces], dtype=np.int64)
+
+
+def _message(role: str, content: str) -> dict[str, str]:
+    return {"role": role, "content": content}
+
+
+def find_family(tokenizer: PreTrainedTokenizerBase, name: str = "auto") -> str:
+    """The family by its name, or (auto) the one that the tokenizer's chat template shows.
+
+    Raises InputError if the chosen family does not fit what the chat template does.
+    """
+    asked = [{"role": "user", "content": "?"}]
+    prompt = tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
+    opened = str(prompt).rstrip().endswith(THINK_OPEN)
+    if name == "auto":
+        return "r1" if opened else "qwen3" if "enable_thinking" in str(tokenizer.chat_template) else "think"
+    if opened != (name == "r1"):
+        does = "opens the thought itself" if opened else "does not open the thought"
+        raise InputError(
+            f"policy.template.family is {name}, but the model's chat template {does}: set it to auto, or give "
+            "policy.template.chat_template"
+        )
+    return name
+
+
 def check_tokenizer(tokenizer: PreTrainedTokenizerBase) -> None:
     """Raise InputError for a tokenizer that cannot put a question, or end an answer."""
     if tokenizer.chat_template is None:
@@ -295,7 +399,7 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase) -> None:
 def _close_ids(tokenizer: PreTrainedTokenizerBase, close: str) -> tuple[int, ...]:
     """Last tokens of the marker's text, as it stands after anything; the usual one first."""
     encoded = [tokenizer.encode(before + close, add_special_tokens=False) for before in ("", " ", "\n")]
-    found = tuple(dict.fromkeys(ids[-1] for ids in encoded if _text(tokenizer, ids[-1:]).strip() == close.strip()))
+    found = tuple(dict.fromkeys(ids[-1] for ids in encoded if str(tokenizer.decode(ids[-1:])).strip() == close.strip()))
     if not found:
         raise InputError(
             f"policy.template.close {close!r} must be one token of this policy's tokenizer, but is {len(encoded[0])}: "
@@ -311,12 +415,5 @@ def token_texts(tokenizer: PreTrainedTokenizerBase, token_ids: Tokens) -> list[s
 
 @lru_cache(maxsize=2**18)  # cuts of the same thoughts are asked for again and again
 def _token_text(tokenizer: PreTrainedTokenizerBase, token: int) -> str:
-    before = tokenizer.eos_token_id
-    return _text(tokenizer, [before, token])[len(_text(tokenizer, [before])) :]
-
-
-def _text(tokenizer: PreTrainedTokenizerBase, token_ids: list[int]) -> str:
-    return str(tokenizer.decode(token_ids))  # of one text; the stub allows for several
-
-
-_WORD = "0123456789.,/abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+    before, both = (str(tokenizer.decode([tokenizer.eos_token_id, *ids])) for ids in ((), (token,)))
+    return both[len(before) :]
