@@ -19,13 +19,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import torch
 from pydantic import Field
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from mrt_pipeline.engines.base import Completion, EngineParams, SamplingParams, check_cuts
 from mrt_pipeline.errors import InputError
@@ -38,7 +37,6 @@ if TYPE_CHECKING:
 
 _CPU_BATCH_TOKENS = 4096  # read at once on a CPU
 _LOGPROB_IDS = 64  # next tokens asked for in one request; vLLM allows 128
-_WEIGHTS = "weights.safetensors"
 
 
 @dataclass(frozen=True)
@@ -166,9 +164,7 @@ class VLLMParams(EngineParams):
     """What the two ways to run vLLM have in common."""
 
     dtype: Literal["float32", "bfloat16"] = Field(default="bfloat16", description="of its copy of the weights")
-    cpu_cache_gib: PositiveInt = Field(
-        default=2, description="memory for the cache on a CPU", json_schema_extra=INCIDENTAL
-    )
+    cpu_cache_gib: PositiveInt = Field(default=2, description="cache on a CPU", json_schema_extra=INCIDENTAL)
     tensor_parallel_size: PositiveInt = Field(default=1, description="GPUs that share a copy of the weights")
     enforce_eager: bool = Field(default=False, description="do not compile: starts sooner, samples slower")
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)]  # the default depends on who else uses the GPU
@@ -324,12 +320,6 @@ def merged_weights(model: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]
         yield name.removeprefix("base_model.model.").replace(".base_layer", ""), value
 
 
-def save_weights(model: torch.nn.Module, folder: Path, dtype: torch.dtype) -> None:
-    """Write the merged weights to a file in `folder`, for `WeightReader`."""
-    named = {name: value.to("cpu", dtype).contiguous() for name, value in merged_weights(model)}
-    save_file(named, folder / _WEIGHTS)
-
-
 def take_weights(worker, named: list[tuple[str, torch.Tensor]]) -> None:
     """Runs in a vLLM worker: load these weights in place of its own."""
     worker.reload_weights(weights_iterator=iter(named))
@@ -342,6 +332,6 @@ def take_weights(worker, named: list[tuple[str, torch.Tensor]]) -> None:
 class WeightReader:
     """Mixed into the workers of a vLLM server (`--worker-extension-cls`), which are told to read by /collective_rpc."""
 
-    def read_weights(self, folder: str) -> None:
-        """Take over the weights that `save_weights` has put into `folder`."""
-        take_weights(self, list(load_file(Path(folder) / _WEIGHTS).items()))
+    def read_weights(self, file: str) -> None:
+        """Take over the weights in a file of safetensors."""
+        take_weights(self, list(load_file(file).items()))

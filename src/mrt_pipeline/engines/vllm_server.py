@@ -20,9 +20,10 @@ import requests
 import torch
 from pydantic import Field
 from requests.adapters import HTTPAdapter
+from safetensors.torch import save_file
 from urllib3.util import Retry
 
-from mrt_pipeline.engines.vllm_engine import Backend, Generated, VLLMParams, save_weights
+from mrt_pipeline.engines.vllm_engine import Backend, Generated, VLLMParams, merged_weights
 from mrt_pipeline.errors import InputError
 from mrt_pipeline.registry import INCIDENTAL, PositiveInt
 
@@ -51,17 +52,12 @@ class VLLMServerEngineParams(VLLMParams):
         json_schema_extra=INCIDENTAL,
     )
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = Field(
-        default=0.9,
-        description="share of each of its GPUs' memory for weights and cache",
-        json_schema_extra=INCIDENTAL,
+        default=0.9, description="share of each GPU's memory for weights and cache", json_schema_extra=INCIDENTAL
     )
-    data_parallel_size: PositiveInt = Field(
-        default=1, description="copies that share the requests, each on GPUs of its own"
-    )
+    data_parallel_size: PositiveInt = Field(default=1, description="copies that share the requests, on different GPUs")
     weights_folder: str | None = Field(
         default=None,
-        description="folder through which weights are handed over, by the same name for trainer and server; null: one "
-        "for temporary files, if both are on one machine",
+        description="hands weights over, by one name for trainer and server; null: a temporary one, on one machine",
         json_schema_extra=INCIDENTAL,
     )
 
@@ -122,8 +118,9 @@ class Server(Backend):
 
     def take(self, model: Model) -> None:
         """See `Backend.take`."""
-        save_weights(model, self._folder, self._dtype)
-        self._call("post", "/collective_rpc", {"method": "read_weights", "args": [str(self._folder)]})
+        file = self._folder / "weights.safetensors"
+        save_file({name: value.to("cpu", self._dtype).contiguous() for name, value in merged_weights(model)}, file)
+        self._call("post", "/collective_rpc", {"method": "read_weights", "args": [str(file)]})
         if not self._call("post", "/reset_prefix_cache")["success"]:
             raise InputError(
                 f"the vLLM server at {self._url} is sampling for somebody else and keeps what it cached under other "

@@ -49,23 +49,17 @@ class LanguageModelPolicy(PolicyParams):
     """A causal language model; see policy/language_model.py."""
 
     name: Literal["language_model"] = "language_model"
-    path: str = Field(
-        min_length=1, description=f"{_PATH}, hub id, or package:<name> for weights that a Python package ships"
-    )
-    gguf_file: str | None = Field(
-        default=None, description="weights in this GGUF file of the folder; they are unpacked once"
-    )
+    path: str = Field(min_length=1, description=f"{_PATH}, hub id, or package:<name> for weights in a Python package")
+    gguf_file: str | None = Field(default=None, description="of the folder, with the weights; they are unpacked once")
     revision: str | None = Field(default=None, description="of a model on the hub")
     dtype: Literal["float32", "bfloat16"] = Field(
         default="bfloat16",
-        description="of the weights; float32 if all of them are trained, since bfloat16 rounds small steps away",
+        description="of the weights; float32 if all are trained: bfloat16 rounds small steps away",
     )
     lora: LoRAParams | None = Field(
         default=LoRAParams(rank=16, alpha=32, dropout=0.0), description="null: all weights are trained"
     )
-    gradient_checkpointing: bool = Field(
-        default=True, description="recompute activations in the backward pass to save memory"
-    )
+    gradient_checkpointing: bool = Field(default=True, description="recompute activations backwards to save memory")
     max_length: PositiveInt = Field(default=32768, description="most tokens of a trace, prompt and answer included")
     template: Annotated[TextTemplateParams | TextBacktrackTemplateParams, Field(discriminator="kind")] = (
         TextTemplateParams()

@@ -56,8 +56,8 @@ class Template(ABC):
     answer_end: what the exact prover expects after an accepted answer.
     free_answer_tokens: after its own `close` the policy writes what it likes, at most so many tokens; None: it doesn't.
     extensions: put in place of a stop when the thought is forced on (budget forcing), in turn.
-    messages, suffix, opening: of a chat, what stands before the question, what is put after it, and what opens the
-        thought; see `encode_prompt`.
+    messages, suffix, opening: of a chat, what stands before the question (role and text), what is put after it, and
+        what opens the thought; see `encode_prompt`.
     streams_answer: the policy answers in the stream itself, so the reward of an answer is known where it tries to stop.
     """
 
@@ -68,7 +68,7 @@ class Template(ABC):
     answer_end: tuple[int, ...] = ()
     free_answer_tokens: int | None = None
     extensions: tuple[tuple[int, ...], ...] = ()
-    messages: tuple[dict[str, str], ...] = ()
+    messages: tuple[tuple[str, str], ...] = ()
     suffix: str = ""
     opening: str = ""
     streams_answer: ClassVar[bool] = False
@@ -254,8 +254,9 @@ class BacktrackTemplate(Backtracking):
 
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, template: Template, question: str) -> list[int]:
     """The question in the policy's chat template, after the template's messages, up to the opening of the thought."""
-    messages = [*template.messages, {"role": "user", "content": question + template.suffix}]
-    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    messages = [*template.messages, ("user", question + template.suffix)]
+    chat = [{"role": role, "content": text} for role, text in messages]
+    text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
     return tokenizer.encode(f"{text}{template.opening}", add_special_tokens=False)
 
 

@@ -27,7 +27,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
+from itertools import accumulate
 from string import ascii_letters, digits
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
@@ -67,7 +68,6 @@ INSTRUCTION = "\nPlease reason step by step, and put your final answer within \\
 """What the model cards of DeepSeek-R1 and of Qwen3 recommend for mathematical problems."""
 OPENINGS = {"r1": "", "qwen3": f"{THINK_OPEN}\n", "think": f"{THINK_OPEN}\n"}
 """What is put after the generation prompt, by family."""
-_NUMBER = "<n>"
 _WORD = f"{digits}.,/{ascii_letters}"
 
 
@@ -75,18 +75,13 @@ class Paragraphs(Params):
     """The paper's rule; see `paragraph_boundaries` in mrt/episodes.py."""
 
     kind: Literal["paragraphs"] = "paragraphs"
-    markers: tuple[str, ...] = Field(
-        default=MARKERS, min_length=1, description="a paragraph that starts with one may open an episode"
-    )
+    markers: tuple[str, ...] = Field(default=MARKERS, min_length=1, description="with which an episode may start")
     separator: str = Field(default="\n\n", min_length=1, description="what stands between paragraphs")
     min_paragraphs: PositiveInt = Field(default=3, description="least paragraphs from one episode's start to the next")
-    max_episodes: PositiveInt | None = Field(
-        default=None, description="most episodes; the rest belongs to the last; null: any number"
-    )
+    max_episodes: PositiveInt | None = Field(default=None, description="the last takes the rest; null: any number")
     merge: PositiveInt = Field(default=1, description="neighbouring episodes that count as one")
     drop_unfinished: bool = Field(
-        default=False,
-        description="a thought that is cut loses the paragraph that the cut is in, unless it is the first",
+        default=False, description="a cut thought loses the paragraph that the cut is in, unless it is the first"
     )
 
     def boundaries(self, pieces: Sequence[str], logprobs: Sequence[float] | np.ndarray) -> np.ndarray:
@@ -133,15 +128,13 @@ class ExampleParams(Params):
 class ChatParams(TemplateParams):
     """What the templates of language models have in common."""
 
-    chat_template: str | None = Field(
-        default=None, description="Jinja, in place of the tokenizer's own; null: that one"
-    )
+    chat_template: str | None = Field(default=None, description="Jinja; null: the tokenizer's own")
     system: str | None = Field(default=None, description="system prompt")
 
     @property
-    def system_messages(self) -> list[dict[str, str]]:
+    def system_messages(self) -> list[tuple[str, str]]:
         """The system prompt as a message, if there is one."""
-        return [_message("system", self.system)] if self.system else []
+        return [("system", self.system)] if self.system else []
 
 
 class TextTemplateParams(ChatParams):
@@ -150,33 +143,21 @@ class TextTemplateParams(ChatParams):
     kind: Literal["think"] = "think"
     family: Literal["auto", "r1", "qwen3", "think"] | None = Field(
         default="auto",
-        description="gives suffix, opening and close where they are null; auto: found from the chat template",
+        description="gives suffix, opening and close where null; auto: found from the chat template",
     )
-    suffix: str | None = Field(
-        default=None, description="put after every question, examples included; null: the family's instruction"
-    )
-    opening: str | None = Field(
-        default=None,
-        description="text after the generation prompt that opens the thought; null: the family's, if the chat template "
-        "has none",
-    )
+    suffix: str | None = Field(default=None, description="put after every question; null: the family's instruction")
+    opening: str | None = Field(default=None, description="put before the thought; null: the family's, if it has one")
     examples: list[ExampleParams] = Field(default=[], description="worked examples before the question")
     close: str | None = Field(default=None, description="marker that ends a thought: one token; null: the family's")
-    stop_phrase: str = Field(
-        default=STOP_PHRASE, description="put after a thought that is cut short; contains the marker"
-    )
+    stop_phrase: str = Field(default=STOP_PHRASE, description="put after a thought that is cut; contains the marker")
     natural_answer: Literal["opened", "free"] = Field(
         default="opened",
         description="after a marker that the model wrote itself: opened puts the end of the stop phrase in, as where "
         "it is stopped; free lets it write, and the last complete box counts",
     )
     free_answer_tokens: PositiveInt = Field(default=1024, description="most tokens of an answer that is written freely")
-    answer_opening: str = Field(
-        default="\\boxed{", description="end of the stop phrase that is part of the answer, as \\boxed{"
-    )
-    answer_end: str = Field(
-        default="}", description="what the exact prover expects after an answer; empty: the end token"
-    )
+    answer_opening: str = Field(default="\\boxed{", description="put after the stop phrase, and part of the answer")
+    answer_end: str = Field(default="}", description="what the exact prover expects after an answer; empty: eos")
     extensions: list[Annotated[str, Field(min_length=1)]] = Field(
         default=["\nWait", "\nBut wait", "\nAlternatively", "\nBut hold on"],
         min_length=1,
@@ -215,16 +196,14 @@ class TextTemplateParams(ChatParams):
         messages = self.system_messages
         for shown in self.examples:
             written = f"{opening}{shown.thought}{close}{shown.answer}"
-            messages += [_message("user", shown.question + suffix), _message("assistant", written)]
+            messages += [("user", shown.question + suffix), ("assistant", written)]
         return TextTemplate(
             tokenizer=tokenizer,
-            segmentation=self.segmentation,
+            params=self,
             eos_id=tokenizer.eos_token_id,
             close_ids=close_ids,
             natural_opening=() if self.writes_freely else encode(after_close),
             stop_phrase=encode(self.stop_phrase + self.answer_opening),
-            answer_opening=self.answer_opening,
-            answer_ending=self.answer_end,
             answer_end=encode(self.answer_end) or (tokenizer.eos_token_id,),
             free_answer_tokens=self.free_answer_tokens if self.writes_freely else None,
             extensions=tuple(map(encode, self.extensions)),
@@ -240,18 +219,14 @@ class TextTemplate(Template):
 
     close_ids: the same text with and without a space before it.
     natural_opening: what follows the marker in the stop phrase, or nothing where the policy writes freely.
-    answer_opening: text at the end of the stop phrase that belongs to the answer, as `\\boxed{`.
-    answer_ending: text that closes what it opens, as `}`; may be empty. answer_end: the same in tokens.
     """
 
     tokenizer: PreTrainedTokenizerBase
-    segmentation: Segmentation
-    answer_opening: str
-    answer_ending: str
+    params: TextTemplateParams
 
     def boundaries(self, thought: Tokens, logprobs: Sequence[float] | np.ndarray) -> np.ndarray:
         """See `Template`."""
-        return self.segmentation.boundaries(token_texts(self.tokenizer, thought), logprobs)
+        return self.params.segmentation.boundaries(token_texts(self.tokenizer, thought), logprobs)
 
     def snap(self, thought: Tokens, cut: int, finished: Sequence[int] = ()) -> int:
         """`cut` itself, as a thought can be stopped after any token; or the end of the last paragraph that is finished.
@@ -261,7 +236,7 @@ class TextTemplate(Template):
         here every cut goes back to the separator, or stop, before it. Only a first paragraph stays though it is not
         finished: nothing would be left, and there too a first thought is never shortened.
         """
-        segmentation = self.segmentation
+        segmentation = self.params.segmentation
         if not isinstance(segmentation, Paragraphs) or not segmentation.drop_unfinished:
             return int(cut)
         pieces = token_texts(self.tokenizer, thought)
@@ -274,23 +249,18 @@ class TextTemplate(Template):
         One that was written freely is none without a complete box (or what else the answer's opening is): a number that
         happens to stand in a text is no answer.
         """
-        if self.writes_freely and not forced and self.answer_opening:
-            if not any(map(self._is_closed, text.split(self.answer_opening)[1:])):
-                return ""
-        else:
-            text = f"{self.answer_opening}{text}"
+        opening = self.params.answer_opening
+        if forced or not self.writes_freely:
+            text = opening + text
+        elif opening and not any(map(self._is_closed, text.split(opening)[1:])):
+            return ""
         return text if ended else text.rstrip(_WORD)
 
     def _is_closed(self, rest: str) -> bool:
         """Whether what an answer's opening has opened is closed in the text after it; braces may be nested."""
-        if self.answer_ending != "}":
-            return self.answer_ending in rest
-        depth = 1
-        for char in rest:
-            depth += (char == "{") - (char == "}")
-            if depth == 0:
-                return True
-        return False
+        if self.params.answer_end != "}":
+            return self.params.answer_end in rest
+        return 0 in accumulate(((char == "{") - (char == "}") for char in rest), initial=1)
 
 
 class TextBacktrackTemplateParams(ChatParams):
@@ -309,9 +279,10 @@ class TextBacktrackTemplateParams(ChatParams):
     def bind(self, tokenizer: PreTrainedTokenizerBase) -> TextBacktrackTemplate:
         """See `TemplateParams`."""
         check_tokenizer(tokenizer)
-        start = self.back[0]
-        if _NUMBER in start:
+        start, number = self.back[0], "<n>"
+        if number in start:
             raise InputError(f"policy.template.back must begin with the sentence for the start, not {start!r}")
+        sentences = [re.escape(sentence).replace(number, "[0-9]{1,6}") for sentence in self.back]
         return TextBacktrackTemplate(
             eos_id=tokenizer.eos_token_id,
             extensions=(tuple(tokenizer.encode(start, add_special_tokens=False)),),
@@ -319,51 +290,42 @@ class TextBacktrackTemplateParams(ChatParams):
             suffix=self.suffix,
             opening=self.opening,
             tokenizer=tokenizer,
-            back=tuple(self.back),
+            pattern=re.compile("|".join(sentences)),
         )
 
 
 @dataclass(frozen=True, kw_only=True)
 class TextBacktrackTemplate(Backtracking):
-    """Backtracking search in text. back: as in its parameters.
+    """Backtracking search in text. pattern: of the sentences that go back.
 
     An attempt that is forced after a cut is sampled as far as the answer's limit of tokens; what follows the place
     where it goes back again is dropped.
     """
 
     tokenizer: PreTrainedTokenizerBase
-    back: tuple[str, ...]
+    pattern: re.Pattern[str]
 
     def ends(self, thought: Tokens) -> list[int]:
         """See `Backtracking`."""
         text, ends = self._read(thought)
-        found = [match.end() for match in self._pattern.finditer(text)]
+        found = [match.end() for match in self.pattern.finditer(text)]
         return (np.searchsorted(ends, found, side="left") + 1).tolist()
 
     def answer_length(self, answer: Tokens) -> int:
         """The attempt, and the first token of the sentence that goes back, which stands for its end."""
         text, ends = self._read(answer)
-        found = self._pattern.search(text)
+        found = self.pattern.search(text)
         return int(np.searchsorted(ends, found.start(), side="right")) + 1 if found else len(answer)
 
     def answer_text(self, text: str, ended: bool, forced: bool) -> str:
         """The attempt up to where it goes back; one that neither did so nor ended is none."""
-        found = self._pattern.search(text)
+        found = self.pattern.search(text)
         return text[: found.start()] if found else super().answer_text(text, ended, forced)
-
-    @cached_property
-    def _pattern(self) -> re.Pattern[str]:
-        sentences = [re.escape(sentence).replace(re.escape(_NUMBER), "[0-9]{1,6}") for sentence in self.back]
-        return re.compile("|".join(sentences))
 
     def _read(self, token_ids: Tokens) -> tuple[str, np.ndarray]:
         """The text, and how many characters it has after each token."""
         pieces = token_texts(self.tokenizer, token_ids)
         return "".join(pieces), np.cumsum([len(piece) for piece in pieces], dtype=np.int64)
-
-
-def _message(role: str, content: str) -> dict[str, str]:
-    return {"role": role, "content": content}
 
 
 def find_family(tokenizer: PreTrainedTokenizerBase, name: str = "auto") -> str:
