@@ -188,11 +188,8 @@ class VLLMParams(EngineParams):
 
     def arguments(self, path: str, max_length: int) -> dict[str, Any]:
         """Arguments of vLLM, by name; as in `backend`."""
-        arguments = {
+        arguments = self.model_dump(include={"dtype", "tensor_parallel_size", "enforce_eager"}) | {
             "model": path,
-            "dtype": self.dtype,
-            "tensor_parallel_size": self.tensor_parallel_size,
-            "enforce_eager": self.enforce_eager,
             "disable_log_stats": True,
             "max_model_len": max_length,
             "enable_prefix_caching": True,
@@ -204,11 +201,8 @@ class VLLMParams(EngineParams):
             return arguments | {"gpu_memory_utilization": self.gpu_memory_utilization}
         # On a CPU prompts are never read in chunks: after the first of them vLLM winds the request's random generator
         # back, which a CPU's cannot do.
-        return arguments | {
-            "block_size": 32,
-            "enable_chunked_prefill": False,
-            "max_num_batched_tokens": max(_CPU_BATCH_TOKENS, max_length),
-        }
+        batch_tokens = max(_CPU_BATCH_TOKENS, max_length)
+        return arguments | {"block_size": 32, "enable_chunked_prefill": False, "max_num_batched_tokens": batch_tokens}
 
     def environment(self) -> dict[str, str]:
         """Environment variables of the process that vLLM runs in."""
@@ -224,9 +218,7 @@ class VLLMEngineParams(VLLMParams):
 
     name: Literal["vllm"] = "vllm"
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = Field(
-        default=0.4,
-        description="share of a GPU's memory for its weights and cache; the trainer needs the rest",
-        json_schema_extra=INCIDENTAL,
+        default=0.4, description="share of GPU memory; the trainer needs the rest", json_schema_extra=INCIDENTAL
     )
 
     def backend(self, path: str, max_length: int) -> Backend:

@@ -47,18 +47,14 @@ class VLLMServerEngineParams(VLLMParams):
         json_schema_extra=INCIDENTAL,
     )
     host: str = Field(
-        default="127.0.0.1",
-        description="address that it listens at; keep strangers away from any but the default",
-        json_schema_extra=INCIDENTAL,
+        default="127.0.0.1", description="that it listens at; keep strangers away from it", json_schema_extra=INCIDENTAL
     )
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = Field(
         default=0.9, description="share of each GPU's memory for weights and cache", json_schema_extra=INCIDENTAL
     )
     data_parallel_size: PositiveInt = Field(default=1, description="copies that share the requests, on different GPUs")
     weights_folder: str | None = Field(
-        default=None,
-        description="hands weights over, by one name for trainer and server; null: a temporary one, on one machine",
-        json_schema_extra=INCIDENTAL,
+        default=None, description="for trainer and server; null: a temporary one", json_schema_extra=INCIDENTAL
     )
 
     def backend(self, path: str, max_length: int) -> Backend:
@@ -93,16 +89,12 @@ class VLLMServerEngineParams(VLLMParams):
 
 
 class Server(Backend):
-    """A vLLM server; see the module's docstring. max_length: most tokens of prompt and completion that it must take.
-
-    Raises InputError if no such server answers.
-    """
+    """A vLLM server that takes prompts and completions of `max_length` tokens. Raises InputError if none answers."""
 
     def __init__(self, max_length: int, params: VLLMServerEngineParams):
         self._url, self._dtype = params.url.rstrip("/"), getattr(torch, params.dtype)
         self._session = requests.Session()
-        for scheme in ("http://", "https://"):
-            self._session.mount(scheme, HTTPAdapter(pool_connections=1, pool_maxsize=_AT_ONCE, max_retries=_AGAIN))
+        self._session.mount(self._url, HTTPAdapter(pool_connections=1, pool_maxsize=_AT_ONCE, max_retries=_AGAIN))
         (model,) = self._call("get", "/v1/models")["data"]
         if model["max_model_len"] < max_length:
             raise InputError(
@@ -150,8 +142,8 @@ class Server(Backend):
         except requests.RequestException as error:
             raise InputError(
                 f"no vLLM server answers at {self._url} ({type(error).__name__}): start it with `python -m "
-                "mrt_pipeline.serve` and this run's parameters, or correct engine.url. A training that was under way "
-                "goes on from its last checkpoint when the same command is given again"
+                "mrt_pipeline.serve` and this run's parameters, or correct engine.url. The same command resumes a "
+                "training from its last checkpoint"
             ) from error
         if not answer.ok:
             raise InputError(

@@ -15,13 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 from pydantic import Field, ValidationError
 
 from mrt_pipeline.errors import InputError
-from mrt_pipeline.policy.language_model import (
-    ADAPTERS,
-    LoRAParams,
-    add_adapters,
-    load_language_model,
-    load_tokenizer,
-)
+from mrt_pipeline.policy.language_model import ADAPTERS, LoRAParams, add_adapters, load_language_model, load_tokenizer
 from mrt_pipeline.policy.template import (
     SymbolBacktrackParams,
     SymbolThinkParams,
@@ -48,8 +42,7 @@ class PolicyCard(Params):
     """What there is to know of a saved policy besides weights and tokenizer.
 
     name: what tables call it, base or trained. key: changes with all that made it.
-    base: folder or hub id of the model that it comes from, which adapters need; None: none. revision: of that on the
-        hub. The rest: as in `LanguageModelPolicy`.
+    base: folder or hub id of the model that it comes from, which adapters need. The rest: as in `LanguageModelPolicy`.
     """
 
     name: str = "base"
@@ -72,11 +65,6 @@ class Policy:
     template: Template
     card: PolicyCard | None = None
 
-    @property
-    def n_parameters(self) -> int:
-        """Number of parameters, tied ones counted once."""
-        return sum(p.numel() for p in self.model.parameters())
-
     def save(self, folder: Path) -> None:
         """Write weights or adapters (safetensors), configuration, tokenizer and card."""
         self.model.save_pretrained(str(folder))
@@ -95,7 +83,6 @@ class SavedPolicy:
     """A policy that is not opened yet: its card, and the folder that holds it.
 
     folder: with weights, or adapters on `card.base`; None if the policy is `card.base` as it is.
-    Tokenizer and template are read when they are asked for, weights by `open`, and only once.
     """
 
     card: PolicyCard
@@ -193,10 +180,7 @@ def build_policy(
     seed: int,
     key: str = "",
 ) -> Policy:
-    """A Llama-style model from scratch over a vocabulary of symbols; sizes as in transformers' LlamaConfig.
-
-    symbols, markers: as in `build_symbol_tokenizer`. template: as a task gives it. key: of its card.
-    """
+    """A Llama-style model from scratch over a vocabulary of symbols; see `build_symbol_tokenizer` and LlamaConfig."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 

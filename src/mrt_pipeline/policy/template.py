@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
-_SPECIAL = ["<pad>", "<bos>", "<eos>", "<unk>"]
+_SPECIAL = {f"{name}_token": f"<{name}>" for name in ("pad", "bos", "eos", "unk")}
 # The question, then the opening of the thought: what a chat template of a reasoning model renders.
 _CHAT_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %} {{ message['content'] }}{% endfor %}"
@@ -36,8 +36,8 @@ class Split:
     """A sampled stream, divided into thought and answer.
 
     n_thought: its first so many tokens are the thought. close: ids that follow the thought. stop_reason: as in Rollout.
-    answered: what is left of the stream, with its stop token, is the answer; otherwise an answer is to be sampled after
-        thought and close, and what is left is dropped.
+    answered: the rest of the stream, with its stop token, is the answer; otherwise it is dropped, and an answer is to
+        be sampled after thought and close.
     """
 
     n_thought: int
@@ -104,8 +104,7 @@ class Template(ABC):
         """The last place at or before `cut` thinking tokens where an answer can be forced. The only rule for cuts.
 
         finished: numbers of tokens after which an answer can be forced whatever the thought looks like there: where the
-            policy itself tried to stop, and the end of what was cut already. Only templates that drop unfinished
-            paragraphs need to be told.
+            policy itself tried to stop, and the end of what was cut already.
         """
         return int(cut)
 
@@ -184,9 +183,7 @@ class SymbolBacktrackParams(TemplateParams):
 
     kind: Literal["symbols_backtrack"] = "symbols_backtrack"
     streams_answer: ClassVar[bool] = True
-    back: tuple[str, ...] = Field(
-        min_length=1, description="symbols that end an episode, the first one 'from the start'"
-    )
+    back: tuple[str, ...] = Field(min_length=1, description="symbols that end an episode, first 'from the start'")
 
     def bind(self, tokenizer: PreTrainedTokenizerBase) -> BacktrackTemplate:
         """See `TemplateParams`."""
@@ -214,11 +211,9 @@ class ThinkTemplate(Template):
 class Backtracking(Template):
     """Backtracking search, `prompt + attempt + back + attempt + back + ... + attempt + eos`.
 
-    The thought is everything up to and including the last `back`, the answer is the attempt after it. Forcing an answer
-    is to let the policy make its next attempt, so there is no stop phrase; whether such an attempt ends by eos or by
-    going back again does not matter. An attempt that the budget cuts is dropped, as the paper drops an unfinished
-    paragraph: an answer can be forced after `back` only. The first `back`, 'from the start', replaces eos in budget
-    forcing.
+    The thought ends with the last `back`, the answer is the attempt after it. To force an answer is to let the policy
+    make its next attempt, without a stop phrase, until eos or going back again. An attempt that the budget cuts is
+    dropped, as the paper drops an unfinished paragraph. In budget forcing 'back to the start' replaces eos.
     """
 
     streams_answer: ClassVar[bool] = True
@@ -279,26 +274,18 @@ def build_symbol_tokenizer(
 ) -> PreTrainedTokenizerFast:
     """A tokenizer with one id for each whitespace-separated symbol, with a chat template that opens a thought.
 
-    symbols: distinct, without white space. The special tokens are added.
-    markers: symbols around a thought, added as well; the chat template ends with the first one.
+    symbols: distinct. markers: symbols around a thought; the chat template ends with the first one.
     """
     from tokenizers import Tokenizer
     from tokenizers.models import WordLevel
     from tokenizers.pre_tokenizers import WhitespaceSplit
     from transformers import PreTrainedTokenizerFast
 
-    vocabulary = [*_SPECIAL, *markers, *symbols]
+    vocabulary = [*_SPECIAL.values(), *markers, *symbols]
     if len(set(vocabulary)) != len(vocabulary):
         raise ValueError("symbols must be distinct and must not repeat special tokens")
     backend = Tokenizer(WordLevel({symbol: i for i, symbol in enumerate(vocabulary)}, unk_token="<unk>"))
     backend.pre_tokenizer = WhitespaceSplit()
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=backend,
-        pad_token="<pad>",
-        bos_token="<bos>",
-        eos_token="<eos>",
-        unk_token="<unk>",
-        clean_up_tokenization_spaces=False,
-    )
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, clean_up_tokenization_spaces=False, **_SPECIAL)
     tokenizer.chat_template = _CHAT_TEMPLATE.replace("OPENING", markers[0])
     return tokenizer

@@ -215,11 +215,7 @@ class TextTemplateParams(ChatParams):
 
 @dataclass(frozen=True, kw_only=True)
 class TextTemplate(Template):
-    """See `Template` and the module's docstring.
-
-    close_ids: the same text with and without a space before it.
-    natural_opening: what follows the marker in the stop phrase, or nothing where the policy writes freely.
-    """
+    """Open-ended thinking in text. close_ids: the same text with and without a space before it."""
 
     tokenizer: PreTrainedTokenizerBase
     params: TextTemplateParams
@@ -229,12 +225,10 @@ class TextTemplate(Template):
         return self.params.segmentation.boundaries(token_texts(self.tokenizer, thought), logprobs)
 
     def snap(self, thought: Tokens, cut: int, finished: Sequence[int] = ()) -> int:
-        """`cut` itself, as a thought can be stopped after any token; or the end of the last paragraph that is finished.
+        """`cut` itself, or, where the segmentation drops what is unfinished, the separator or stop before it.
 
-        The latter where the segmentation says so. The paper's released code does so with what was sampled after an
-        extension and cut by length (`pass_at_k_extrapolate.py`), and keeps nothing of it if no paragraph is finished;
-        here every cut goes back to the separator, or stop, before it. Only a first paragraph stays though it is not
-        finished: nothing would be left, and there too a first thought is never shortened.
+        The paper's released code does the latter with what was sampled after an extension and cut by length
+        (`pass_at_k_extrapolate.py`). A first paragraph stays though it is not finished: nothing would be left.
         """
         segmentation = self.params.segmentation
         if not isinstance(segmentation, Paragraphs) or not segmentation.drop_unfinished:
@@ -246,8 +240,7 @@ class TextTemplate(Template):
     def answer_text(self, text: str, ended: bool, forced: bool) -> str:
         """See `Template`. An answer that was cut loses its last word, which may not be whole.
 
-        One that was written freely is none without a complete box (or what else the answer's opening is): a number that
-        happens to stand in a text is no answer.
+        One that was written freely is none without a complete box (or what else the answer's opening is).
         """
         opening = self.params.answer_opening
         if forced or not self.writes_freely:

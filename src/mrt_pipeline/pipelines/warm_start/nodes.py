@@ -156,7 +156,7 @@ def check_fit(
 def _warm_start(problems: pd.DataFrame, task: ScratchTask, policy: TinyPolicy, key: str, folder: Path) -> None:
     fresh = policy.build(task, key)
     params = policy.warm_start
-    logger.info("Warm start of a policy of %d parameters", fresh.n_parameters)
+    logger.info("Warm start of a policy of %d parameters", fresh.model.num_parameters())
     with tqdm(total=params.steps, desc="warm start", unit="step", disable=None) as bar:
 
         def log(metrics: dict[str, float], step: int) -> None:
