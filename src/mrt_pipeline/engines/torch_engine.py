@@ -138,7 +138,8 @@ class TorchEngine:
     ) -> list[np.ndarray]:
         """See `Engine.score`. All branches of a trace share it in one pass, under a tree-shaped attention mask."""
         trees = [AnswerTree(suffix, answers) for answers in continuations]
-        sizes = [len(trace) + len(cut) * tree.size for trace, cut, tree in zip(traces, cuts, trees, strict=True)]
+        asked = list(zip(traces, cuts, trees, strict=True))
+        sizes = [len(trace) + len(cut) * tree.size for trace, cut, tree in asked]
         results: list[np.ndarray] = [np.empty(0)] * len(traces)
         order = sorted(range(len(traces)), key=sizes.__getitem__, reverse=True)
         while order:
@@ -150,7 +151,7 @@ class TorchEngine:
                     break
                 rows += 1
             batch, order = order[:rows], order[rows:]
-            *packed, n_columns = pack_trees(*([given[i] for i in batch] for given in (traces, cuts, trees)))
+            *packed, n_columns = pack_trees([asked[i] for i in batch])
             ids, positions, mask = (torch.from_numpy(array).to(self.model.device) for array in packed)
             given = {"input_ids": ids, "attention_mask": mask[:, None], "position_ids": positions}
             with _at_rest(self.model):

@@ -268,7 +268,8 @@ class InProcess(Backend):
         results = self._llm.generate(requests, sampling, use_tqdm=False) if prompts else []
         found = []
         for result, values in zip(results, params, strict=True):
-            tokens, places = list(result.outputs[0].token_ids), result.outputs[0].logprobs
+            output: Any = result.outputs[0]
+            tokens, places = list(output.token_ids), output.logprobs
             logprobs = [place[token].logprob for place, token in zip(places, tokens, strict=True)]
             asked = {token: places[0][token].logprob for token in values.get("logprob_token_ids", ())}
             found.append(Generated(tokens, logprobs, asked))
