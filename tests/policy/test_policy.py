@@ -3,8 +3,7 @@ import torch
 
 from mrt_pipeline.errors import InputError
 from mrt_pipeline.policy.configured import LanguageModelPolicy
-from mrt_pipeline.policy.language_model import LoRAParams
-from mrt_pipeline.policy.policy import CARD, SavedPolicy
+from mrt_pipeline.policy.policy import CARD, LoRAParams, SavedPolicy
 from mrt_pipeline.policy.template import encode_prompt
 from mrt_pipeline.policy.text_template import TextTemplateParams
 from mrt_pipeline.tasks.countdown import EPISODE_MARKER

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from mrt_pipeline.errors import InputError
-from mrt_pipeline.policy.language_model import load_tokenizer
+from mrt_pipeline.policy.policy import load_tokenizer
 from mrt_pipeline.policy.text_template import TextBacktrackTemplateParams
 
 BACK = ["Backtrack to beginning\n", "Backtrack to Line <n>\n"]

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from mrt_pipeline import tables
-from mrt_pipeline.policy.language_model import load_language_model, load_tokenizer
-from mrt_pipeline.policy.policy import Policy
+from mrt_pipeline.policy.policy import Policy, load_language_model, load_tokenizer
 from mrt_pipeline.policy.template import encode_prompt
 from mrt_pipeline.policy.text_template import Paragraphs, TextTemplateParams, token_texts
 from mrt_pipeline.rollouts.label import label_rollouts

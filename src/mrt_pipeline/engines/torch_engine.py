@@ -16,7 +16,7 @@ from mrt_pipeline.engines.tree import AnswerTree, pack_trees
 from mrt_pipeline.mrt.episodes import Tokens
 
 if TYPE_CHECKING:
-    from mrt_pipeline.policy.language_model import Model
+    from mrt_pipeline.policy.policy import Model
 
 _COMPACT_BELOW = 0.75  # drop finished rows from the batch when fewer than this share is still running
 

@@ -32,8 +32,7 @@ from mrt_pipeline.mrt.episodes import Tokens
 from mrt_pipeline.registry import INCIDENTAL, PositiveInt
 
 if TYPE_CHECKING:
-    from mrt_pipeline.policy.language_model import Model
-    from mrt_pipeline.policy.policy import Policy
+    from mrt_pipeline.policy.policy import Model, Policy
 
 _CPU_BATCH_TOKENS = 4096  # read at once on a CPU
 _LOGPROB_IDS = 64  # next tokens asked for in one request; vLLM allows 128

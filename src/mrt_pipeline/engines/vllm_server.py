@@ -28,7 +28,7 @@ from mrt_pipeline.errors import InputError
 from mrt_pipeline.registry import INCIDENTAL, PositiveInt
 
 if TYPE_CHECKING:
-    from mrt_pipeline.policy.language_model import Model
+    from mrt_pipeline.policy.policy import Model
 
 _AT_ONCE = 256  # requests under way; the server batches them
 _CONNECT, _ANSWER = 10, 3600  # seconds; the latter is for one completion of many others

@@ -11,7 +11,7 @@ import torch
 from accelerate import Accelerator
 from pydantic import Field
 
-from mrt_pipeline.policy.language_model import has_adapters
+from mrt_pipeline.policy.policy import has_adapters
 from mrt_pipeline.registry import Fraction, NonNegative, Params, PositiveFloat, PositiveInt
 from mrt_pipeline.trainer.batch import MicroBatch, TrainingSequence, collate, micro_batches
 from mrt_pipeline.trainer.logprobs import token_logprobs

@@ -16,10 +16,11 @@ from mrt_pipeline.policy.configured import (
     PolicyParams,
     check_length,
     is_saved,
+    locate,
     longest_answer,
+    unpack_gguf,
 )
-from mrt_pipeline.policy.language_model import ADAPTERS, locate, unpack_gguf
-from mrt_pipeline.policy.policy import SavedPolicy
+from mrt_pipeline.policy.policy import ADAPTERS, SavedPolicy
 from mrt_pipeline.policy.template import encode_prompt
 from mrt_pipeline.reuse import made_once
 from mrt_pipeline.rollouts.prover import Prover
