@@ -26,7 +26,7 @@ def main(paths: list[str]) -> None:
         problems = task._read([source], "train")
         spelled = [task.grade(p, f"So the answer is $\\boxed{{{p.answers[0]}}}$.") for p in problems]
         grader = MathGrader()
-        verdicts = {gold: grader._ask([gold], gold) for gold in sorted({p.answers[0] for p in problems})}
+        verdicts = {gold: grader.ask([gold], gold) for gold in sorted({p.answers[0] for p in problems})}
         compared = [verdicts[p.answers[0]] for p in problems]
         right = [sum(grade is Grade.CORRECT for grade in grades) / len(problems) for grades in (spelled, compared)]
         n_rows = 1 + max(int(p.problem_id.rpartition("-")[2]) for p in problems)

@@ -43,12 +43,19 @@ def test_the_package_says_that_it_is_typed():
 def test_the_lines_of_the_readme_run(tmp_path, monkeypatch, warm_policy, capsys):
     warm_policy.save(tmp_path / "data/06_models/trained_policy")
     monkeypatch.chdir(tmp_path)
-    section = (ROOT / "README.md").read_text().split("## As a library")[1].split("\n## ")[0]
-    blocks = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
-    assert len([line for line in blocks[0].splitlines() if line and not line.startswith("import")]) <= 10
+    section = (ROOT / "README.md").read_text().split("## My loop")[1].split("\n## ")[0]
+    (block,) = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    assert len([line for line in block.splitlines() if line and not line.startswith("import")]) <= 10
     names = {}
-    for block in blocks:
-        exec(block, names)
+    exec(block, names)
     printed = capsys.readouterr().out
     assert re.search(r"mean regret [01]\.\d\d", printed)
-    assert len(names["weights"]) == 32 and len(names["credit"].thought[0]) == 9
+    assert len(names["weights"]) == 32
+
+
+def test_the_arrays_of_the_page_on_other_trainers_are_as_it_says(capsys):
+    block = re.search(r"```python\n(.*?)```", (ROOT / "docs/other-trainers.md").read_text(), re.DOTALL)[1]
+    exec(block, {})
+    said = [re.findall(r"-?\d+\.\d*", line.partition("#")[2]) for line in block.splitlines() if "print" in line]
+    printed = [re.findall(r"-?\d+\.\d*", line) for line in capsys.readouterr().out.splitlines()]
+    assert [list(map(float, numbers)) for numbers in printed] == [list(map(float, numbers)) for numbers in said]

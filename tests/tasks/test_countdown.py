@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mrt_pipeline.tasks.base import Grade
-from mrt_pipeline.tasks.countdown import Chain, Countdown, combine
+from mrt_pipeline.tasks.countdown import Chain, Countdown
 
 OPERATIONS = {"+": lambda a, b: a + b, "*": lambda a, b: a * b, "-": lambda a, b: max(a, b) - min(a, b)}
 
@@ -186,11 +186,9 @@ def test_too_few_problems_are_an_error_that_says_what_to_do():
         Countdown(max_number=4, n_test=10_000).problems()
 
 
-def test_combine():
-    assert [combine(3, operator, 7) for operator in "+*-"] == [10, 21, 4]
-    assert combine(7, "-", 3) == 4
-    with pytest.raises(ValueError, match="operator"):
-        combine(8, "/", 2)
+def test_the_results_of_a_chain():
+    assert [Chain((3, 7), (operator,)).results() for operator in "+*-"] == [[10], [21], [4]]
+    assert Chain((7, 3, 12), ("-", "*")).results() == [4, 48] and Chain((7, 3, 12), ("-", "*")).value == 48
 
 
 def test_chains_are_the_distinct_legal_calculations(task):

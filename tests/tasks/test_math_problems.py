@@ -28,18 +28,18 @@ def write(folder, name, records=RECORDS):
 
 @pytest.mark.parametrize("name", ["a.json", "a.jsonl", "a.csv", "a.parquet"])
 def test_every_format_gives_the_same_problems(tmp_path, name):
-    problems, n_unusable = read_source(ProblemSource(path=write(tmp_path, name)))
-    assert [(p.question, p.answer, p.row) for p in problems] == [
-        (record["problem"], record["answer"], i) for i, record in enumerate(RECORDS)
+    problems = read_source(ProblemSource(path=write(tmp_path, name)), "test")
+    assert [(p.question, p.answers, p.problem_id) for p in problems] == [
+        (record["problem"], (record["answer"],), f"a-{i}") for i, record in enumerate(RECORDS)
     ]
-    assert n_unusable == 0
+    assert {(p.source, p.split) for p in problems} == {("a", "test")}
     assert int(problems[3].metadata["level"]) == 3
 
 
 def test_columns_can_be_named(tmp_path):
     path = write(tmp_path, "a.json", [{"q": "1 + 1?", "gold": "2", "answer": "no"}])
-    problems, _ = read_source(ProblemSource(path=path, question="q", answer="gold"))
-    assert (problems[0].question, problems[0].answer) == ("1 + 1?", "2")
+    (problem,) = read_source(ProblemSource(path=path, question="q", answer="gold"), "train")
+    assert (problem.question, problem.answers) == ("1 + 1?", ("2",))
 
 
 @pytest.mark.parametrize(
@@ -75,17 +75,17 @@ def test_a_source_that_cannot_be_used_is_refused_in_words(tmp_path, records, sou
     path = tmp_path / "a.json"
     path.write_text(json.dumps(records))
     with pytest.raises(InputError) as error:
-        read_source(ProblemSource(path=str(path), **source))
+        read_source(ProblemSource(path=str(path), **source), "train")
     for part in (str(path), *named):
         assert part in str(error.value)
 
 
 def test_a_missing_and_a_broken_file_are_refused(tmp_path):
     with pytest.raises(InputError, match="no file"):
-        read_source(ProblemSource(path=str(tmp_path / "none.json")))
+        read_source(ProblemSource(path=str(tmp_path / "none.json")), "train")
     (tmp_path / "broken.jsonl").write_text("{]")
     with pytest.raises(InputError, match=r"broken\.jsonl"):
-        read_source(ProblemSource(path=str(tmp_path / "broken.jsonl")))
+        read_source(ProblemSource(path=str(tmp_path / "broken.jsonl")), "train")
 
 
 def test_a_hub_that_cannot_be_reached_is_refused_in_words(monkeypatch):
@@ -94,13 +94,14 @@ def test_a_hub_that_cannot_be_reached_is_refused_in_words(monkeypatch):
 
     monkeypatch.setattr("datasets.load_dataset", unreachable)
     with pytest.raises(InputError, match=r"some/dataset.*no route to host.*connection"):
-        read_source(ProblemSource(path="some/dataset"))
+        read_source(ProblemSource(path="some/dataset"), "train")
 
 
-def test_some_rows_without_an_answer_are_left_out_and_counted(tmp_path):
-    path = write(tmp_path, "a.json", [*RECORDS, {"problem": "?", "answer": ""}])
-    problems, n_unusable = read_source(ProblemSource(path=path), max_unusable=0.1)
-    assert (len(problems), n_unusable) == (10, 1)
+def test_some_rows_without_an_answer_are_left_out_and_counted(tmp_path, caplog):
+    path = write(tmp_path, "a.json", [{"problem": "?", "answer": ""}, *RECORDS])
+    problems = read_source(ProblemSource(path=path), "train", max_unusable=0.1)
+    assert [problem.problem_id for problem in problems] == [f"a-{i}" for i in range(1, 11)]
+    assert "1 rows without a question or an answer are left out" in caplog.text
 
 
 def test_training_problems_that_stand_in_an_evaluation_source_are_dropped(tmp_path, caplog):

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from inspect import signature
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
+from transformers import LlamaForCausalLM
 from transformers.cache_utils import Cache, DynamicLayer
 
+from mrt_pipeline.bars import bar
 from mrt_pipeline.engines.base import Completion, Row, SamplingParams
 from mrt_pipeline.engines.tree import AnswerTree, pack_trees
 from mrt_pipeline.mrt.episodes import Tokens
@@ -18,6 +21,8 @@ from mrt_pipeline.mrt.episodes import Tokens
 if TYPE_CHECKING:
     from mrt_pipeline.policy.policy import Model
 
+# Later releases of transformers call a model's argument `cache` and take the old name until 5.40; vLLM 0.32 needs 5.19.
+_CACHE = "cache" if "cache" in signature(LlamaForCausalLM.forward).parameters else "past_key_values"
 _COMPACT_BELOW = 0.75  # drop finished rows from the batch when fewer than this share is still running
 
 
@@ -79,7 +84,7 @@ class TorchEngine:
         generator = torch.Generator(self.model.device).manual_seed(seed)
         size = max(1, self.batch_size // params.n)
         with _at_rest(self.model):
-            for start in range(0, len(prompts), size):
+            for start in bar(range(0, len(prompts), size), desc="sampling", unit="batch"):
                 batch = slice(start * params.n, (start + size) * params.n)
                 self._sample_batch(prompts[start : start + size], rows[batch], params, generator)
         return [row.completion() for row in rows]
@@ -96,8 +101,8 @@ class TorchEngine:
         cache = Cache(layers=[_PreallocatedLayer(longest + params.max_tokens) for _ in range(n_layers)])
 
         def next_logits(ids: torch.Tensor, mask: torch.Tensor | None, positions: torch.Tensor) -> torch.Tensor:
-            given = {"input_ids": ids, "attention_mask": mask, "position_ids": positions}
-            return self.model(**given, past_key_values=cache, use_cache=True, logits_to_keep=1).logits[:, -1]
+            given = {"input_ids": ids, "attention_mask": mask, "position_ids": positions, _CACHE: cache}
+            return self.model(**given, use_cache=True, logits_to_keep=1).logits[:, -1]
 
         columns = torch.arange(longest, device=device)
         mask = None
@@ -109,7 +114,7 @@ class TorchEngine:
         copies = torch.arange(len(prompts), device=device).repeat_interleave(params.n)
         cache.batch_select_indices(copies)
         padding, logits = padding[copies], logits[copies]
-        for step in range(params.max_tokens + 1):
+        for step in bar(range(params.max_tokens + 1), desc="tokens", unit="token"):
             tokens, logprobs = (drawn.tolist() for drawn in _draw(logits, params.temperature, generator))
             for i, row in enumerate(rows):
                 if len(row.tokens) == step and not row.ended:  # otherwise an extension's tokens come next
@@ -142,6 +147,7 @@ class TorchEngine:
         sizes = [len(trace) + len(cut) * tree.size for trace, cut, tree in asked]
         results: list[np.ndarray] = [np.empty(0)] * len(traces)
         order = sorted(range(len(traces)), key=sizes.__getitem__, reverse=True)
+        scored_traces = bar(total=len(traces), desc="scoring", unit="trace")
         while order:
             rows, trace_columns, branch_columns = 0, 0, 0
             for i in order:
@@ -162,6 +168,8 @@ class TorchEngine:
                 branches = logprobs[row, : n_cuts * tree.size].reshape(n_cuts, tree.size, logprobs.shape[-1])
                 scored = branches[:, tree.parents, tree.tokens_scored].double().cpu().numpy()
                 results[i] = scored @ tree.paths.T
+            scored_traces.update(rows)
+        scored_traces.close()
         return results
 
 

@@ -26,6 +26,7 @@ import torch
 from pydantic import Field
 from safetensors.torch import load_file
 
+from mrt_pipeline import bars
 from mrt_pipeline.engines.base import Completion, EngineParams, SamplingParams, check_cuts
 from mrt_pipeline.errors import InputError
 from mrt_pipeline.mrt.episodes import Tokens
@@ -264,7 +265,7 @@ class InProcess(Backend):
         """See `Backend.generate`."""
         requests = [self._vllm.TokensPrompt(prompt_token_ids=prompt) for prompt in prompts]
         sampling = [self._vllm.SamplingParams(**values) for values in params]
-        results = self._llm.generate(requests, sampling, use_tqdm=False) if prompts else []
+        results = self._llm.generate(requests, sampling, use_tqdm=bars.shown() or False) if prompts else []
         found = []
         for result, values in zip(results, params, strict=True):
             output: Any = result.outputs[0]

@@ -23,6 +23,7 @@ from requests.adapters import HTTPAdapter
 from safetensors.torch import save_file
 from urllib3.util import Retry
 
+from mrt_pipeline.bars import bar
 from mrt_pipeline.engines.vllm_engine import Backend, Generated, VLLMParams, merged_weights
 from mrt_pipeline.errors import InputError
 from mrt_pipeline.registry import INCIDENTAL, PositiveInt
@@ -122,7 +123,8 @@ class Server(Backend):
     def generate(self, prompts: list[list[int]], params: list[dict[str, Any]]) -> list[Generated]:
         """See `Backend.generate`."""
         with ThreadPoolExecutor(_AT_ONCE) as pool:
-            return list(pool.map(self._request, prompts, params))
+            answers = pool.map(self._request, prompts, params)
+            return list(bar(answers, total=len(prompts), desc="sampling", unit="request"))
 
     def _request(self, prompt: list[int], params: dict[str, Any]) -> Generated:
         ids = params.get("logprob_token_ids")

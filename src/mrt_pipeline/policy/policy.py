@@ -6,6 +6,7 @@ what the weights are of, and how the policy thinks and answers. So the folder al
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 
     Model = PreTrainedModel | PeftModel
 
+# peft 0.21 asks a model by the name that transformers 5.2x calls deprecated, whatever we do.
+warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
 CARD = "policy_card.json"
 ADAPTERS = "adapter_config.json"
 """The file of peft that says that a folder holds adapters."""
@@ -175,7 +178,8 @@ class SavedPolicy:
         if self.card.lora and not isinstance(model, PeftModel):
             model = add_adapters(model, **self.card.lora.model_dump(), seed=seed)
         if self.card.gradient_checkpointing:
-            model.gradient_checkpointing_enable({"use_reentrant": False})
+            enable = getattr(model, "activation_checkpointing_enable", None)  # its new name, from transformers 5.2x on
+            (enable or model.gradient_checkpointing_enable)({"use_reentrant": False})
             model.enable_input_require_grads()
         return replace(policy, model=model)
 

@@ -3,18 +3,25 @@
 It thinks until it stops or the budget ends, then answers, and the answer is graded.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
-from transformers import PreTrainedTokenizerBase
 
+from mrt_pipeline.bars import bar
 from mrt_pipeline.engines.base import NO_CHOICE, Completion, Engine, EngineParams, SamplingParams, TorchEngineParams
+from mrt_pipeline.mrt.episodes import Tokens
 from mrt_pipeline.policy.policy import Policy
 from mrt_pipeline.policy.template import Template, encode_prompt
 from mrt_pipeline.rollouts.rollout import Rollout, RolloutParams
 from mrt_pipeline.rollouts.stream import Stream
 from mrt_pipeline.tasks.base import Grade, Problem, Task
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -30,7 +37,7 @@ class Actor:
     limits: RolloutParams
 
     @classmethod
-    def of(cls, policy: Policy, task: Task, limits: RolloutParams, engine: EngineParams | None = None) -> "Actor":
+    def of(cls, policy: Policy, task: Task, limits: RolloutParams, engine: EngineParams | None = None) -> Actor:
         """An actor with an engine of its own, by default the embedded one."""
         return cls(policy, (engine or TorchEngineParams()).open(policy), task, limits)
 
@@ -71,14 +78,14 @@ class Actor:
         """
         template, limits = self.template, self.limits
         prompts = [self.prompt(problem) for problem in problems]
-        starts = [np.empty(0, dtype=np.int64)] * len(problems) if prefixes is None else list(prefixes)
+        starts = prefixes or [np.empty(0, dtype=np.int64)] * len(problems)
         used = np.array([len(start) for start in starts], dtype=np.int64)
-        left = np.where(np.zeros(len(problems), bool) if direct is None else direct, 0, limits.thinking_budget - used)
+        left = np.where(direct or [False] * len(problems), 0, limits.thinking_budget - used)
         if np.any(left < 0):
             raise ValueError(f"a prefix of {used.max()} tokens exceeds the thinking budget {limits.thinking_budget}")
         if any(template.snap(start, len(start), (len(start),)) < len(start) for start in starts):
             raise ValueError("a prefix ends inside an episode, where this template cannot answer: cut it with snap()")
-        thinking = SamplingParams(
+        params = SamplingParams(
             max_tokens=limits.thinking_budget,
             stop_token_ids=template.thinking_stops,
             temperature=limits.temperature,
@@ -86,17 +93,16 @@ class Actor:
             extensions=template.extensions,
         )
         contexts = [np.concatenate(pair) for pair in zip(prompts, starts, strict=True)]
-        least = np.maximum(np.asarray(min_thinking) - used, 0)
-        sampled = self.engine.sample(contexts, thinking, seed, least, left)
-        streams = [Stream.of(starts[i // n], completion, template) for i, completion in enumerate(sampled)]
+        least = np.broadcast_to(np.asarray(min_thinking), (len(problems),))
+        sampled = self.engine.sample(contexts, params, seed, np.maximum(least - used, 0), left)
+        streams = [Stream.of(completion, template, starts[i // n]) for i, completion in enumerate(sampled)]
         if closed and template.close:
             streams = [
-                replace(stream, split=replace(stream.split, close=template.close)) if now else stream
-                for stream, now in zip(streams, np.repeat(left == 0, n), strict=True)
+                stream if left[i // n] else replace(stream, split=replace(stream.split, close=template.close))
+                for i, stream in enumerate(streams)
             ]
-        forced = np.broadcast_to(np.asarray(min_thinking), (len(problems),))
         return [
-            replace(rollout, min_thinking=int(forced[rollout.group]))
+            replace(rollout, min_thinking=int(least[rollout.group]))
             for rollout in self.answer_streams(problems, prompts, streams, seed)
         ]
 
@@ -138,58 +144,50 @@ class Actor:
         answers = dict(zip(asked, sampled, strict=True))
         return [
             self._rollout(problems[i // n], i // n, prompts[i // n], stream, answers.get(i), forced[i])
-            for i, stream in enumerate(streams)
+            for i, stream in enumerate(bar(streams, desc="grading", unit="answer"))
         ]
 
     def _rollout(
-        self,
-        problem: Problem,
-        group: int,
-        prompt: np.ndarray,
-        stream: Stream,
-        answer: Completion | None,
-        forced: bool,
+        self, problem: Problem, group: int, prompt: np.ndarray, stream: Stream, sampled: Completion | None, forced: bool
     ) -> Rollout:
-        """A rollout from its stream and the answer sampled after it; None: the stream's last tokens are the answer."""
-        split, task = stream.split, self.task
-        if answer is None:  # with the token that stopped it
-            ids, logprobs, text = stream.rest(self.tokenizer)
-            grade = task.grade(problem, text) if text else Grade.UNPARSED
-            text = task.read(text)
-        else:
-            ids, logprobs, text = _sampled_answer(answer, self.tokenizer)
-            length = self.template.answer_length(ids)
-            ids, logprobs = ids[:length], logprobs[:length]
-            readable = self.template.answer_text(text, answer.stop_token_id is not None, forced)
-            grade = task.grade(problem, readable) if readable else Grade.UNPARSED
-            text = task.read(readable or text)
-        stopped_at, stopped_text = stream.first_stop(self.template, self.tokenizer)
-        logprobs_of_thought = stream.logprobs[: split.n_thought]
+        """A rollout from its stream and the answer sampled after it; None: what is left of the stream is the answer."""
+        n, task, template = stream.split.n_thought, self.task, self.template
+        answer = stream.rest if sampled is None else sampled
+        ids, logprobs = answer.token_ids, answer.logprobs
+        if answer.stop_token_id is not None:  # the token that ended it belongs to it
+            ids = np.append(ids, answer.stop_token_id)
+            logprobs = np.append(logprobs, np.float32(answer.stop_logprob))
+        written = text = self._text(answer.token_ids)
+        if sampled is not None:
+            length = template.answer_length(ids)
+            ids, logprobs, text = ids[:length], logprobs[:length], self.read_answer(answer, forced)
+        stopped = stream.stopped()
+        thought_logprobs = stream.sampled.logprobs[:n]
         return Rollout(
             problem=problem,
             group=group,
             prompt=prompt,
             thought=stream.thought,
-            thought_choices=stream.choices[: split.n_thought],
-            thought_logprobs=logprobs_of_thought,
-            boundaries=self.template.boundaries(stream.thought, logprobs_of_thought),
-            natural_length=stream.natural_end(self.template),
-            natural_close=stream.natural_close(self.template),
-            stop_reason=split.stop_reason,
+            thought_choices=stream.sampled.choices[:n],
+            thought_logprobs=thought_logprobs,
+            boundaries=template.boundaries(stream.thought, thought_logprobs),
+            natural_length=stream.natural_length,
+            natural_close=stream.natural_close,
+            stop_reason=stream.split.stop_reason,
             close=stream.close,
-            close_logprob=stream.stop_logprob,
+            close_logprob=stream.sampled.stop_logprob,
             answer=ids,
             answer_logprobs=logprobs,
-            answer_text=text,
-            grade=grade,
-            beyond=len(stream.token_ids) - split.n_thought,
-            dropped=0 if split.answered else int((stream.choices[split.n_thought :] != NO_CHOICE).sum()),
-            stopped_at=stopped_at,
-            stopped_reward=None if stopped_at is None else task.grade(problem, stopped_text).reward,
+            answer_text=task.read(text or written),
+            grade=task.grade(problem, text) if text else Grade.UNPARSED,
+            beyond=len(stream.sampled.token_ids) - n,
+            dropped=0 if sampled is None else int((stream.sampled.choices[n:] != NO_CHOICE).sum()),
+            stopped_at=None if stopped is None else stream.sampled.natural_length,
+            stopped_reward=None if stopped is None else task.grade(problem, self._text(stopped)).reward,
         )
 
     def sample_answers(
-        self, contexts: Sequence[Sequence[int]], forced: Sequence[bool], seed: int, n: int = 1
+        self, contexts: Sequence[Tokens], forced: Sequence[bool], seed: int, n: int = 1
     ) -> list[Completion]:
         """`n` answers after each context: prompt, thought, and the close or stop phrase that ends it.
 
@@ -206,14 +204,7 @@ class Actor:
 
     def read_answer(self, answer: Completion, forced: bool) -> str:
         """What to grade of an answer; empty if it is none. forced: it follows the stop phrase."""
-        ended = answer.stop_token_id is not None
-        return self.template.answer_text(self.tokenizer.decode(answer.token_ids), ended, forced)
+        return self.template.answer_text(self._text(answer.token_ids), answer.stop_token_id is not None, forced)
 
-
-def _sampled_answer(answer: Completion, tokenizer: PreTrainedTokenizerBase) -> tuple[np.ndarray, np.ndarray, str]:
-    """Token ids and log-probabilities, with the token that ended it if one did, and text."""
-    text = tokenizer.decode(answer.token_ids)
-    if answer.stop_token_id is None:
-        return answer.token_ids, answer.logprobs, text
-    ids = np.append(answer.token_ids, answer.stop_token_id)
-    return ids, np.append(answer.logprobs, np.float32(answer.stop_logprob)), text
+    def _text(self, token_ids: np.ndarray) -> str:
+        return cast(str, self.tokenizer.decode(token_ids))

@@ -54,9 +54,9 @@ class LabelledRollout:
 
         The latter where no answer is to follow (`Rollout.stopped_at`): what it stopped with is no longer a matter of J.
         """
-        if self.rollout.stopped_at is None:
-            return self.boundaries, self.success
         end, reward = self.rollout.stopped_at, self.rollout.stopped_reward
+        if end is None or reward is None:
+            return self.boundaries, self.success
         return np.append(self.boundaries, end), np.append(self.success, reward)
 
 
@@ -91,25 +91,20 @@ def label_rollouts(
     at_natural_end: for measuring: where the policy first tried to stop is a boundary, too, whatever was put in its
         place, and J there is that of the answer it would have given (`Query.about`).
     """
-    template = actor.template
-    boundaries = [rollout.measured_boundaries if at_natural_end else rollout.boundaries for rollout in rollouts]
-    extra = [
-        np.array([template.snap(rollout.thought, cut, rollout.finished) for cut in cuts], dtype=np.int64)
-        for rollout, cuts in zip(rollouts, extra_cuts or [()] * len(rollouts), strict=True)
-    ]
-    asked = [b if at_boundaries else b[:0] for b in boundaries]
-    queries = [
-        Query.about(rollout, np.union1d(a, e), at_natural_end)
-        for rollout, a, e in zip(rollouts, asked, extra, strict=True)
-    ]
+    queries, wanted = [], []
+    for rollout, cuts in zip(rollouts, extra_cuts or [()] * len(rollouts), strict=True):
+        boundaries = rollout.measured_boundaries if at_natural_end else rollout.boundaries
+        snapped = [actor.template.snap(rollout.thought, cut, rollout.finished) for cut in cuts]
+        extra = np.array(snapped, dtype=np.int64)
+        asked = boundaries if at_boundaries else boundaries[:0]
+        queries.append(Query.about(rollout, np.union1d(asked, extra), at_natural_end))
+        wanted.append((boundaries, asked, extra))
     found = iter(prover.success(actor, [query for query in queries if len(query.cuts)], seed))
     labelled = []
-    for rollout, b, a, e, query in zip(rollouts, boundaries, asked, extra, queries, strict=True):
-        success = next(found) if len(query.cuts) else Success(np.empty(0), np.empty(0), 0)
-        at_boundary, at_cuts = np.searchsorted(query.cuts, a), success.mean[np.searchsorted(query.cuts, e)]
+    for rollout, query, (boundaries, asked, extra) in zip(rollouts, queries, wanted, strict=True):
+        j = next(found) if len(query.cuts) else Success(np.empty(0), np.empty(0), 0)
+        at, at_extra = np.searchsorted(query.cuts, asked), np.searchsorted(query.cuts, extra)
         labelled.append(
-            LabelledRollout(
-                rollout, b, success.mean[at_boundary], success.sem[at_boundary], e, at_cuts, success.n_tokens
-            )
+            LabelledRollout(rollout, boundaries, j.mean[at], j.sem[at], extra, j.mean[at_extra], j.n_tokens)
         )
     return labelled

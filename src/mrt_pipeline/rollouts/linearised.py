@@ -28,8 +28,6 @@ from mrt_pipeline.rollouts.rollout import Rollout, RolloutParams
 from mrt_pipeline.rollouts.stream import Stream
 from mrt_pipeline.tasks.base import Problem
 
-_NOTHING = np.empty(0, dtype=np.int64)
-
 
 def sample_linearised(
     actor: Actor, problems: Sequence[Problem], n: int, seed: int, window: int, max_length: int
@@ -57,38 +55,40 @@ def sample_linearised(
         sampled = actor.engine.sample(contexts, params, int(seeds.integers(2**62)), max_tokens=most)
         for chain, completion, limit in zip(running, sampled, most, strict=True):
             chain.add(completion, limit, template)
-    streams = [Stream.of(_NOTHING, chain.completion(), template) for chain in chains]
-    recalled = [chain.recalled() for chain in chains]
-    return actor.answer_streams(problems, prompts, streams, seed, recalled)
+    streams = [Stream.of(chain.completion(), template) for chain in chains]
+    return actor.answer_streams(problems, prompts, streams, seed, [chain.recalled() for chain in chains])
 
 
 class _Chain:
-    """A chain in the making: whole episodes, and the attempt at the end that is not whole yet."""
+    """A chain in the making: whole episodes, and the attempt at the end that is not whole yet.
+
+    ends: tokens at the ends of the whole episodes, 0 first.
+    """
 
     def __init__(self, prompt: np.ndarray, limits: RolloutParams, window: int, max_length: int):
         self.prompt, self.limits, self.window, self.max_length = prompt, limits, window, max_length
-        self.episodes: list[np.ndarray] = []
-        self.attempt = _NOTHING
-        self.logprobs = np.empty(0, dtype=np.float32)
+        self.tokens, self.logprobs = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32)
+        self.ends = [0]
         self.stop_token_id: int | None = None
         self.stop_logprob = 0.0
         self.ended = False
 
     def left(self) -> int:
         """Tokens that the budget leaves."""
-        return self.limits.thinking_budget - len(self.logprobs)
+        return self.limits.thinking_budget - len(self.tokens)
 
     def recalled(self) -> np.ndarray:
         """The last whole episodes: `window`, or as many as leave room for an answer, which at least one token ends."""
-        room = self.max_length - len(self.prompt) - len(self.attempt) - self.limits.answer_tokens - 1
-        recent = self.episodes[max(0, len(self.episodes) - self.window) :]
-        while recent and sum(map(len, recent)) > room:
-            recent = recent[1:]
-        return np.concatenate([_NOTHING, *recent])
+        return self.tokens[self._start() : self.ends[-1]]
 
     def context(self) -> np.ndarray:
         """What the next tokens are sampled from."""
-        return np.concatenate([self.prompt, self.recalled(), self.attempt])
+        return np.concatenate([self.prompt, self.tokens[self._start() :]])
+
+    def _start(self) -> int:
+        room = self.max_length - len(self.prompt) - self.limits.answer_tokens - 1
+        starts = self.ends[-self.window - 1 :]
+        return next((start for start in starts if len(self.tokens) - start <= room), self.ends[-1])
 
     def limit(self) -> int:
         """Most tokens to be sampled next; 0 at the end of the chain.
@@ -111,13 +111,12 @@ class _Chain:
             if len(ids) < left:  # going back counts against the budget, the end of the trace does not
                 ids, logprobs = np.append(ids, stop), np.append(logprobs, completion.stop_logprob)
             stop = None
-        before = len(self.logprobs) - len(self.attempt)
-        self.attempt = np.concatenate([self.attempt, ids]).astype(np.int64)
+        self.tokens = np.concatenate([self.tokens, ids]).astype(np.int64)
         self.logprobs = np.concatenate([self.logprobs, logprobs]).astype(np.float32)
-        end = _first_end(template, self.attempt)
+        end = _first_end(template, self.tokens[self.ends[-1] :])
         if end:
-            self.episodes.append(self.attempt[:end])
-            self.attempt, self.logprobs = _NOTHING, self.logprobs[: before + end]
+            self.ends.append(self.ends[-1] + end)
+            self.tokens, self.logprobs = self.tokens[: self.ends[-1]], self.logprobs[: self.ends[-1]]
             return
         self.ended = stop is not None or self.left() == 0
         if stop is not None:
@@ -125,19 +124,16 @@ class _Chain:
 
     def completion(self) -> Completion:
         """The whole chain, as if it had been sampled at once."""
-        n = len(self.logprobs)
-        token_ids = np.concatenate([_NOTHING, *self.episodes, self.attempt])
         return Completion(
-            token_ids=token_ids,
-            choices=token_ids,
+            token_ids=self.tokens,
+            choices=self.tokens,
             logprobs=self.logprobs,
             stop_token_id=self.stop_token_id,
             stop_logprob=self.stop_logprob,
-            natural_length=n,
+            natural_length=len(self.tokens),
         )
 
 
 def _first_end(template: Template, tokens: np.ndarray) -> int:
     """Tokens of the first whole episode; 0 if there is none. The last boundary may be that of an unfinished one."""
-    found = [int(end) for end in template.boundaries(tokens, ()) if end and template.snap(tokens, end) == end]
-    return found[0] if found else 0
+    return next((int(end) for end in template.boundaries(tokens, ()) if end and template.snap(tokens, end) == end), 0)

@@ -21,9 +21,10 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
+from mrt_pipeline.bars import bar
 from mrt_pipeline.engines.base import Completion
 from mrt_pipeline.errors import InputError
-from mrt_pipeline.policy.template import TemplateParams
+from mrt_pipeline.policy.template import Template, TemplateParams
 from mrt_pipeline.policy.text_template import TextBacktrackTemplateParams
 from mrt_pipeline.registry import PositiveInt, Registered
 from mrt_pipeline.rollouts.actor import Actor
@@ -55,17 +56,22 @@ class Query:
             suppressed J is that of being stopped, as it is for a token that leads to the same state. Else the two
             choices would differ in credit.
         """
-        asked = (rollout.problem, rollout.prompt, rollout.thought, cuts)
         if at_natural_end:
-            return cls(*asked, rollout.natural_length, tuple(map(int, rollout.natural_close)))
-        if rollout.stop_reason != "stop" or not len(rollout.close):
-            return cls(*asked)
-        return cls(*asked, len(rollout.thought), tuple(map(int, rollout.close)))
+            end, close = rollout.natural_length, rollout.natural_close
+        elif rollout.stop_reason == "stop":
+            end, close = len(rollout.thought), rollout.close
+        else:
+            end, close = -1, rollout.close[:0]
+        return cls(rollout.problem, rollout.prompt, rollout.thought, cuts, end, tuple(map(int, close)))
 
     @property
     def forced(self) -> np.ndarray:
         """Bool (n_cuts,): cuts at which the stop phrase is put, all but the natural end."""
         return (self.cuts != self.natural_length) | (not self.natural_close)
+
+    def closes(self, stop_phrase: tuple[int, ...]) -> list[tuple[int, ...]]:
+        """What is put after the thought at each cut."""
+        return [stop_phrase if forced else self.natural_close for forced in self.forced]
 
 
 @dataclass(frozen=True)
@@ -91,8 +97,8 @@ class Prover(Registered):
         if tree.policy.given_template is not None:
             self.check_template(tree.policy.given_template)
 
-    def check_template(self, template: TemplateParams) -> None:
-        """Raise ValueError if J of a policy that thinks and answers like this cannot be estimated."""
+    def check_template(self, template: Template | TemplateParams) -> None:
+        """Raise InputError if J of a policy that thinks and answers like this cannot be estimated."""
 
     def success(self, actor: Actor, queries: Sequence[Query], seed: int = 0) -> list[Success]:
         """J of the actor's policy at every cut of every query."""
@@ -107,69 +113,50 @@ class ExactProver(Prover):
 
     name: Literal["exact"] = "exact"
 
-    def check_template(self, template: TemplateParams) -> None:
+    def check_template(self, template: Template | TemplateParams) -> None:
         """There must be a list of answers whose probabilities can be summed; see `Prover.check_template`."""
         if isinstance(template, TextBacktrackTemplateParams):
-            raise ValueError(
+            raise InputError(
                 "policy.template.kind=backtrack needs prover=sampled: an attempt is a text with its answer somewhere "
                 "in it, so the probability of the answer alone says nothing"
             )
         if template.writes_freely:
-            raise ValueError(
+            raise InputError(
                 "policy.template.natural_answer=free needs prover=sampled: what is written freely has no list of "
                 "accepted answers whose probability could be summed; or set natural_answer=opened"
             )
 
     def success(self, actor: Actor, queries: Sequence[Query], seed: int = 0) -> list[Success]:
-        """See `Prover.success`."""
-        template = actor.template
-        if template.writes_freely:
-            raise InputError(
-                "prover=exact cannot judge answers that are written freely, as policy.template.natural_answer=free has "
-                "them: there is no list that their probability could be summed over. Set prover=sampled"
-            )
+        """See `Prover.success`. At each cut the accepted answers are scored after what closes the thought there."""
+        self.check_template(actor.template)
         if actor.limits.temperature == 0:
             raise InputError("prover=exact needs probabilities of answers; with temperature 0 there are none")
-        if not queries:
-            return []
-        encoded = _encode_answers(actor, queries)
+        encode, end = actor.tokenizer.encode, actor.template.answer_end
+        distinct = {answer for query in queries for answer in query.problem.answers}
+        encoded = {answer: [*encode(answer, add_special_tokens=False), *end] for answer in distinct}
         answers = [[encoded[answer] for answer in query.problem.answers] for query in queries]
-        scores = _score(actor, queries, [query.cuts for query in queries], template.stop_phrase, answers)
-        passes = [1] * len(queries)
-        for close in sorted({query.natural_close for query in queries} - {(), template.stop_phrase}):
-            chosen = [i for i, q in enumerate(queries) if q.natural_close == close and not q.forced.all()]
-            ends = [queries[i].cuts[~queries[i].forced] for i in chosen]
-            found = _score(actor, [queries[i] for i in chosen], ends, close, [answers[i] for i in chosen])
-            for i, score in zip(chosen, found, strict=True):
-                scores[i][~queries[i].forced] = score
-                passes[i] += 1
+        closes = [query.closes(actor.template.stop_phrase) for query in queries]
+        scores = [np.empty((len(query.cuts), len(query.problem.answers))) for query in queries]
+        n_passes = [0] * len(queries)
+        for close in sorted({close for found in closes for close in found}):
+            places = [np.array([other == close for other in found], dtype=bool) for found in closes]
+            asked = [i for i, here in enumerate(places) if here.any()]
+            found = actor.engine.score(
+                [np.concatenate([queries[i].prompt, queries[i].thought]) for i in asked],
+                [len(queries[i].prompt) + queries[i].cuts[places[i]] for i in asked],
+                close,
+                [answers[i] for i in asked],
+                actor.limits.temperature,
+            )
+            for i, score in zip(asked, found, strict=True):
+                scores[i][places[i]] = score
+                n_passes[i] += 1
         result = []
-        for query, answer, score, n_passes in zip(queries, answers, scores, passes, strict=True):
-            mean = np.exp(score).sum(axis=1).clip(0.0, 1.0)
-            n_tokens = n_passes * (len(query.prompt) + len(query.thought)) + len(query.cuts) * sum(map(len, answer))
-            result.append(Success(mean, np.zeros_like(mean), n_tokens))
+        for i, query in enumerate(queries):
+            mean = np.exp(scores[i]).sum(axis=1).clip(0.0, 1.0)
+            n_trace, n_answers = len(query.prompt) + len(query.thought), sum(map(len, answers[i]))
+            result.append(Success(mean, np.zeros_like(mean), n_passes[i] * n_trace + len(query.cuts) * n_answers))
         return result
-
-
-def _score(
-    actor: Actor,
-    queries: Sequence[Query],
-    cuts: Sequence[np.ndarray],
-    suffix: Sequence[int],
-    answers: Sequence[Sequence[Sequence[int]]],
-) -> list[np.ndarray]:
-    if not queries:
-        return []
-    traces = [np.concatenate([query.prompt, query.thought]) for query in queries]
-    places = [len(query.prompt) + cut for query, cut in zip(queries, cuts, strict=True)]
-    return actor.engine.score(traces, places, suffix, answers, actor.limits.temperature)
-
-
-def _encode_answers(actor: Actor, queries: Sequence[Query]) -> dict[str, list[int]]:
-    """Token ids of each accepted answer, with what the prover expects after it."""
-    distinct = {answer for query in queries for answer in query.problem.answers}
-    end = actor.template.answer_end
-    return {answer: [*actor.tokenizer.encode(answer, add_special_tokens=False), *end] for answer in distinct}
 
 
 class SampledProver(Prover):
@@ -181,33 +168,23 @@ class SampledProver(Prover):
     def success(self, actor: Actor, queries: Sequence[Query], seed: int = 0) -> list[Success]:
         """See `Prover.success`."""
         result = []
-        found = force_answers(actor, queries, self.n_answers, seed)
-        for query, answers in zip(queries, found, strict=True):
-            rewards = np.array(
-                [
-                    [_reward(actor, query.problem, answer, forced) for answer in at_cut]
-                    for forced, at_cut in zip(query.forced, answers, strict=True)
-                ]
-            )
-            mean = rewards.reshape(len(query.cuts), self.n_answers).mean(axis=1)
+        forced_answers = force_answers(actor, queries, self.n_answers, seed)
+        for query, found in zip(bar(queries, desc="grading", unit="trace"), forced_answers, strict=True):
+            texts = [[actor.read_answer(a, forced) for a in at] for at, forced in zip(found, query.forced, strict=True)]
+            rewards = [[actor.task.grade(query.problem, t).reward if t else 0.0 for t in at_cut] for at_cut in texts]
+            mean = np.array(rewards).reshape(len(query.cuts), self.n_answers).mean(axis=1)
             sem = np.sqrt(mean * (1 - mean) / self.n_answers)
-            result.append(Success(mean, sem, sum(n_tokens(answer) for at_cut in answers for answer in at_cut)))
+            result.append(Success(mean, sem, sum(n_tokens(answer) for at_cut in found for answer in at_cut)))
         return result
-
-
-def _reward(actor: Actor, problem: Problem, answer: Completion, forced: bool) -> float:
-    text = actor.read_answer(answer, forced)
-    return actor.task.grade(problem, text).reward if text else 0.0
 
 
 def force_answers(actor: Actor, queries: Sequence[Query], n: int, seed: int) -> list[list[list[Completion]]]:
     """`n` sampled answers at each cut of each query."""
     forced = [bool(value) for query in queries for value in query.forced]
-    cuts = [(query, cut) for query in queries for cut in query.cuts]
-    stop_phrase = actor.template.stop_phrase
     contexts = [
-        [*query.prompt, *query.thought[:cut], *(stop_phrase if is_forced else query.natural_close)]
-        for (query, cut), is_forced in zip(cuts, forced, strict=True)
+        [*query.prompt, *query.thought[:cut], *close]
+        for query in queries
+        for cut, close in zip(query.cuts, query.closes(actor.template.stop_phrase), strict=True)
     ]
     completions = iter(actor.sample_answers(contexts, forced, seed, n))
     return [[[next(completions) for _ in range(n)] for _ in query.cuts] for query in queries]

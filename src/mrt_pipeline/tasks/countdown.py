@@ -14,8 +14,10 @@ that succeeds goes on to state the answer, `... =48 yes (7 - 3) * 12`, as reason
 what was found can then be copied later, so that a small model can recall it.
 """
 
-import ast
+import operator
+import re
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import combinations_with_replacement, permutations, product
 from typing import Annotated, ClassVar, Literal, Self
@@ -29,20 +31,13 @@ from mrt_pipeline.registry import Fraction, PositiveInt
 from mrt_pipeline.tasks.base import Grade, Problem, ScratchTask, SearchTrace
 
 EPISODE_MARKER = "wait"
-VERDICTS = ("low", "high", "yes")
-_OPERATORS = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*"}
+OPERATIONS: dict[str, Callable[[int, int], int]] = {
+    "+": operator.add,
+    "*": operator.mul,
+    "-": lambda left, right: abs(left - right),
+}
+_NUMBER = "(?:0|[1-9][0-9]*)"  # as a pattern: in one spelling only
 _MAX_ANSWER_CHARS = 200
-
-
-def combine(left: int, operator: str, right: int) -> int:
-    """Apply one operation; `-` is the absolute difference."""
-    if operator == "+":
-        return left + right
-    if operator == "*":
-        return left * right
-    if operator == "-":
-        return abs(left - right)
-    raise ValueError(f"unknown operator {operator!r}; expected one of + - *")
 
 
 @dataclass(frozen=True)
@@ -54,44 +49,32 @@ class Chain:
 
     def results(self) -> list[int]:
         """The intermediate results, the chain's value last."""
-        value, results = self.numbers[0], []
-        for operator, number in zip(self.operators, self.numbers[1:], strict=True):
-            value = combine(value, operator, number)
-            results.append(value)
-        return results
+        results = [self.numbers[0]]
+        for symbol, number in zip(self.operators, self.numbers[1:], strict=True):
+            results.append(OPERATIONS[symbol](results[-1], number))
+        return results[1:]
+
+    @property
+    def value(self) -> int:
+        """What it comes to."""
+        return self.results()[-1]
 
     def answer(self) -> str:
         """The chain as an answer string."""
         text = str(self.numbers[0])
-        for i, (operator, number) in enumerate(zip(self.operators, self.numbers[1:], strict=True)):
-            text = f"{text} {operator} {number}" if i == 0 else f"({text}) {operator} {number}"
+        for i, (symbol, number) in enumerate(zip(self.operators, self.numbers[1:], strict=True)):
+            text = f"{text} {symbol} {number}" if i == 0 else f"({text}) {symbol} {number}"
         return text
 
     def written_out(self) -> str:
         """The chain with its intermediate results, `7 - 3 =4 * 12 =48`."""
-        text = str(self.numbers[0])
-        for operator, number, result in zip(self.operators, self.numbers[1:], self.results(), strict=True):
-            text += f" {operator} {number} ={result}"
-        return text
+        steps = zip(self.operators, self.numbers[1:], self.results(), strict=True)
+        return " ".join([str(self.numbers[0]), *(f"{symbol} {number} ={result}" for symbol, number, result in steps)])
 
     def attempt(self, target: int) -> str:
         """The chain as an episode of the thought."""
-        value = self.results()[-1]
-        verdict = f"yes {self.answer()}" if value == target else "low" if value < target else "high"
+        verdict = f"yes {self.answer()}" if self.value == target else "low" if self.value < target else "high"
         return f"{EPISODE_MARKER} {self.written_out()} {verdict}"
-
-
-def legal_chains(numbers: tuple[int, ...], max_result: int) -> list[Chain]:
-    """Every legal chain over `numbers`, one per distinct calculation: the larger of the first two stands first."""
-    found = {}
-    for order in sorted(set(permutations(numbers))):
-        if order[0] < order[1]:
-            continue
-        for operators in product("+-*", repeat=len(numbers) - 1):
-            chain = Chain(order, operators)
-            if max(chain.results()) <= max_result:
-                found[chain] = None
-    return list(found)
 
 
 class CountdownRules(ScratchTask):
@@ -121,54 +104,68 @@ class CountdownRules(ScratchTask):
         return self
 
     def chains(self, numbers: tuple[int, ...]) -> list[Chain]:
-        """Every legal chain over `numbers`; see `legal_chains`."""
-        return legal_chains(numbers, self.max_result)
+        """Every legal chain over `numbers`, one per distinct calculation: the larger of the first two stands first."""
+        orders = [order for order in sorted(set(permutations(numbers))) if order[0] >= order[1]]
+        found = [Chain(order, signs) for order in orders for signs in product("+-*", repeat=len(numbers) - 1)]
+        return [chain for chain in found if max(chain.results()) <= self.max_result]
 
     def problems(self) -> list[Problem]:
         """All problems, split by number multiset: test first, then validation, the rest is train."""
-        by_multiset = {}
-        for numbers in combinations_with_replacement(range(1, self.max_number + 1), self.n_numbers):
-            solutions = {}
-            for chain in self.chains(numbers):
-                solutions.setdefault(chain.results()[-1], []).append(chain)
-            by_multiset[numbers] = [
-                (target, chains)
-                for target, chains in sorted(solutions.items())
-                if self.target_min <= target <= self.target_max and len(chains) <= self.max_solutions
-            ]
-        rng = np.random.default_rng(self.seed)
-        multisets = list(by_multiset)
-        rng.shuffle(multisets)
-        splits = {"test": [], "validation": [], "train": []}
+        multisets = list(combinations_with_replacement(range(1, self.max_number + 1), self.n_numbers))
+        np.random.default_rng(self.seed).shuffle(multisets)
         quota = {"test": self.n_test, "validation": self.n_validation, "train": self.n_train or 10**9}
-        for numbers in map(tuple, multisets):
-            split = next((name for name in splits if len(splits[name]) < quota[name]), None)
+        splits: dict[str, list[Problem]] = {split: [] for split in quota}
+        for numbers in multisets:
+            split = next((split for split in quota if len(splits[split]) < quota[split]), None)
             if split is None:
                 break
-            splits[split] += [self._problem(numbers, target, chains, split) for target, chains in by_multiset[numbers]]
-        for name, found in splits.items():
-            wanted = quota[name] if name != "train" else self.n_train or 1
+            splits[split] += self._problems(numbers, split)
+        for split, found in splits.items():
+            wanted = 1 if split == "train" and self.n_train is None else quota[split]
             if len(found) < wanted:
                 raise InputError(
-                    f"countdown has only {len(found)} problems left for the {name} split, "
-                    f"{wanted} were asked for: raise task.max_number or lower task.n_{name}"
+                    f"countdown has only {len(found)} problems left for the {split} split, "
+                    f"{wanted} were asked for: raise task.max_number or lower task.n_{split}"
                 )
-        return [problem for name in ("train", "validation", "test") for problem in splits[name][: quota[name]]]
+        return [problem for split in ("train", "validation", "test") for problem in splits[split][: quota[split]]]
+
+    def _problems(self, numbers: tuple[int, ...], split: str) -> list[Problem]:
+        solutions: dict[int, list[Chain]] = {}
+        for chain in self.chains(numbers):
+            solutions.setdefault(chain.value, []).append(chain)
+        return [
+            self._problem(numbers, target, chains, split)
+            for target, chains in sorted(solutions.items())
+            if self.target_min <= target <= self.target_max and len(chains) <= self.max_solutions
+        ]
 
     def _problem(self, numbers: tuple[int, ...], target: int, chains: list[Chain], split: str) -> Problem:
-        surfaces = set()
-        for chain in chains:
-            swapped = (chain.numbers[1], chain.numbers[0], *chain.numbers[2:])
-            surfaces |= {self._spell(chain), self._spell(Chain(swapped, chain.operators))}
+        swapped = [Chain((c.numbers[1], c.numbers[0], *c.numbers[2:]), c.operators) for c in chains]
         text = " ".join(map(str, numbers))
         return Problem(
             problem_id=f"countdown-{'-'.join(map(str, numbers))}-{target}",
             source=self.name,
             split=split,
             question=f"{text} make {target}",
-            answers=tuple(sorted(surfaces)),
+            answers=tuple(sorted({self._spell(chain) for chain in (*chains, *swapped)})),
             metadata={"numbers": list(numbers), "target": target, "n_solutions": len(chains)},
         )
+
+    def grade(self, problem: Problem, answer: str) -> Grade:
+        """Right are the problem's answers, which are all there are; what is written like one is wrong."""
+        form = re.sub("[0-9]+", _NUMBER, re.escape(self._example)).replace(r"\+", "[+*-]")
+        if len(answer) > _MAX_ANSWER_CHARS or not re.fullmatch(form, answer.strip()):
+            return Grade.UNPARSED
+        return Grade.CORRECT if answer.strip() in problem.answers else Grade.WRONG
+
+    @property
+    def longest_answer(self) -> int:
+        """Symbols of an answer; all have as many."""
+        return len(self._example.split())
+
+    @property
+    def _example(self) -> str:
+        return self._spell(Chain((1,) * self.n_numbers, ("+",) * (self.n_numbers - 1)))
 
     @abstractmethod
     def _spell(self, chain: Chain) -> str:
@@ -193,44 +190,8 @@ class Countdown(CountdownRules):
 
     markers: ClassVar[tuple[str, ...]] = (THINK_OPEN, THINK_CLOSE)
 
-    @property
-    def longest_answer(self) -> int:
-        """Symbols of an answer, numbers and operators; brackets are part of a number's symbol."""
-        return 2 * self.n_numbers - 1
-
     def _spell(self, chain: Chain) -> str:
         return chain.answer()
-
-    def grade(self, problem: Problem, answer: str) -> Grade:
-        """Grade an answer by walking its syntax tree; the text is never evaluated."""
-        chain = self._parse(answer)
-        if chain is None:
-            return Grade.UNPARSED
-        if sorted(chain.numbers) != sorted(problem.metadata["numbers"]):
-            return Grade.WRONG
-        results = chain.results()
-        legal = max(results) <= self.max_result
-        return Grade.CORRECT if legal and results[-1] == problem.metadata["target"] else Grade.WRONG
-
-    def _parse(self, answer: str) -> Chain | None:
-        """The chain that `answer` writes down, or None if it is not one."""
-        if len(answer) > _MAX_ANSWER_CHARS:
-            return None
-        try:
-            node = ast.parse(answer.strip(), mode="eval").body
-        except (SyntaxError, ValueError, MemoryError, RecursionError):
-            return None
-        numbers, operators = [], []
-        while isinstance(node, ast.BinOp) and type(node.op) in _OPERATORS:
-            if not (isinstance(node.right, ast.Constant) and type(node.right.value) is int):
-                return None
-            numbers.append(node.right.value)
-            operators.append(_OPERATORS[type(node.op)])
-            node = node.left
-        if not (isinstance(node, ast.Constant) and type(node.value) is int) or len(numbers) != self.n_numbers - 1:
-            return None
-        chain = Chain((node.value, *reversed(numbers)), tuple(reversed(operators)))
-        return chain if chain.answer() == answer.strip() else None  # one spelling only: the exact prover lists them all
 
     @property
     def template(self) -> SymbolThinkParams:
@@ -248,12 +209,7 @@ class Countdown(CountdownRules):
             *(f"{opening}{n}" for n in inputs if opening),
             *(f"{n})" for n in inputs),
             *(f"={n}" for n in range(self.max_result + 1)),
-            "+",
-            "-",
-            "*",
-            "make",
-            EPISODE_MARKER,
-            *VERDICTS,
+            *("+", "-", "*", "make", EPISODE_MARKER, "low", "high", "yes"),
         ]
 
     def search_trace(self, problem: Problem, rng: np.random.Generator) -> SearchTrace:
@@ -261,12 +217,13 @@ class Countdown(CountdownRules):
 
         Every habit is drawn once per trace, so that a policy trained on a mix of traces has all of them and RL can
         choose among them. The mix is the one measured to leave most room for learning how to search.
+        It answers with the chain that was found, else with the last one tried, else with a guess.
         """
-        target = problem.metadata["target"]
-        untried = self.chains(tuple(problem.metadata["numbers"]))
+        target, chains = problem.metadata["target"], self.chains(tuple(problem.metadata["numbers"]))
+        untried = chains.copy()
         rng.shuffle(untried)
         if rng.random() < 0.4:  # a noisy heuristic: chains near the target first
-            distance = np.array([abs(chain.results()[-1] - target) for chain in untried])
+            distance = np.array([abs(chain.value - target) for chain in untried])
             untried = [untried[i] for i in np.argsort(distance + rng.normal(0, 20, len(untried)), kind="stable")]
         untried = untried[::-1]  # popped from the end
         repeat = rng.choice([0.0, 0.3, 0.6], p=[0.3, 0.4, 0.3])
@@ -276,15 +233,15 @@ class Countdown(CountdownRules):
         endless = rng.random() < self.long_fraction
         if endless:
             stop_early, go_on, most_attempts = 0.0, 1.0, self.max_attempts
-        tried, found = [], False
+        tried: list[Chain] = []
+        found = False
         while len(tried) < most_attempts:
             again = max(repeat, 0.5) if found else repeat
             if tried and (not untried or rng.random() < again):
-                chain = tried[rng.integers(len(tried))]
+                tried.append(tried[rng.integers(len(tried))])
             else:
-                chain = untried.pop()
-            tried.append(chain)
-            found = found or chain.results()[-1] == target
+                tried.append(untried.pop())
+            found = found or tried[-1].value == target
             if rng.random() < (1 - go_on if found else stop_early):
                 break
         attempts = [chain.attempt(target).split() for chain in tried]
@@ -293,18 +250,7 @@ class Countdown(CountdownRules):
         if cut:
             symbols = symbols[: rng.integers(len(symbols) + 1)]
         starts = np.cumsum([0, *map(len, attempts[:-1])])
-        complete = tried[: int(np.sum(starts + self._verdict <= len(symbols)))]
-        return SearchTrace(" ".join(symbols), self._conclude(complete, problem, rng).answer(), bool(cut or endless))
-
-    @property
-    def _verdict(self) -> int:
-        """Symbols of an attempt up to its verdict."""
-        return 3 * self.n_numbers
-
-    def _conclude(self, tried: list[Chain], problem: Problem, rng: np.random.Generator) -> Chain:
-        """The chain to answer with: the one that was found, else the last one tried, else a guess."""
-        if not tried:
-            chains = self.chains(tuple(problem.metadata["numbers"]))
-            return chains[rng.integers(len(chains))]
-        found = [chain for chain in tried if chain.results()[-1] == problem.metadata["target"]]
-        return (found or tried)[-1]
+        n_judged = int(np.sum(starts + 3 * self.n_numbers <= len(symbols)))  # the cut spares their verdict
+        judged = tried[:n_judged] or [chains[rng.integers(len(chains))]]
+        answer = ([chain for chain in judged if chain.value == target] or judged)[-1]
+        return SearchTrace(" ".join(symbols), answer.answer(), bool(cut or endless))

@@ -16,33 +16,22 @@ Warm-start traces go back by a heuristic, `backtrack`:
     restart   always to the start: plain retries, as in RISE (arXiv 2407.18219)
 """
 
-import re
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
 from mrt_pipeline.policy.template import SymbolBacktrackParams
-from mrt_pipeline.tasks.base import Grade, Problem, SearchTrace
-from mrt_pipeline.tasks.countdown import Chain, CountdownRules, legal_chains
+from mrt_pipeline.tasks.base import Problem, SearchTrace
+from mrt_pipeline.tasks.countdown import Chain, CountdownRules
 
 OPENING = ":"
-_MAX_ANSWER_CHARS = 200
-_STEP = re.compile(r"([+*-]) ([0-9]{1,6}) =([0-9]{1,6})")
 
 
-def back_symbol(step: int) -> str:
-    """The symbol that goes back to a step: the first `step` operations are kept."""
-    return f"back{step}"
-
-
-def keeps(chain: Chain, step: int, other: Chain) -> bool:
-    """Whether `chain` begins with the first `step` operations of `other`; any chain does for step 0."""
-    if step == 0:
-        return True
-    return chain.numbers[: step + 1] == other.numbers[: step + 1] and chain.operators[:step] == other.operators[:step]
+def _prefix(chain: Chain, step: int) -> tuple:
+    """The first `step` operations of a chain; nothing for step 0."""
+    return (chain.numbers[: step + 1], chain.operators[:step]) if step else ()
 
 
 def prefix_values(chain: Chain, chains: Sequence[Chain], target: int) -> list[float]:
@@ -53,12 +42,9 @@ def prefix_values(chain: Chain, chains: Sequence[Chain], target: int) -> list[fl
     """
     values = []
     for step in range(len(chain.operators)):
-        completions = [other for other in chains if keeps(other, step, chain)]
-        values.append(sum(other.results()[-1] == target for other in completions) / len(completions))
+        solved = [other.value == target for other in chains if _prefix(other, step) == _prefix(chain, step)]
+        values.append(sum(solved) / len(solved))
     return values
-
-
-_legal = lru_cache(maxsize=4_096)(legal_chains)  # a warm start asks for the same problems again and again
 
 
 class CountdownBacktracking(CountdownRules):
@@ -69,57 +55,25 @@ class CountdownBacktracking(CountdownRules):
 
     markers: ClassVar[tuple[str, ...]] = (OPENING,)
 
-    @property
-    def longest_answer(self) -> int:
-        """Symbols of an attempt: numbers, operators and results."""
-        return 3 * self.n_numbers - 2
-
     def _spell(self, chain: Chain) -> str:
         return chain.written_out()
 
     @property
+    def _backs(self) -> tuple[str, ...]:
+        return tuple(f"back{step}" for step in range(self.n_numbers - 1))
+
+    @property
     def template(self) -> SymbolBacktrackParams:
         """Attempts separated by back symbols."""
-        return SymbolBacktrackParams(back=tuple(self._backs()))
-
-    def _backs(self) -> list[str]:
-        return [back_symbol(step) for step in range(self.n_numbers - 1)]
+        return SymbolBacktrackParams(back=self._backs)
 
     def symbols(self) -> list[str]:
         """The vocabulary: numbers, results, operators, back symbols."""
         return [
             *map(str, range(max(self.target_max, self.max_number) + 1)),
             *(f"={n}" for n in range(self.max_result + 1)),
-            *"+-*",
-            "make",
-            *self._backs(),
+            *("+", "-", "*", "make", *self._backs),
         ]
-
-    def grade(self, problem: Problem, answer: str) -> Grade:
-        """Grade an attempt: every number used once, every written result right, and the last one the target."""
-        written = self._parse(answer)
-        if written is None:
-            return Grade.UNPARSED
-        chain, results = written
-        if sorted(chain.numbers) != sorted(problem.metadata["numbers"]) or chain.results() != results:
-            return Grade.WRONG
-        legal = max(results) <= self.max_result
-        return Grade.CORRECT if legal and results[-1] == problem.metadata["target"] else Grade.WRONG
-
-    def _parse(self, answer: str) -> tuple[Chain, list[int]] | None:
-        """The chain that `answer` writes down with the results it claims, or None if it is none of this length."""
-        if len(answer) > _MAX_ANSWER_CHARS:
-            return None
-        first, _, rest = answer.strip().partition(" ")
-        steps = _STEP.findall(rest)
-        numbers, operators = [first, *(number for _, number, _ in steps)], [operator for operator, _, _ in steps]
-        spelled = " ".join([first, *(f"{operator} {number} ={result}" for operator, number, result in steps)])
-        if not re.fullmatch("[0-9]{1,6}", first) or len(steps) != self.n_numbers - 1 or spelled != answer.strip():
-            return None
-        results = [result for _, _, result in steps]
-        if any(str(int(text)) != text for text in (*numbers, *results)):  # one spelling only: no leading zeros
-            return None
-        return Chain(tuple(map(int, numbers)), tuple(operators)), list(map(int, results))
 
     def trace_metrics(self, traces: Sequence[str]) -> dict[str, float]:
         """`kept_prefix`: the share of attempts after back1 or a later step that really keep these steps."""
@@ -132,7 +86,7 @@ class CountdownBacktracking(CountdownRules):
         Every habit is drawn once per trace, as in `Countdown.search_trace`. The last attempt is the answer, so a trace
         that has not found the solution ends wrongly. A search that is out of attempts is cut: stopping is not imitated.
         """
-        target, chains = problem.metadata["target"], _legal(tuple(problem.metadata["numbers"]), self.max_result)
+        target, chains = problem.metadata["target"], self.chains(tuple(problem.metadata["numbers"]))
         astray = rng.choice([0.0, 0.2, 0.5], p=[0.4, 0.3, 0.3])
         repeat = rng.choice([0.0, 0.2, 0.5], p=[0.4, 0.3, 0.3])
         stop_early = rng.choice([0.0, 0.12], p=[0.6, 0.4])
@@ -140,15 +94,13 @@ class CountdownBacktracking(CountdownRules):
         most_attempts = rng.choice([8, 16, 26], p=[0.2, 0.3, 0.5])
         tried = [chains[rng.integers(len(chains))]]
         symbols: list[str] = []
-        stopped = False
-        while not stopped:
-            last = tried[-1]
-            stopped = bool(rng.random() < (1 - go_on if last.results()[-1] == target else stop_early))
-            if stopped or len(tried) == most_attempts:
+        while not (stopped := rng.random() < (1 - go_on if tried[-1].value == target else stop_early)):
+            if len(tried) == most_attempts:
                 break
+            last = tried[-1]
             step = self._step_back(last, chains, target, rng, astray)
             step, following = _next_attempt(last, step, tried, chains, rng, repeat)
-            symbols += [last.written_out(), back_symbol(step)]
+            symbols += [last.written_out(), self._backs[step]]
             tried.append(following)
         return SearchTrace(" ".join(symbols), tried[-1].written_out(), cut=not stopped)
 
@@ -171,15 +123,13 @@ def _next_attempt(
     Where no untried one is left, the search goes back to the start instead; where all are tried, anything is repeated.
     Returns the step that was really gone back to as well.
     """
-    if rng.random() < repeat:
-        again = [chain for chain in tried if keeps(chain, step, last)]
-        return step, again[rng.integers(len(again))]
     seen = set(tried)
-    for kept in (step, 0):
-        untried = [chain for chain in chains if chain not in seen and keeps(chain, kept, last)]
-        if untried:
-            return kept, untried[rng.integers(len(untried))]
-    return 0, chains[rng.integers(len(chains))]
+    again = rng.random() < repeat
+    untried = [chain for chain in chains if chain not in seen]
+    choices = [chain for chain in (tried if again else untried) if _prefix(chain, step) == _prefix(last, step)]
+    if not choices:
+        step, choices = 0, untried or list(chains)
+    return step, choices[rng.integers(len(choices))]
 
 
 def kept_prefix(trace: str) -> list[bool]:
@@ -187,15 +137,20 @@ def kept_prefix(trace: str) -> list[bool]:
 
     trace: text with the attempts and back symbols; what stands before the opening, and special tokens, are left out.
     """
-    symbols = [symbol for symbol in trace.rpartition(f" {OPENING} ")[2].split() if not symbol.startswith("<")]
-    kept, before, attempt, step = [], [], [], 0
-    ended = not symbols or symbols[-1].startswith("back")  # nothing was attempted after it
-    for symbol in symbols if ended else [*symbols, back_symbol(0)]:
-        if not symbol.startswith("back"):
-            attempt.append(symbol)
-            continue
-        if step:
-            n = 1 + 3 * step  # the first number, then an operator, a number and a result for each step
-            kept.append(len(attempt) >= n and attempt[:n] == before[:n])
-        before, attempt, step = attempt, [], int(symbol[4:])
-    return kept
+    attempts: list[list[str]] = [[]]
+    steps = []
+    for symbol in trace.rpartition(f" {OPENING} ")[2].split():
+        if symbol.startswith("back"):
+            steps.append(int(symbol[4:]))
+            attempts.append([])
+        elif not symbol.startswith("<"):
+            attempts[-1].append(symbol)
+    if not attempts[-1]:  # nothing was attempted after going back
+        attempts.pop()
+    # Of `step` operations, the first number, then an operator, a number and a result each.
+    lengths = [1 + 3 * step for step in steps]
+    return [
+        len(after) >= n and after[:n] == before[:n]
+        for before, n, after in zip(attempts, lengths, attempts[1:])
+        if n > 1
+    ]

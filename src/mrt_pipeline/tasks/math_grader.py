@@ -10,8 +10,8 @@ import logging
 import select
 import subprocess
 import sys
-from collections.abc import Hashable, Sequence
-from functools import cached_property
+from collections.abc import Sequence
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -33,65 +33,65 @@ _MAX_KNOWN = 50_000  # verdicts remembered
 class GuardedGrader:
     """What asks the child process. One of them, started when it is first needed, and again after it had to be killed.
 
-    deadline: seconds for one answer. arguments: of `math_worker.py`.
+    deadline: seconds for one answer. name: "<module>:<function>" of the user's; None: math-verify.
     """
 
-    def __init__(self, deadline: float, *arguments: str):
-        self.deadline, self.arguments = deadline, arguments
-        self._child: subprocess.Popen | None = None
-        self._known: dict[Hashable, Grade] = {}
+    def __init__(self, deadline: float = 5.0, name: str | None = None):
+        self.deadline, self.name = deadline, name
+        self._child: subprocess.Popen[bytes] | None = None
+        self._known = lru_cache(_MAX_KNOWN)(self._judged)
+        self._warned = False
         atexit.register(self.close)
 
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_child": None, "_known": {}}  # a copy has a child of its own
+    def __reduce__(self) -> tuple:
+        return type(self), (self.deadline, self.name)  # a copy has a child of its own
 
-    def _remembered(self, key: Hashable, *question: Any) -> Grade:
-        """The grade that the child gives; asked once for each key."""
-        if key not in self._known:
-            if len(self._known) >= _MAX_KNOWN:
-                self._known.clear()
-            self._known[key] = self._ask(*question)
-        return self._known[key]
+    def ask(self, *question: Any) -> Grade:
+        """The grade that the child gives, which is asked the same question once. Never raises."""
+        return self._known(json.dumps([self.deadline, *question], default=str))
 
-    def _ask(self, *question: Any) -> Grade:
+    def _judged(self, request: str) -> Grade:
         try:
-            child = self._running()
-            child.stdin.write(json.dumps([self.deadline, *question], default=str).encode() + b"\n")
-            child.stdin.flush()
-            verdict = self._reply(child, self.deadline + _GRACE)
-        except (OSError, TimeoutError, ValueError) as error:
+            self._start()
+            verdict = self._exchange(f"{request}\n", self.deadline + _GRACE)
+        except (OSError, ValueError) as error:
             self.close()
-            verdict = {"failed": f"{type(error).__name__}: {error}"}
-        if isinstance(verdict, dict):
-            self._report(verdict["failed"])
-            return Grade.FAILED
-        return _GRADES[verdict]
+            verdict = {"failed": f"judging it {error}"}
+        if not isinstance(verdict, dict):
+            return _GRADES[verdict]
+        if self.name is not None and not self._warned:
+            self._warned = True
+            logger.warning(
+                "task.grader=%s failed on an answer, which earns no reward: %s. Further failures are not shown",
+                self.name,
+                verdict["failed"],
+            )
+        return Grade.FAILED
 
-    def _report(self, reason: str) -> None:
-        """Called with the reason whenever grading failed."""
-
-    def _running(self) -> subprocess.Popen:
-        """The child. Raises InputError if it refuses what it is to grade with."""
+    def _start(self) -> None:
+        """Start the child if there is none. Raises InputError if it refuses what it is to grade with."""
         if self._child is None:
             self._child = subprocess.Popen(
-                [sys.executable, "-m", "mrt_pipeline.tasks.math_worker", *self.arguments],
+                [sys.executable, "-m", "mrt_pipeline.tasks.math_worker", *([self.name] if self.name else [])],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
             )
-            started = self._reply(self._child, _START_DEADLINE)
+            started = self._exchange("", _START_DEADLINE)
             if isinstance(started, dict):
                 raise InputError(started["refused"])
-        return self._child
 
-    @staticmethod
-    def _reply(child: subprocess.Popen, deadline: float):
-        """One line of the child, which writes a line at once or nothing."""
+    def _exchange(self, request: str, deadline: float) -> Any:
+        """Write a request, if any, and read the reply: the child writes a line at once or nothing."""
+        child = self._child
+        assert child and child.stdin and child.stdout
+        child.stdin.write(request.encode())
+        child.stdin.flush()
         if not select.select([child.stdout], [], [], deadline)[0]:
-            raise TimeoutError
+            raise TimeoutError(f"takes more than {deadline:g} s")
         line = child.stdout.readline()
         if not line:
-            raise BrokenPipeError  # the child died
+            raise BrokenPipeError("ended the process")
         return json.loads(line)
 
     def close(self) -> None:
@@ -103,10 +103,7 @@ class GuardedGrader:
 
 
 class MathGrader(GuardedGrader):
-    """Compares an answer with gold answers. deadline: seconds for one comparison."""
-
-    def __init__(self, deadline: float = 5.0):
-        super().__init__(deadline)
+    """Compares an answer with gold answers."""
 
     def grade(self, golds: Sequence[str], answer: str) -> Grade:
         """CORRECT if the answer equals one of the gold answers; never raises for what the text is."""
@@ -121,33 +118,25 @@ class MathGrader(GuardedGrader):
                 return Grade.CORRECT if number in gold_numbers else Grade.WRONG
             if not any(char.isdigit() for char in spelling):
                 return Grade.WRONG  # no number is written without a digit
-        return self._remembered((tuple(golds), spelling), list(golds), answer)
+        return self.ask(list(golds), answer)
 
 
 class OwnGrader(GuardedGrader):
     """Asks a function `grade(answer: str, problem: dict) -> bool` of the user's.
 
     Its module is imported in the child process only, from the working directory or where it is installed. `answer` is
-    the text that the model wrote as its answer; `problem` has question, answers and metadata. name:
-    "<module>:<function>". deadline: seconds for one answer.
+    the text that the model wrote as its answer; `problem` has question, answers and metadata.
     """
-
-    def __init__(self, name: str, deadline: float = 5.0):
-        super().__init__(deadline, name)
-        self.name = name
-        self._warned = False
 
     def check(self) -> None:
         """Raise InputError if there is no such function, or its module cannot be imported."""
         try:
-            self._running()
+            self._start()
             return
         except InputError as error:
             reason = str(error)
-        except TimeoutError:
-            reason = f"importing its module takes more than {_START_DEADLINE:g} s"
-        except (OSError, ValueError):
-            reason = "importing its module ended the process"
+        except OSError as error:
+            reason = f"importing its module {error}"
         self.close()
         raise InputError(
             f"task.grader={self.name} cannot be used: {reason}. Give task.grader=<module>:<function>, a function "
@@ -159,17 +148,8 @@ class OwnGrader(GuardedGrader):
         """CORRECT if the function says True; FAILED unless it says False. Never raises."""
         if not answer.strip() or len(answer) > MAX_OWN_CHARS:
             return Grade.UNPARSED
-        shown = {"question": problem.question, "answers": list(problem.answers), "metadata": problem.metadata}
-        return self._remembered((problem.problem_id, problem.question, problem.answers, answer), shown, answer)
-
-    def _report(self, reason: str) -> None:
-        if not self._warned:
-            logger.warning(
-                "task.grader=%s failed on an answer, which earns no reward: %s. Further failures are not shown",
-                self.name,
-                reason,
-            )
-            self._warned = True
+        shown = {"question": problem.question, "answers": problem.answers, "metadata": problem.metadata}
+        return self.ask(shown, answer)
 
 
 class MathAnswers(Task):

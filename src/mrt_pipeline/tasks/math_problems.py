@@ -7,7 +7,6 @@ math-verify, or by a function of the user's, `grader`.
 
 import logging
 import re
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -66,21 +65,27 @@ class MathProblems(MathAnswers):
         """
         if self.own_grader is not None:
             self.own_grader.check()
-        repeated = [name for name, n in Counter(s.name for s in (*self.train, *self.evaluation)).items() if n > 1]
-        if repeated:
-            raise InputError(f"more than one source is called '{repeated[0]}': rename one of the files")
+        names = [source.name for source in (*self.train, *self.evaluation)]
+        for name in names:
+            if names.count(name) > 1:
+                raise InputError(f"more than one source is called '{name}': rename one of the files")
         rng = np.random.default_rng(self.seed)
         test = self._read(self.evaluation, "test")
-        train = self._without_repetitions(self._read(self.train, "train"), test)
+        train = _without_repetitions(self._read(self.train, "train"), test)
         train = [train[i] for i in rng.permutation(len(train))]
-        n_kept = len(test) if self.n_test is None else self.n_test
-        test = [test[i] for i in sorted(rng.permutation(len(test))[:n_kept])]
-        self._check("n_validation", self.n_validation, len(train))
+        test = [test[i] for i in sorted(rng.permutation(len(test))[: self.n_test])]
         validation = [replace(problem, split="validation") for problem in train[: self.n_validation]]
-        train = train[self.n_validation :]
-        self._check("n_train", self.n_train or 1, len(train))
-        self._check("n_test", n_kept, len(test))
-        return [*train[: self.n_train], *validation, *test]
+        train = train[self.n_validation :][: self.n_train]
+        for split, found, wanted in (
+            ("validation", validation, self.n_validation),
+            ("train", train, self.n_train or 1),
+            ("test", test, self.n_test or 1),
+        ):
+            if len(found) < wanted:
+                raise InputError(
+                    f"task.n_{split} asks for {wanted} problems, {len(found)} are left: lower it, or add a source"
+                )
+        return [*train, *validation, *test]
 
     def deciding(self) -> dict:
         """See `Params.deciding`; of a grader also its file."""
@@ -90,7 +95,7 @@ class MathProblems(MathAnswers):
     @cached_property
     def own_grader(self) -> OwnGrader | None:
         """What asks the user's function, if there is one."""
-        return None if self.grader is None else OwnGrader(self.grader, self.grading_seconds)
+        return None if self.grader is None else OwnGrader(self.grading_seconds, self.grader)
 
     def read(self, text: str) -> str:
         """The answer that the text ends with, in its normalised spelling.
@@ -105,38 +110,24 @@ class MathProblems(MathAnswers):
         return super().grade(problem, answer) if self.own_grader is None else self.own_grader.grade(problem, answer)
 
     def _read(self, sources: Sequence[ProblemSource], split: str) -> list[Problem]:
-        problems = []
-        for source in sources:
-            found, n_unusable = read_source(source, self.max_unusable)
-            if n_unusable:
-                logger.warning("%s: %d rows without a question or an answer are left out", source.path, n_unusable)
-            problems += [
-                Problem(f"{source.name}-{raw.row}", source.name, split, raw.question, (raw.answer,), raw.metadata)
-                for raw in found
-            ]
-        return problems
+        return [problem for source in sources for problem in read_source(source, split, self.max_unusable)]
 
-    @staticmethod
-    def _without_repetitions(train: Sequence[Problem], test: Sequence[Problem]) -> list[Problem]:
-        held_out = {normalize_question(problem.question) for problem in test}
-        kept: dict[str, Problem] = {}
-        n_held_out = 0
-        for problem in train:
-            question = normalize_question(problem.question)
-            n_held_out += question in held_out
-            if question not in held_out:
-                kept.setdefault(question, problem)
-        n_repeated = len(train) - n_held_out - len(kept)
-        if n_held_out or n_repeated:
-            logger.warning(
-                "Training problems dropped: %d that stand in an evaluation source, %d repeated", n_held_out, n_repeated
-            )
-        return list(kept.values())
 
-    @staticmethod
-    def _check(name: str, wanted: int, there: int) -> None:
-        if wanted > there:
-            raise InputError(f"task.{name} asks for {wanted} problems, {there} are left: lower it, or add a source")
+def _without_repetitions(train: Sequence[Problem], test: Sequence[Problem]) -> list[Problem]:
+    """The first of each training problem that is not a test problem."""
+    held_out = {normalize_question(problem.question) for problem in test}
+    texts = [normalize_question(problem.question) for problem in train]
+    kept: dict[str, Problem] = {}
+    for text, problem in zip(texts, train, strict=True):
+        if text not in held_out:
+            kept.setdefault(text, problem)
+    n_held_out = sum(text in held_out for text in texts)
+    n_repeated = len(train) - n_held_out - len(kept)
+    if n_held_out or n_repeated:
+        logger.warning(
+            "Training problems dropped: %d that stand in an evaluation source, %d repeated", n_held_out, n_repeated
+        )
+    return list(kept.values())
 
 
 def normalize_question(question: str) -> str:

@@ -15,18 +15,18 @@ import inspect
 import json
 import logging
 import math
+import multiprocessing
 import os
 import resource
-import select
 import signal
 import sys
 from collections.abc import Callable
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, cast
 
 _MAX_BYTES = 2 * 1024**3  # that judging one answer may take, on top of what is imported
-_MAX_VERDICT = 4096  # bytes, which a pipe takes at once
-_MAX_REASON = 300  # characters of it, escaped for JSON
+_FORK = multiprocessing.get_context("fork")
 
 Verdict = bool | str | dict[str, str]
 
@@ -62,19 +62,16 @@ def own_function(name: str) -> Callable[[dict[str, Any], str], Verdict]:
     try:
         module = importlib.import_module(module_name)
     except (Exception, SystemExit) as error:
-        if isinstance(error, ModuleNotFoundError) and f"{module_name}.".startswith(f"{error.name}."):
-            raise ValueError(f"there is no module '{error.name}' in {here}, and none is installed") from error
         raise ValueError(f"importing '{module_name}' fails: {_in_words(error)}") from error
     function = getattr(module, function_name, None)
     where = getattr(module, "__file__", None) or module_name
     if not callable(function):
         raise ValueError(f"{where} has no function '{function_name}'")
     try:
-        inspect.signature(function).bind("", {})
+        with contextlib.suppress(ValueError):  # the signature of a built-in function may be unknown
+            inspect.signature(function).bind("", {})
     except TypeError as error:
         raise ValueError(f"{where}: '{function_name}' does not take (answer, problem)") from error
-    except ValueError:
-        pass  # that of a built-in function may be unknown
 
     def judge(problem: dict[str, Any], answer: str) -> Verdict:
         verdict = function(answer, problem)
@@ -87,32 +84,33 @@ def own_function(name: str) -> Callable[[dict[str, Any], str], Verdict]:
 
 def judge_in_fork(deadline: float, judge: Callable[..., Verdict], *question: Any) -> Verdict:
     """`judge` in a process of its own; "failed" if it has not answered after `deadline` seconds, or died."""
-    readable, writable = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            os.setpgid(0, 0)  # what it starts is killed with it
-            signal.alarm(math.ceil(deadline) + 1)  # it ends even if this process, which would kill it, is killed
-            _limit_memory()
-            try:
-                verdict = judge(*question)
-            except BaseException as error:  # SystemExit, too
-                verdict = {"failed": _in_words(error)}
-            os.write(writable, json.dumps(verdict).encode())
-        finally:
-            os._exit(0)
-    os.close(writable)
+    receiver, sender = _FORK.Pipe(duplex=False)
+    child = _FORK.Process(target=_judge, args=(sender, deadline, judge, *question))
+    child.start()
+    sender.close()
     try:
-        if not select.select([readable], [], [], deadline)[0]:
-            return {"failed": f"no verdict after {deadline:g} s"}
-        verdict = os.read(readable, _MAX_VERDICT)
-        return json.loads(verdict) if verdict else {"failed": "its process ended without a verdict"}
+        if receiver.poll(deadline):
+            return json.loads(receiver.recv_bytes())
+        return {"failed": f"no verdict after {deadline:g} s"}
+    except EOFError:
+        return {"failed": "its process ended without a verdict"}
     finally:
-        os.close(readable)
-        os.kill(child, signal.SIGKILL)
-        with contextlib.suppress(OSError):  # the group is not there yet, or no more
-            os.killpg(child, signal.SIGKILL)
-        os.waitpid(child, 0)
+        receiver.close()
+        child.kill()
+        with contextlib.suppress(OSError):  # its group may not be there yet
+            os.killpg(cast(int, child.pid), signal.SIGKILL)
+        child.join()
+
+
+def _judge(sender: Connection, deadline: float, judge: Callable[..., Verdict], *question: Any) -> None:
+    os.setpgid(0, 0)  # what it starts is killed with it
+    signal.alarm(math.ceil(deadline) + 1)  # it ends even if its parent, which would kill it, is killed
+    _limit_memory()
+    try:
+        verdict = judge(*question)
+    except BaseException as error:  # SystemExit, too
+        verdict = {"failed": _in_words(error)}
+    sender.send_bytes(json.dumps(verdict).encode())
 
 
 def _limit_memory() -> None:
@@ -125,25 +123,15 @@ def _limit_memory() -> None:
 
 
 def _in_words(error: BaseException) -> str:
-    try:
-        return f"{type(error).__name__}: {error}".removesuffix(": ")[:_MAX_REASON]
-    except Exception:  # its own __str__
-        return type(error).__name__
+    return f"{type(error).__name__}: {error}".removesuffix(": ")[:300]
 
 
-def _take_streams() -> tuple[TextIO, TextIO]:
-    """The pipes from and to the parent. What a grader reads or prints by itself comes from and goes to nowhere."""
+def main(arguments: list[str]) -> None:
+    """Answer requests until the input ends. What a grader reads or prints by itself comes from and goes to nowhere."""
     requests, replies = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w")
     nowhere = os.open(os.devnull, os.O_RDWR)
     os.dup2(nowhere, 0)
     os.dup2(nowhere, 1)
-    os.close(nowhere)
-    return requests, replies
-
-
-def main(arguments: list[str]) -> None:
-    """Answer requests until the input ends."""
-    requests, replies = _take_streams()
     logging.disable(logging.CRITICAL)  # math-verify logs what it cannot parse
     try:
         judge = own_function(arguments[0]) if arguments else math_comparison()

@@ -1,8 +1,9 @@
 """Reading problems with an answer from files or from the Hugging Face hub, whatever their columns are called."""
 
+import logging
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,17 @@ from pydantic import Field, model_validator
 from mrt_pipeline.errors import InputError
 from mrt_pipeline.registry import Params
 from mrt_pipeline.tasks.answers import find_answer, last_boxed
+from mrt_pipeline.tasks.base import Problem
 
+logger = logging.getLogger(__name__)
 # Looked for in this order, so that a file with both a short answer and a worked solution gives its answer.
 QUESTION_COLUMNS = ("problem", "question", "prompt", "instruction", "input")
 ANSWER_COLUMNS = ("answer", "final_answer", "expected_answer", "ground_truth", "target", "solution", "output")
-_READERS = {
-    ".json": pd.read_json,
-    ".jsonl": lambda path, **how: pd.read_json(path, lines=True, **how),
-    ".parquet": lambda path, **how: pd.read_parquet(path),
-    ".csv": lambda path, **how: pd.read_csv(path, dtype=str, keep_default_na=False),
+_READERS: dict[str, Callable[[Path], pd.DataFrame]] = {
+    ".json": partial(pd.read_json, dtype=False, convert_dates=False),
+    ".jsonl": partial(pd.read_json, dtype=False, convert_dates=False, lines=True),
+    ".parquet": pd.read_parquet,
+    ".csv": partial(pd.read_csv, dtype=str, keep_default_na=False),
 }
 
 
@@ -42,41 +45,27 @@ class ProblemSource(Params):
     @property
     def name(self) -> str:
         """The file's name without its ending, or the dataset's."""
-        return Path(self.path).stem if self.is_file else self.path
-
-    @property
-    def is_file(self) -> bool:
-        """Whether it is a file, by its ending."""
-        return Path(self.path).suffix in _READERS
+        return Path(self.path).stem if Path(self.path).suffix in _READERS else self.path
 
 
-@dataclass(frozen=True)
-class RawProblem:
-    """A question with its answer, and the row of the source it stood in (0, 1, ...)."""
+def read_source(source: ProblemSource, split: str, max_unusable: float = 0.01) -> list[Problem]:
+    """All problems of a source, in its order and for one split; their ids end in their row (0, 1, ...).
 
-    question: str
-    answer: str
-    row: int
-    metadata: dict
-
-
-def read_source(source: ProblemSource, max_unusable: float = 0.01) -> tuple[list[RawProblem], int]:
-    """All problems of a source, in its order, and the number of rows left out for want of a question or an answer.
-
-    Raises InputError if the source is not there, is empty, lacks a column, or if a larger share of rows than
-    `max_unusable` is without a question or an answer.
+    Rows without a question or an answer are left out with a warning. Raises InputError if the source is not there, is
+    empty, lacks a column, or if a larger share of rows than `max_unusable` is without a question or an answer.
     """
     table = _read_table(source)
     if table.empty:
         raise InputError(f"{source.path} has no problems in it")
     question = _column(table, source, "question", source.question, QUESTION_COLUMNS)
     answer = _column(table, source, "answer", source.answer, ANSWER_COLUMNS)
+    known = [name for name in table.columns if name not in (*QUESTION_COLUMNS, *ANSWER_COLUMNS)]
     problems, unusable = [], []
     for row, record in enumerate(table.to_dict("records")):
         asked, gold = str(record[question] or "").strip(), gold_answer(record[answer])
         if asked and gold is not None:
-            rest = {k: _plain(v) for k, v in record.items() if k not in (*QUESTION_COLUMNS, *ANSWER_COLUMNS)}
-            problems.append(RawProblem(asked, gold, row, {k: v for k, v in rest.items() if v is not None}))
+            metadata = {name: record[name] for name in known if _is_plain(record[name])}
+            problems.append(Problem(f"{source.name}-{row}", source.name, split, asked, (gold,), metadata))
         else:
             unusable.append(row)
     if len(unusable) > max_unusable * len(table):
@@ -85,10 +74,12 @@ def read_source(source: ProblemSource, max_unusable: float = 0.01) -> tuple[list
             f"{source.path}: {len(unusable)} of {len(table)} rows have no question or no answer that can be read from "
             f"column '{answer}' (rows {rows}, counted from 0): name another column, or raise task.max_unusable"
         )
-    return problems, len(unusable)
+    if unusable:
+        logger.warning("%s: %d rows without a question or an answer are left out", source.path, len(unusable))
+    return problems
 
 
-def gold_answer(value) -> str | None:
+def gold_answer(value: Any) -> str | None:
     r"""The answer in a cell: a number, a short answer, or a solution with `\boxed{}` or `####` in it; None if none."""
     if isinstance(value, bool) or value is None:
         return None
@@ -103,14 +94,13 @@ def gold_answer(value) -> str | None:
 
 
 def _read_table(source: ProblemSource) -> pd.DataFrame:
-    if not source.is_file:
-        return _read_hub(source)
     path = Path(source.path)
+    if path.suffix not in _READERS:
+        return _read_hub(source)
     if not path.is_file():
         raise InputError(f"there is no file {path}: correct task.train or task.evaluation")
-    reader = _READERS[path.suffix]
     try:
-        return reader(path, **({} if path.suffix in (".parquet", ".csv") else {"dtype": False, "convert_dates": False}))
+        return _READERS[path.suffix](path)
     except Exception as error:
         raise InputError(f"cannot read {path} as {path.suffix[1:]}: {error}") from error
 
@@ -121,11 +111,10 @@ def _read_hub(source: ProblemSource) -> pd.DataFrame:
     try:
         return load_dataset(source.path, split=source.hub_split).to_pandas()
     except Exception as error:  # no connection, no such dataset, no such split: all come as different errors
-        endings = ", ".join(_READERS)
         raise InputError(
-            f"'{source.path}' is not a problem file ({endings}), and as a dataset on the hub it cannot be loaded: "
-            f"{str(error).splitlines()[0] if str(error) else type(error).__name__}. Check the name and the connection, "
-            "or download it and give the file"
+            f"'{source.path}' is not a problem file ({', '.join(_READERS)}), and as a dataset on the hub it cannot be "
+            f"loaded: {(str(error) or type(error).__name__).splitlines()[0]}. Check the name and the connection, or "
+            "download it and give the file"
         ) from error
 
 
@@ -140,10 +129,8 @@ def _column(table: pd.DataFrame, source: ProblemSource, what: str, wanted: str |
     )
 
 
-def _plain(value):
-    """A value for JSON: numbers and short strings; None for anything else."""
+def _is_plain(value: Any) -> bool:
+    """Whether it is a number or a short string, which JSON can hold."""
     if isinstance(value, str):
-        return value if 0 < len(value) <= 64 else None
-    if isinstance(value, bool | int):
-        return value
-    return value if isinstance(value, float) and math.isfinite(value) else None
+        return 0 < len(value) <= 64
+    return isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))

@@ -15,6 +15,7 @@ from mrt_pipeline.tasks.base import Problem
 from mrt_pipeline.tasks.math_grader import MathAnswers
 from mrt_pipeline.tasks.math_problems import normalize_question
 
+_PLAIN = (int, float, str)  # what is kept of the metadata
 _MOST_DRAWN = 4  # times the wanted number, since generators repeat themselves
 
 
@@ -43,25 +44,27 @@ class ReasoningGym(MathAnswers):
             raise InputError("task=reasoning_gym needs reasoning-gym: pip install reasoning-gym") from error
         except (ValueError, TypeError, AssertionError) as error:
             raise InputError(f"reasoning-gym cannot make '{self.generator}' with {self.config}: {error}") from error
+        distinct: dict[str, dict] = {}
+        for entry in drawn:
+            distinct.setdefault(normalize_question(entry["question"]), entry)
+            if len(distinct) == wanted:
+                break
+        else:
+            raise InputError(
+                f"reasoning-gym's '{self.generator}' has only {len(distinct)} distinct problems with {self.config}, "
+                f"{wanted} were asked for: lower task.n_train, or widen task.config"
+            )
         splits = [split for split, n in sizes.items() for _ in range(n)]
         random.Random(self.seed).shuffle(splits)  # rare kinds of problems come early, and belong to every split alike
-        found: dict[str, Problem] = {}
-        for entry in drawn:
-            key = normalize_question(entry["question"])
-            if key not in found:
-                n = len(found)
-                known = entry["metadata"].get("difficulty", {})
-                found[key] = Problem(
-                    problem_id=f"{self.generator}-{n}",
-                    source=self.generator,
-                    split=splits[n],
-                    question=entry["question"],
-                    answers=(str(entry["answer"]),),
-                    metadata={name: value for name, value in known.items() if isinstance(value, int | float | str)},
-                )
-                if len(found) == wanted:
-                    return sorted(found.values(), key=lambda problem: list(sizes).index(problem.split))
-        raise InputError(
-            f"reasoning-gym's '{self.generator}' has only {len(found)} distinct problems with {self.config}, {wanted} "
-            "were asked for: lower task.n_train, or widen task.config"
-        )
+        problems = [
+            Problem(
+                problem_id=f"{self.generator}-{n}",
+                source=self.generator,
+                split=split,
+                question=entry["question"],
+                answers=(str(entry["answer"]),),
+                metadata={k: v for k, v in entry["metadata"].get("difficulty", {}).items() if isinstance(v, _PLAIN)},
+            )
+            for n, (split, entry) in enumerate(zip(splits, distinct.values(), strict=True))
+        ]
+        return [problem for split in sizes for problem in problems if problem.split == split]
