@@ -134,7 +134,8 @@ def sampled(make_actor, policy):
 
     def sample(drop):
         blanks = Paragraphs(markers=("Wait",), separator=" ", min_paragraphs=1, drop_unfinished=drop)
-        short = replace(policy.template, segmentation=blanks)
+        params = policy.template.params.model_copy(update={"segmentation": blanks})
+        short = replace(policy.template, params=params)
         actor = make_actor(policy, game=Exactly(), template=short, thinking_budget=40, answer_tokens=4)
         problems = [replace(PROBLEM, problem_id=f"p{i}") for i in range(2)]
         return actor, actor.sample(problems, 24, 0, min_thinking=[40, 0])
