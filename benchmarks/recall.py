@@ -56,7 +56,7 @@ def measure(overrides: str) -> None:
     forced = [np.mean([i.success_at(b) for i in labelled]) for b in budgets]
     yes = policy.tokenizer.convert_tokens_to_ids("yes")
     later = recall(labelled, [first_find(item, yes) for item in labelled])
-    print(f"\n{overrides or 'the default'}  (warm start {made:.0f} s, {policy.n_parameters} parameters)")
+    print(f"\n{overrides or 'the default'}  (warm start {made:.0f} s, {policy.model.num_parameters()} parameters)")
     print("  J after a find: ", "  ".join(f"+{n} {value:.3f}" for n, value in later.items()))
     for name, values in (("natural", natural), ("forced on", forced)):
         print(f"  accuracy, {name:9}:", "  ".join(f"{b} {v:.3f}" for b, v in zip(budgets, values, strict=True)))

@@ -21,7 +21,7 @@ _MODULES = {
     "SavedPolicy": "policy.policy",
     "PolicyParams": "policy.configured",
     "LanguageModelPolicy": "policy.configured",
-    "LoRAParams": "policy.language_model",
+    "LoRAParams": "policy.policy",
     "Actor": "rollouts.actor",
     "RolloutParams": "rollouts.rollout",
     "Rollout": "rollouts.rollout",

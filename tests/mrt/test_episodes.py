@@ -6,7 +6,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mrt_pipeline.mrt.episodes import (
-    closed_boundaries,
     episode_boundaries,
     fixed_boundaries,
     low_probability_boundaries,
@@ -55,12 +54,6 @@ def test_token_episodes_counts_the_boundaries_passed(token_ids, marker_ids):
     boundaries = episode_boundaries(np.array(token_ids, dtype=np.int64), marker_ids)
     found = token_episodes(boundaries)
     assert found.tolist() == [int(np.sum(boundaries[1:] <= i)) for i in range(len(token_ids))]
-
-
-@given(tokens, markers)
-def test_a_closing_token_is_the_last_of_its_episode(token_ids, closing):
-    closed = closed_boundaries(token_ids, closing)
-    assert closed.tolist() == sorted({0, len(token_ids)} | {i + 1 for i, t in enumerate(token_ids) if t in closing})
 
 
 PAPER = ("Wait", "But wait", "Alternatively")

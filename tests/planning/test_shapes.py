@@ -3,7 +3,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from mrt_pipeline.planning.shapes import MODELS, ModelShape
-from mrt_pipeline.policy.language_model import add_adapters
+from mrt_pipeline.policy.policy import add_adapters
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,7 @@ import torch
 
 from mrt_pipeline.errors import InputError
 from mrt_pipeline.policy.configured import LanguageModelPolicy, folder_content, open_policy
-from mrt_pipeline.policy.language_model import LoRAParams, add_adapters
-from mrt_pipeline.policy.policy import CARD, SavedPolicy
+from mrt_pipeline.policy.policy import CARD, LoRAParams, SavedPolicy, add_adapters
 from mrt_pipeline.trainer.params import TinyPolicy
 
 WORDS = {"kind": "think", "family": None, "suffix": "", "opening": "", "close": "####", "stop_phrase": "####"}

@@ -1,8 +1,8 @@
 import pytest
 
 from mrt_pipeline.errors import InputError
-from mrt_pipeline.policy.families import OPENINGS, find_family
-from mrt_pipeline.policy.language_model import load_tokenizer
+from mrt_pipeline.policy.policy import load_tokenizer
+from mrt_pipeline.policy.text_template import OPENINGS, find_family
 
 # The ends of two generation prompts, as Qwen3's hybrid and its thinking models write them.
 HYBRID = (

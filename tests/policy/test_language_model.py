@@ -5,15 +5,8 @@ import pytest
 import torch
 
 from mrt_pipeline.errors import InputError
-from mrt_pipeline.policy.language_model import (
-    add_adapters,
-    context_length,
-    load_language_model,
-    load_tokenizer,
-    locate,
-    unpack_gguf,
-)
-from mrt_pipeline.policy.policy import Policy
+from mrt_pipeline.policy.configured import LanguageModelPolicy, locate, unpack_gguf
+from mrt_pipeline.policy.policy import Policy, add_adapters, load_language_model, load_tokenizer
 
 IDS = torch.tensor([[5, 9, 30, 31, 8]])
 
@@ -60,7 +53,8 @@ def test_fully_trained_weights_come_back(model, language_model, tmp_path):
 
 
 def test_the_context_is_read_from_the_configuration(language_model):
-    assert context_length(language_model, None) == 512
+    saved = LanguageModelPolicy(path=language_model).saved(language_model)
+    assert saved.context_length == 512
 
 
 def test_a_package_stands_for_its_folder():

@@ -3,8 +3,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mrt_pipeline.policy.template import BacktrackTemplate, SymbolBacktrackParams, SymbolThinkParams, encode_prompt
-from mrt_pipeline.policy.tokenizer import THINK_CLOSE, build_symbol_tokenizer
+from mrt_pipeline.policy.template import (
+    THINK_CLOSE,
+    BacktrackTemplate,
+    SymbolBacktrackParams,
+    SymbolThinkParams,
+    build_symbol_tokenizer,
+    encode_prompt,
+)
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +91,13 @@ def test_a_cut_is_snapped_to_the_last_back_symbol_before_it(stream, data):
     assert snapped == 0 or stream[snapped - 1] in (7, 8)
     assert not set(stream[snapped:cut]) & {7, 8}
     assert template.snap(stream, snapped) == snapped
+
+
+@given(streams)
+def test_a_back_symbol_is_the_last_of_its_episode(stream):
+    boundaries = BacktrackTemplate(eos_id=2, back_ids=(7, 8)).boundaries(np.array(stream, dtype=np.int64))
+    closed = {i + 1 for i, token in enumerate(stream) if token in (7, 8)}
+    assert boundaries.dtype == np.int64 and boundaries.tolist() == sorted({0, len(stream)} | closed)
 
 
 @given(streams, st.booleans())

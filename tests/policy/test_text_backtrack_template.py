@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from mrt_pipeline.errors import InputError
-from mrt_pipeline.policy.language_model import load_tokenizer
-from mrt_pipeline.policy.text_backtrack_template import TextBacktrackTemplateParams
+from mrt_pipeline.policy.policy import load_tokenizer
+from mrt_pipeline.policy.text_template import TextBacktrackTemplateParams
 
 BACK = ["Backtrack to beginning\n", "Backtrack to Line <n>\n"]
 STREAM = ["1: a\n2: b\n", "Backtrack to Line 2\n", "2: c\n", "Backtrack to beginning\n", "1: d so 7"]

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mrt_pipeline.errors import InputError
-from mrt_pipeline.policy.language_model import load_tokenizer
+from mrt_pipeline.policy.policy import load_tokenizer
 from mrt_pipeline.policy.template import encode_prompt
 from mrt_pipeline.policy.text_template import FixedLength, LowProbability, Paragraphs, TextTemplateParams
 

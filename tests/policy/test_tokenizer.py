@@ -1,6 +1,6 @@
 import pytest
 
-from mrt_pipeline.policy.tokenizer import THINK_CLOSE, THINK_OPEN, build_symbol_tokenizer
+from mrt_pipeline.policy.template import THINK_CLOSE, THINK_OPEN, build_symbol_tokenizer
 
 SYMBOLS = ["wait", "(7", "3)", "=4", "-"]
 

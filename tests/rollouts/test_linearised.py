@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from mrt_pipeline.policy.language_model import load_language_model, load_tokenizer
-from mrt_pipeline.policy.policy import Policy
+from mrt_pipeline.policy.policy import Policy, load_language_model, load_tokenizer
 from mrt_pipeline.policy.template import encode_prompt
-from mrt_pipeline.policy.text_backtrack_template import TextBacktrackTemplateParams
+from mrt_pipeline.policy.text_template import TextBacktrackTemplateParams
 from mrt_pipeline.rollouts.linearised import sample_linearised
 from mrt_pipeline.rollouts.rollout import RolloutParams
 from mrt_pipeline.tasks.base import Grade, Problem

@@ -10,8 +10,7 @@ from mrt_pipeline.algorithms.mrt_online import MRTOnline
 from mrt_pipeline.config import Parameters
 from mrt_pipeline.config_loader import compose_parameters
 from mrt_pipeline.errors import InputError
-from mrt_pipeline.policy.language_model import load_language_model, load_tokenizer
-from mrt_pipeline.policy.policy import Policy
+from mrt_pipeline.policy.policy import Policy, load_language_model, load_tokenizer
 from mrt_pipeline.policy.template import encode_prompt
 from mrt_pipeline.rollouts.label import label_rollouts
 from mrt_pipeline.rollouts.prover import ExactProver, Query, SampledProver

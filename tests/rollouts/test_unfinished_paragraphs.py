@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from mrt_pipeline import tables
-from mrt_pipeline.policy.language_model import load_language_model, load_tokenizer
-from mrt_pipeline.policy.policy import Policy
+from mrt_pipeline.policy.policy import Policy, load_language_model, load_tokenizer
 from mrt_pipeline.policy.template import encode_prompt
 from mrt_pipeline.policy.text_template import Paragraphs, TextTemplateParams, token_texts
 from mrt_pipeline.rollouts.label import label_rollouts
@@ -135,7 +134,8 @@ def sampled(make_actor, policy):
 
     def sample(drop):
         blanks = Paragraphs(markers=("Wait",), separator=" ", min_paragraphs=1, drop_unfinished=drop)
-        short = replace(policy.template, segmentation=blanks)
+        params = policy.template.params.model_copy(update={"segmentation": blanks})
+        short = replace(policy.template, params=params)
         actor = make_actor(policy, game=Exactly(), template=short, thinking_budget=40, answer_tokens=4)
         problems = [replace(PROBLEM, problem_id=f"p{i}") for i in range(2)]
         return actor, actor.sample(problems, 24, 0, min_thinking=[40, 0])

@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mrt_pipeline.policy.template import encode_prompt
-from mrt_pipeline.policy.tokenizer import build_symbol_tokenizer
+from mrt_pipeline.policy.template import build_symbol_tokenizer, encode_prompt
 from mrt_pipeline.tasks.base import Grade
 from mrt_pipeline.tasks.countdown import Chain
 from mrt_pipeline.tasks.countdown_backtracking import CountdownBacktracking, _next_attempt, kept_prefix, prefix_values

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from mrt_pipeline.policy.language_model import add_adapters
+from mrt_pipeline.policy.policy import add_adapters
 from mrt_pipeline.trainer.batch import TrainingSequence, collate
 from mrt_pipeline.trainer.logprobs import token_logprobs
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from transformers import LlamaForCausalLM
 from transformers.cache_utils import Cache, DynamicLayer
 
@@ -18,7 +19,7 @@ from mrt_pipeline.engines.tree import AnswerTree, pack_trees
 from mrt_pipeline.mrt.episodes import Tokens
 
 if TYPE_CHECKING:
-    from mrt_pipeline.policy.language_model import Model
+    from mrt_pipeline.policy.policy import Model
 
 # Later releases of transformers call a model's argument `cache` and take the old name until 5.40; vLLM 0.32 needs 5.19.
 _CACHE = "cache" if "cache" in signature(LlamaForCausalLM.forward).parameters else "past_key_values"
@@ -59,8 +60,7 @@ class _PreallocatedLayer(DynamicLayer):
 class TorchEngine:
     """Samples and scores with the very module that is trained, so its weights are always the current ones.
 
-    model: a transformers causal language model. batch_size: rows sampled at once.
-    score_tokens: most tokens of one scoring pass (rows times padded length).
+    model: a transformers causal language model. The rest: as in `TorchEngineParams`.
     """
 
     shares_weights = True
@@ -93,25 +93,16 @@ class TorchEngine:
         self, prompts: Sequence[Tokens], rows: list[Row], params: SamplingParams, generator: torch.Generator
     ) -> None:
         device = self.model.device
-        lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)
-        longest = int(lengths.max())
-        ids = torch.zeros(len(prompts), longest, dtype=torch.long)
-        for i, prompt in enumerate(prompts):  # padded on the left: all rows go on from the same column
-            ids[i, longest - len(prompt) :] = torch.as_tensor(prompt, dtype=torch.long)
-        padding = longest - lengths
-        cache = Cache(
-            layers=[_PreallocatedLayer(longest + params.max_tokens) for _ in range(self.model.config.num_hidden_layers)]
-        )
+        rows_of_ids = [torch.as_tensor(prompt, dtype=torch.long) for prompt in prompts]
+        ids = pad_sequence(rows_of_ids, batch_first=True, padding_side="left")  # all go on from the same column
+        longest = ids.shape[1]
+        padding = torch.tensor([longest - len(prompt) for prompt in prompts], device=device)
+        n_layers = self.model.config.num_hidden_layers
+        cache = Cache(layers=[_PreallocatedLayer(longest + params.max_tokens) for _ in range(n_layers)])
 
         def next_logits(ids: torch.Tensor, mask: torch.Tensor | None, positions: torch.Tensor) -> torch.Tensor:
-            return self.model(
-                input_ids=ids,
-                attention_mask=mask,
-                position_ids=positions,
-                use_cache=True,
-                logits_to_keep=1,
-                **{_CACHE: cache},
-            ).logits[:, -1]
+            given = {"input_ids": ids, "attention_mask": mask, "position_ids": positions, _CACHE: cache}
+            return self.model(**given, use_cache=True, logits_to_keep=1).logits[:, -1]
 
         columns = torch.arange(longest, device=device)
         mask = None
@@ -152,7 +143,8 @@ class TorchEngine:
     ) -> list[np.ndarray]:
         """See `Engine.score`. All branches of a trace share it in one pass, under a tree-shaped attention mask."""
         trees = [AnswerTree(suffix, answers) for answers in continuations]
-        sizes = [len(trace) + len(cut) * tree.size for trace, cut, tree in zip(traces, cuts, trees, strict=True)]
+        asked = list(zip(traces, cuts, trees, strict=True))
+        sizes = [len(trace) + len(cut) * tree.size for trace, cut, tree in asked]
         results: list[np.ndarray] = [np.empty(0)] * len(traces)
         order = sorted(range(len(traces)), key=sizes.__getitem__, reverse=True)
         scored_traces = bar(total=len(traces), desc="scoring", unit="trace")
@@ -165,18 +157,11 @@ class TorchEngine:
                     break
                 rows += 1
             batch, order = order[:rows], order[rows:]
-            *packed, n_columns = pack_trees(
-                [traces[i] for i in batch], [cuts[i] for i in batch], [trees[i] for i in batch]
-            )
+            *packed, n_columns = pack_trees([asked[i] for i in batch])
             ids, positions, mask = (torch.from_numpy(array).to(self.model.device) for array in packed)
+            given = {"input_ids": ids, "attention_mask": mask[:, None], "position_ids": positions}
             with _at_rest(self.model):
-                logits = self.model(
-                    input_ids=ids,
-                    position_ids=positions,
-                    attention_mask=mask[:, None],
-                    use_cache=False,
-                    logits_to_keep=n_columns,
-                ).logits
+                logits = self.model(**given, use_cache=False, logits_to_keep=n_columns).logits
                 logprobs = torch.log_softmax(logits.float() / temperature, dim=-1)
             for row, i in enumerate(batch):
                 tree, n_cuts = trees[i], len(cuts[i])

@@ -43,11 +43,10 @@ class AnswerTree:
                     parent.append(inner[answer[: end - 1]])
         self.size = len(tokens)
         self.tokens = np.array(tokens, dtype=np.int64)
-        self.depth = np.zeros(self.size, dtype=np.int64)
         self.ancestors = np.eye(self.size, dtype=bool)
         for node in range(1, self.size):  # parents come before their children
-            self.depth[node] = self.depth[parent[node]] + 1
             self.ancestors[node] |= self.ancestors[parent[node]]
+        self.depth = self.ancestors.sum(axis=1) - 1
         self.parents = np.array([inner[edge[:-1]] for edge in edges], dtype=np.int64)
         self.tokens_scored = np.array([edge[-1] for edge in edges], dtype=np.int64)
         self.paths = np.zeros((len(answers), len(edges)))
@@ -55,25 +54,21 @@ class AnswerTree:
             self.paths[row, [edges[answer[:end]] for end in range(1, len(answer) + 1)]] = 1.0
 
 
-def pack_trees(
-    traces: Sequence[Tokens], cuts: Sequence[Tokens], trees: Sequence[AnswerTree]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
-    """Pack a batch of traces with their branches.
+def pack_trees(batch: Sequence[tuple[Tokens, Tokens, AnswerTree]]) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+    """Pack traces, each with its cuts and the tree that is repeated for them.
 
     Returns token ids and positions, int64 (rows, length); the mask, bool (rows, length, length), True where a query
     (second axis) sees a key (third axis); and the number of columns, at the end, that hold branches: branch token t of
-    the k-th cut of row i is column `k * trees[i].size + t` of these.
+    the k-th cut of row i is column `k * tree.size + t` of these.
     """
-    trace_columns = max(len(trace) for trace in traces)
-    branch_columns = max(len(cut) * tree.size for cut, tree in zip(cuts, trees, strict=True))
-    rows, length = len(traces), trace_columns + branch_columns
-    ids = np.zeros((rows, length), dtype=np.int64)
-    positions = np.zeros((rows, length), dtype=np.int64)
-    mask = np.zeros((rows, length, length), dtype=bool)
-    mask[:, np.arange(length), np.arange(length)] = True  # padding must see something
+    trace_columns = max(len(trace) for trace, _, _ in batch)
+    branch_columns = max(len(cut) * tree.size for _, cut, tree in batch)
+    rows, length = len(batch), trace_columns + branch_columns
+    ids, positions = np.zeros((2, rows, length), dtype=np.int64)
+    mask = np.repeat(np.eye(length, dtype=bool)[None], rows, axis=0)  # padding must see something
     positions[:, :trace_columns] = np.arange(trace_columns)
     mask[:, :trace_columns, :trace_columns] = np.tri(trace_columns, dtype=bool)  # causal
-    for row, (trace, cut, tree) in enumerate(zip(traces, cuts, trees, strict=True)):
+    for row, (trace, cut, tree) in enumerate(batch):
         check_cuts(trace, cut)
         start = np.asarray(cut, dtype=np.int64)
         ids[row, : len(trace)] = trace

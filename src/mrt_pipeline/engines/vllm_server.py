@@ -20,17 +20,16 @@ import requests
 import torch
 from pydantic import Field
 from requests.adapters import HTTPAdapter
+from safetensors.torch import save_file
 from urllib3.util import Retry
 
 from mrt_pipeline.bars import bar
-from mrt_pipeline.engines.vllm_engine import VLLMParams
-from mrt_pipeline.engines.vllm_sampling import Backend, Generated
-from mrt_pipeline.engines.vllm_weights import save_weights
+from mrt_pipeline.engines.vllm_engine import Backend, Generated, VLLMParams, merged_weights
 from mrt_pipeline.errors import InputError
 from mrt_pipeline.registry import INCIDENTAL, PositiveInt
 
 if TYPE_CHECKING:
-    from mrt_pipeline.policy.language_model import Model
+    from mrt_pipeline.policy.policy import Model
 
 _AT_ONCE = 256  # requests under way; the server batches them
 _CONNECT, _ANSWER = 10, 3600  # seconds; the latter is for one completion of many others
@@ -49,23 +48,14 @@ class VLLMServerEngineParams(VLLMParams):
         json_schema_extra=INCIDENTAL,
     )
     host: str = Field(
-        default="127.0.0.1",
-        description="address that it listens at; keep strangers away from any but the default",
-        json_schema_extra=INCIDENTAL,
+        default="127.0.0.1", description="that it listens at; keep strangers away from it", json_schema_extra=INCIDENTAL
     )
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = Field(
-        default=0.9,
-        description="share of each of its GPUs' memory for weights and cache",
-        json_schema_extra=INCIDENTAL,
+        default=0.9, description="share of each GPU's memory for weights and cache", json_schema_extra=INCIDENTAL
     )
-    data_parallel_size: PositiveInt = Field(
-        default=1, description="copies that share the requests, each on GPUs of its own"
-    )
+    data_parallel_size: PositiveInt = Field(default=1, description="copies that share the requests, on different GPUs")
     weights_folder: str | None = Field(
-        default=None,
-        description="folder through which weights are handed over, by the same name for trainer and server; null: one "
-        "for temporary files, if both are on one machine",
-        json_schema_extra=INCIDENTAL,
+        default=None, description="for trainer and server; null: a temporary one", json_schema_extra=INCIDENTAL
     )
 
     def backend(self, path: str, max_length: int) -> Backend:
@@ -87,7 +77,7 @@ class VLLMServerEngineParams(VLLMParams):
             "data_parallel_size": self.data_parallel_size,
             "tokens_only": True,
             "max_logprobs": _MAX_LOGPROBS,
-            "worker_extension_cls": "mrt_pipeline.engines.vllm_weights.WeightReader",
+            "worker_extension_cls": "mrt_pipeline.engines.vllm_engine.WeightReader",
         }
         command = [sys.executable, "-m", "vllm.entrypoints.launchers.api_server.entry"]
         for name, value in options.items():
@@ -100,16 +90,12 @@ class VLLMServerEngineParams(VLLMParams):
 
 
 class Server(Backend):
-    """A vLLM server; see the module's docstring. max_length: most tokens of prompt and completion that it must take.
-
-    Raises InputError if no such server answers.
-    """
+    """A vLLM server that takes prompts and completions of `max_length` tokens. Raises InputError if none answers."""
 
     def __init__(self, max_length: int, params: VLLMServerEngineParams):
         self._url, self._dtype = params.url.rstrip("/"), getattr(torch, params.dtype)
         self._session = requests.Session()
-        for scheme in ("http://", "https://"):
-            self._session.mount(scheme, HTTPAdapter(pool_connections=1, pool_maxsize=_AT_ONCE, max_retries=_AGAIN))
+        self._session.mount(self._url, HTTPAdapter(pool_connections=1, pool_maxsize=_AT_ONCE, max_retries=_AGAIN))
         (model,) = self._call("get", "/v1/models")["data"]
         if model["max_model_len"] < max_length:
             raise InputError(
@@ -125,8 +111,9 @@ class Server(Backend):
 
     def take(self, model: Model) -> None:
         """See `Backend.take`."""
-        save_weights(model, self._folder, self._dtype)
-        self._call("post", "/collective_rpc", {"method": "read_weights", "args": [str(self._folder)]})
+        file = self._folder / "weights.safetensors"
+        save_file({name: value.to("cpu", self._dtype).contiguous() for name, value in merged_weights(model)}, file)
+        self._call("post", "/collective_rpc", {"method": "read_weights", "args": [str(file)]})
         if not self._call("post", "/reset_prefix_cache")["success"]:
             raise InputError(
                 f"the vLLM server at {self._url} is sampling for somebody else and keeps what it cached under other "
@@ -157,8 +144,8 @@ class Server(Backend):
         except requests.RequestException as error:
             raise InputError(
                 f"no vLLM server answers at {self._url} ({type(error).__name__}): start it with `python -m "
-                "mrt_pipeline.serve` and this run's parameters, or correct engine.url. A training that was under way "
-                "goes on from its last checkpoint when the same command is given again"
+                "mrt_pipeline.serve` and this run's parameters, or correct engine.url. The same command resumes a "
+                "training from its last checkpoint"
             ) from error
         if not answer.ok:
             raise InputError(

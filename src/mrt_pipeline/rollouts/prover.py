@@ -25,7 +25,7 @@ from mrt_pipeline.bars import bar
 from mrt_pipeline.engines.base import Completion
 from mrt_pipeline.errors import InputError
 from mrt_pipeline.policy.template import Template, TemplateParams
-from mrt_pipeline.policy.text_backtrack_template import TextBacktrackTemplateParams
+from mrt_pipeline.policy.text_template import TextBacktrackTemplateParams
 from mrt_pipeline.registry import PositiveInt, Registered
 from mrt_pipeline.rollouts.actor import Actor
 from mrt_pipeline.rollouts.rollout import Rollout

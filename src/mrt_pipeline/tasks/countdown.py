@@ -26,8 +26,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from mrt_pipeline.errors import InputError
-from mrt_pipeline.policy.template import SymbolThinkParams
-from mrt_pipeline.policy.tokenizer import THINK_CLOSE, THINK_OPEN
+from mrt_pipeline.policy.template import THINK_CLOSE, THINK_OPEN, SymbolThinkParams
 from mrt_pipeline.registry import Fraction, PositiveInt
 from mrt_pipeline.tasks.base import Grade, Problem, ScratchTask, SearchTrace
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
-from mrt_pipeline.policy.language_model import has_adapters
+from mrt_pipeline.policy.policy import has_adapters
 from mrt_pipeline.trainer.batch import MicroBatch, TrainingSequence, collate, micro_batches
 from mrt_pipeline.trainer.logprobs import token_logprobs
 from mrt_pipeline.trainer.loss import policy_loss

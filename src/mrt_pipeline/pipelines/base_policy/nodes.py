@@ -12,9 +12,16 @@ from mrt_pipeline.errors import InputError
 from mrt_pipeline.evaluation.evaluate import budgets_of
 from mrt_pipeline.evaluation.params import EvaluationParams
 from mrt_pipeline.keys import configuration_key, reads
-from mrt_pipeline.policy.configured import LanguageModelPolicy, PolicyParams, check_length, is_saved, longest_answer
-from mrt_pipeline.policy.language_model import ADAPTERS, locate, unpack_gguf
-from mrt_pipeline.policy.policy import SavedPolicy
+from mrt_pipeline.policy.configured import (
+    LanguageModelPolicy,
+    PolicyParams,
+    check_length,
+    is_saved,
+    locate,
+    longest_answer,
+    unpack_gguf,
+)
+from mrt_pipeline.policy.policy import ADAPTERS, SavedPolicy
 from mrt_pipeline.policy.template import encode_prompt
 from mrt_pipeline.reuse import made_once
 from mrt_pipeline.rollouts.prover import Prover
@@ -147,7 +154,7 @@ def _warm_start(problems: pd.DataFrame, task: ScratchTask, policy: TinyPolicy, k
 
     fresh = policy.build(task, key)
     params = policy.warm_start
-    logger.info("Warm start of a policy of %d parameters", fresh.n_parameters)
+    logger.info("Warm start of a policy of %d parameters", fresh.model.num_parameters())
     with bar(total=params.steps, desc="warm start", unit="step") as steps:
 
         def log(metrics: dict[str, float], step: int) -> None:

@@ -14,8 +14,7 @@ from mrt_pipeline.bars import bar
 from mrt_pipeline.engines.base import EngineParams
 from mrt_pipeline.evaluation.base_check import check_base, closed_by_the_policy, look_at_base, natural_rollouts
 from mrt_pipeline.keys import call_key, reads
-from mrt_pipeline.policy.language_model import has_adapters
-from mrt_pipeline.policy.policy import Policy, SavedPolicy
+from mrt_pipeline.policy.policy import Policy, SavedPolicy, has_adapters
 from mrt_pipeline.reporting.samples import render_traces
 from mrt_pipeline.rollouts.actor import Actor
 from mrt_pipeline.rollouts.label import LabelledRollout
