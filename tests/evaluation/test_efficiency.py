@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 from mrt_pipeline.evaluation.bootstrap import Arm, Bootstrap
-from mrt_pipeline.evaluation.efficiency import efficiency_table, first_reached, learning_curve
+from mrt_pipeline.evaluation.compare import efficiency_table, first_reached, learning_curve
 
 
 def arm(name, values, histories=()):

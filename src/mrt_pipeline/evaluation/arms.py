@@ -9,12 +9,10 @@ import pandas as pd
 
 from mrt_pipeline.errors import InputError
 from mrt_pipeline.evaluation.bootstrap import Arm
-from mrt_pipeline.evaluation.compare import measure
-from mrt_pipeline.evaluation.evaluate import budgets_of
+from mrt_pipeline.evaluation.evaluate import budgets_of, measure
 from mrt_pipeline.evaluation.intervals import BASE
-from mrt_pipeline.evaluation.majority import majority_by_problem
 from mrt_pipeline.evaluation.regret_sources import regret_sources, source_values
-from mrt_pipeline.evaluation.stop_and_vote import shown_episodes, trace_regrets
+from mrt_pipeline.evaluation.voting import majority_by_problem, shown_episodes, trace_regrets
 from mrt_pipeline.rollouts.rollout import GONE
 
 logger = logging.getLogger(__name__)

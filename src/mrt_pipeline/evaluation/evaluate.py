@@ -101,3 +101,17 @@ def problem_regrets(curves: pd.DataFrame, budgets: Sequence[int], definition: st
     ]
     problems = [problem for problem, _, _ in traces]
     return {b: problem_means([regret(x, y, b, definition) for _, x, y in traces], problems) for b in budgets}
+
+
+def measure(
+    episodes: pd.DataFrame, anytime: pd.DataFrame, budgets: Sequence[int]
+) -> dict[tuple[str, int, bool], pd.Series]:
+    """Regret and accuracy of one policy on every problem, by (quantity, budget, forced); indexed by problem, sorted."""
+    found: dict[tuple[str, int, bool], pd.Series] = {}
+    for forced in (False, True):
+        for budget, regrets in problem_regrets(reading(episodes, forced), budgets).items():
+            found["regret", budget, forced] = regrets
+            points = anytime[(anytime["n_tokens"] == budget) & (anytime["forced"] == forced)]
+            if len(points):
+                found["accuracy", budget, forced] = problem_means(points["success"], points["problem_id"])
+    return found

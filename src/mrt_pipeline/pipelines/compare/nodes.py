@@ -8,11 +8,13 @@ from mrt_pipeline.evaluation.bootstrap import Arm, Bootstrap
 from mrt_pipeline.evaluation.compare import (
     comparison_table,
     difference_table,
+    efficiency_table,
     gain_table,
+    majority_table,
     sources_table,
     stopping_table,
+    voting_table,
 )
-from mrt_pipeline.evaluation.efficiency import efficiency_table, majority_table, voting_table
 from mrt_pipeline.evaluation.params import CompareParams
 from mrt_pipeline.reporting.comparison import (
     analyses_report,
