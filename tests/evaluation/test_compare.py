@@ -5,7 +5,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from mrt_pipeline.evaluation.bootstrap import Arm, Bootstrap
 from mrt_pipeline.evaluation.compare import (
     comparison_table,
     difference_table,
@@ -14,6 +13,7 @@ from mrt_pipeline.evaluation.compare import (
     stopping_table,
 )
 from mrt_pipeline.evaluation.evaluate import measure
+from mrt_pipeline.evaluation.intervals import Arm, Bootstrap
 from mrt_pipeline.schemas import COMPARISON_GAINS, COMPARISON_SOURCES, COMPARISON_STOPPING
 
 KEY = ("accuracy", 96, False)

@@ -8,9 +8,8 @@ import numpy as np
 import pandas as pd
 
 from mrt_pipeline.errors import InputError
-from mrt_pipeline.evaluation.bootstrap import Arm
 from mrt_pipeline.evaluation.evaluate import budgets_of, measure
-from mrt_pipeline.evaluation.intervals import BASE
+from mrt_pipeline.evaluation.intervals import BASE, Arm
 from mrt_pipeline.evaluation.regret_sources import regret_sources, source_values
 from mrt_pipeline.evaluation.voting import majority_by_problem, shown_episodes, trace_regrets
 from mrt_pipeline.rollouts.rollout import GONE

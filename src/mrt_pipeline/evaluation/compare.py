@@ -1,4 +1,4 @@
-"""The tables of a comparison: arms against each other, by means over seeds and problems; see `bootstrap`.
+"""The tables of a comparison: arms against each other, by means over seeds and problems; see `intervals`.
 
 Token efficiency: tokens that an arm needs to be as accurate as the baseline. Learning: sampled tokens until validation
 accuracy gets to the final level of the baseline; intervals are over seeds. Voting: tokens for a problem that the arm's
@@ -12,8 +12,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from mrt_pipeline.evaluation.bootstrap import Arm, Bootstrap, arm_mean
-from mrt_pipeline.evaluation.intervals import DIFFERENCE, NOTHING
+from mrt_pipeline.evaluation.intervals import DIFFERENCE, NOTHING, Arm, Bootstrap, arm_mean
 
 _KEY = {"quantity": str, "budget": int, "forced": bool}
 _INTERVAL = {"ci_low": float, "ci_high": float}

@@ -88,7 +88,7 @@ def majority_by_problem(samples: pd.DataFrame) -> dict[tuple[str, int], pd.Serie
     by_problem = samples.assign(vote=votes, tokens=_tokens(samples)).groupby("problem_id")
     if by_problem.size().nunique() != 1:
         raise ValueError("maj@k needs the same number of samples of every problem")
-    accuracy = pd.DataFrame({id: majority_accuracy(rows["vote"], rows["reward"]) for id, rows in by_problem})
+    accuracy = pd.DataFrame({name: majority_accuracy(rows["vote"], rows["reward"]) for name, rows in by_problem})
     tokens = by_problem["tokens"].mean()
     ks = range(1, len(accuracy) + 1)
     return {("accuracy", k): accuracy.loc[k - 1] for k in ks} | {("tokens", k): k * tokens for k in ks}

@@ -8,8 +8,8 @@ import plotly.graph_objects as go
 from plotly.colors import qualitative
 from plotly.subplots import make_subplots
 
-from mrt_pipeline.evaluation.bootstrap import Arm
 from mrt_pipeline.evaluation.compare import learning_curve
+from mrt_pipeline.evaluation.intervals import Arm
 from mrt_pipeline.reporting.cells import STAR, difference_cell, digits_of, interval_cell, markdown, pivot
 from mrt_pipeline.reporting.figures import interval_line, lay_out, majority_curve, source_bars
 

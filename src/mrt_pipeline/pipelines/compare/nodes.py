@@ -4,7 +4,6 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from mrt_pipeline.evaluation.arms import find_baseline, make_arms
-from mrt_pipeline.evaluation.bootstrap import Arm, Bootstrap
 from mrt_pipeline.evaluation.compare import (
     comparison_table,
     difference_table,
@@ -15,6 +14,7 @@ from mrt_pipeline.evaluation.compare import (
     stopping_table,
     voting_table,
 )
+from mrt_pipeline.evaluation.intervals import Arm, Bootstrap
 from mrt_pipeline.evaluation.params import CompareParams
 from mrt_pipeline.reporting.comparison import (
     analyses_report,
