@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+from mrt_pipeline.bars import bar
 from mrt_pipeline.evaluation.intervals import DIFFERENCE, NOTHING, Arm, Bootstrap, arm_mean
 
 _KEY = {"quantity": str, "budget": int, "forced": bool}
@@ -65,7 +66,7 @@ def _table(
     if baseline:
         kinds |= {"baseline": str, **dict.fromkeys(DIFFERENCE, float)}
     rows = []
-    for arm in arms:
+    for arm in bar(arms, desc="bootstrap", unit="arm"):
         for key, values in getattr(arm, part).items():
             row = [arm.name, *key, *bootstrap.mean(arm, values), len(arm.seeds), (~np.isnan(values)).any(axis=0).sum()]
             if baseline:
@@ -83,7 +84,7 @@ def gain_table(arms: Sequence[Arm], base: Arm, baseline: Arm, bootstrap: Bootstr
     """
     shared = [key for key in base.values if all(key in other.values for other in arms)]
     rows = []
-    for arm in arms:
+    for arm in bar(arms, desc="bootstrap", unit="arm"):
         for key in shared if arm.name not in (base.name, baseline.name) else ():
             start = bootstrap.draws(base, base.values[key])
             gained = bootstrap.draws(baseline, baseline.values[key]) - start

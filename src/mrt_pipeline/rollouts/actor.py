@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
+from mrt_pipeline.bars import bar
 from mrt_pipeline.engines.base import NO_CHOICE, Completion, Engine, EngineParams, SamplingParams, TorchEngineParams
 from mrt_pipeline.mrt.episodes import Tokens
 from mrt_pipeline.policy.policy import Policy
@@ -143,7 +144,7 @@ class Actor:
         answers = dict(zip(asked, sampled, strict=True))
         return [
             self._rollout(problems[i // n], i // n, prompts[i // n], stream, answers.get(i), forced[i])
-            for i, stream in enumerate(streams)
+            for i, stream in enumerate(bar(streams, desc="grading", unit="answer"))
         ]
 
     def _rollout(

@@ -6,8 +6,8 @@ from functools import partial
 from pathlib import Path
 
 import pandas as pd
-from tqdm import tqdm
 
+from mrt_pipeline.bars import bar
 from mrt_pipeline.errors import InputError
 from mrt_pipeline.evaluation.evaluate import budgets_of
 from mrt_pipeline.evaluation.params import EvaluationParams
@@ -146,11 +146,11 @@ def _warm_start(problems: pd.DataFrame, task: ScratchTask, policy: TinyPolicy, k
     fresh = policy.build(task, key)
     params = policy.warm_start
     logger.info("Warm start of a policy of %d parameters", fresh.n_parameters)
-    with tqdm(total=params.steps, desc="warm start", unit="step", disable=None) as bar:
+    with bar(total=params.steps, desc="warm start", unit="step") as steps:
 
         def log(metrics: dict[str, float], step: int) -> None:
-            bar.update(step - bar.n)
-            bar.set_postfix(loss=f"{metrics['loss']:.3f}")
+            steps.set_postfix(loss=f"{metrics['loss']:.3f}", refresh=False)
+            steps.update(step - steps.n)
             if step % _REPORT_EVERY == 0:
                 logger.info("Warm start, step %d of %d: loss %.3f", step, params.steps, metrics["loss"])
             log_metrics({f"warm_start/{name}": value for name, value in metrics.items()}, step)

@@ -76,4 +76,5 @@ def report_comparison(
     voting: pd.DataFrame,
 ) -> str:
     """The report, as Markdown."""
-    return comparison_report(comparison, differences, gains, efficiency, voting) + analyses_report(sources, stopping)
+    tables = (comparison, differences, gains, efficiency, voting)
+    return comparison_report(*tables, int(sources["budget"].iloc[0])) + analyses_report(sources, stopping)

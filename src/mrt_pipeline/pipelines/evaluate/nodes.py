@@ -15,7 +15,7 @@ from mrt_pipeline.evaluation.regret_sources import regret_sources, summarize_sou
 from mrt_pipeline.evaluation.voting import majority_by_policy, stopping_regret, vote_accuracy
 from mrt_pipeline.keys import reads
 from mrt_pipeline.reporting.figures import budget_figure, majority_figure, progress_figure, sources_figure, vote_figure
-from mrt_pipeline.reporting.summary import analysis_metrics, budget_metrics, majority_metrics, markdown_report
+from mrt_pipeline.reporting.summary import evaluation_metrics, markdown_report
 from mrt_pipeline.tasks.base import Task
 from mrt_pipeline.tracking.runs import log_metrics
 
@@ -72,17 +72,9 @@ def log_evaluation(
     *samples: pd.DataFrame,
 ) -> None:
     """The numbers go to MLflow, with the budget as the step, or k of maj@k; and what the task measures of samples."""
-    by_step: dict[int, dict[str, float]] = {}
-    for points in (
-        budget_metrics(regret, accuracy),
-        analysis_metrics(summary, stopping, thinking_budget),
-        majority_metrics(majority),
-    ):
-        for name, history in points.items():
-            for point in history:
-                by_step.setdefault(int(point["step"]), {})[f"evaluation/{name}"] = point["value"]
+    by_step = evaluation_metrics(regret, accuracy, summary, stopping, majority, thinking_budget)
     for step, metrics in by_step.items():
-        log_metrics(metrics, step)
+        log_metrics({f"evaluation/{name}": value for name, value in metrics.items()}, step)
     for suffix, table in zip(("_base", ""), samples, strict=False):
         found = task.trace_metrics(table["text"].tolist())
         log_metrics({f"evaluation/{name}{suffix}": value for name, value in found.items()}, thinking_budget)
@@ -108,10 +100,12 @@ def draw_figures(
     )
 
 
+@reads(evaluation=["confidence"])
 def report(
     algorithm: str,
     thinking_budget: int,
     seed: int,
+    evaluation: EvaluationParams,
     regret: pd.DataFrame,
     accuracy: pd.DataFrame,
     summary: pd.DataFrame,
@@ -119,10 +113,9 @@ def report(
     majority: pd.DataFrame,
     *figures: go.Figure,
 ) -> str:
-    """The closing tables, and where the figures are."""
-    what = f"{algorithm}, seed {seed}" if "trained" in set(regret["policy"]) else "base policy"
-    title = f"{what}, training budget {thinking_budget} thinking tokens"
-    tables = markdown_report(regret, accuracy, summary, stopping, majority, title)
+    """The verdict and the tables, and where the figures are."""
+    measured = (regret, accuracy, summary, stopping, majority)
+    tables = markdown_report(*measured, algorithm, thinking_budget, seed, evaluation.confidence)
     links = [
         f"- [{figure.layout.title.text}](figures/{name}.html)" for name, figure in zip(FIGURES, figures, strict=True)
     ]

@@ -74,5 +74,5 @@ def measures(*policies: str) -> Pipeline:
         (analyse_thinking, [_EVALUATION, "regret_sources", *each("votes")], [sources, *votes]),
         (log_evaluation, [_BUDGET, "params:task", *measured, *each("samples")], None),
         (draw_figures, drawn, figures),
-        (report, ["params:algorithm.name", _BUDGET, "params:seed", *measured, *figures], "report"),
+        (report, ["params:algorithm.name", _BUDGET, "params:seed", _EVALUATION, *measured, *figures], "report"),
     )

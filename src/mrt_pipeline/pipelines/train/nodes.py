@@ -7,10 +7,10 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from mrt_pipeline.algorithms.base import Algorithm
 from mrt_pipeline.algorithms.forced_answers import with_forced_answers
+from mrt_pipeline.bars import bar
 from mrt_pipeline.engines.base import EngineParams
 from mrt_pipeline.evaluation.base_check import check_base, closed_by_the_policy, look_at_base, natural_rollouts
 from mrt_pipeline.keys import call_key, reads
@@ -96,13 +96,14 @@ def train_policy(
     if checkpoint.exists():
         logger.info("Training goes on from the checkpoint in %s", checkpoint)
 
-    with tqdm(total=training.sampled_tokens, desc=algorithm.name, unit="token", unit_scale=True, disable=None) as bar:
+    with bar(total=training.sampled_tokens, desc=algorithm.name, unit="token", unit_scale=True) as trained_tokens:
 
         def log(metrics: dict[str, float], step: int) -> None:
             log_metrics(metrics, step)
             if "train/reward" in metrics:
-                bar.update(min(int(metrics["train/sampled_tokens"]), training.sampled_tokens) - bar.n)
-                bar.set_postfix(step=step, reward=f"{metrics['train/reward']:.2f}")
+                sampled = min(int(metrics["train/sampled_tokens"]), training.sampled_tokens)
+                trained_tokens.set_postfix(step=step, reward=f"{metrics['train/reward']:.2f}", refresh=False)
+                trained_tokens.update(sampled - trained_tokens.n)
             if "validation/regret" in metrics:
                 found = [metrics[f"validation/{name}"] for name in ("accuracy", "regret", "thinking_tokens")]
                 logger.info("Step %d: validation accuracy %.3f, regret %.3f, thinking tokens %.0f", step, *found)
