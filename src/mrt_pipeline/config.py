@@ -13,7 +13,7 @@ from pydantic import Field, SerializeAsAny, field_validator, model_validator
 from mrt_pipeline.algorithms.base import Algorithm
 from mrt_pipeline.engines.base import EngineParams
 from mrt_pipeline.evaluation.params import CompareParams, EvaluationParams
-from mrt_pipeline.planning.estimate import PlanParams
+from mrt_pipeline.planning import PlanParams
 from mrt_pipeline.policy.configured import PolicyParams, longest_answer
 from mrt_pipeline.registry import INCIDENTAL, Params, Registered, import_plugins
 from mrt_pipeline.rollouts.prover import Prover

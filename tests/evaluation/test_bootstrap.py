@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from mrt_pipeline.evaluation.bootstrap import Arm, Bootstrap, arm_mean
+from mrt_pipeline.evaluation.intervals import Arm, Bootstrap, arm_mean
 
 KEY = ("accuracy", 96, False)
 

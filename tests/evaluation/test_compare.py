@@ -5,15 +5,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from mrt_pipeline.evaluation.bootstrap import Arm, Bootstrap
 from mrt_pipeline.evaluation.compare import (
     comparison_table,
     difference_table,
     gain_table,
-    measure,
     sources_table,
     stopping_table,
 )
+from mrt_pipeline.evaluation.evaluate import measure
+from mrt_pipeline.evaluation.intervals import Arm, Bootstrap
 from mrt_pipeline.schemas import COMPARISON_GAINS, COMPARISON_SOURCES, COMPARISON_STOPPING
 
 KEY = ("accuracy", 96, False)

@@ -2,8 +2,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mrt_pipeline.evaluation.bootstrap import Arm, Bootstrap
-from mrt_pipeline.evaluation.efficiency import efficiency_table, first_reached, learning_curve
+from mrt_pipeline.evaluation.compare import efficiency_table, first_reached, learning_curve
+from mrt_pipeline.evaluation.intervals import Arm, Bootstrap
 
 
 def arm(name, values, histories=()):

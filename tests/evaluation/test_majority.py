@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mrt_pipeline.evaluation.intervals import Intervals
-from mrt_pipeline.evaluation.majority import majority_accuracy, majority_by_policy, majority_by_problem
+from mrt_pipeline.evaluation.voting import majority_accuracy, majority_by_policy, majority_by_problem
 from mrt_pipeline.schemas import MAJORITY
 
 RIGHT = {"a", "b"}  # two spellings of a right answer

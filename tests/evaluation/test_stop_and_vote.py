@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from mrt_pipeline.evaluation.intervals import Intervals
-from mrt_pipeline.evaluation.stop_and_vote import (
+from mrt_pipeline.evaluation.voting import (
     pass_at_k,
     shown_episodes,
     stopping_regret,

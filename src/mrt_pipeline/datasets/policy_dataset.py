@@ -36,7 +36,7 @@ class PolicyDataset(AbstractVersionedDataset[Policy | SavedPolicy, SavedPolicy])
         self._protocol = protocol
         self._fs = fsspec.filesystem(protocol, **deepcopy(credentials or {}), **deepcopy(fs_args or {}))
         self.metadata = metadata
-        self._loaded: dict[str, SavedPolicy] = {}
+        self._loaded: dict[Path, SavedPolicy] = {}
         self._copies: dict[str, tempfile.TemporaryDirectory] = {}  # of folders that are elsewhere
         super().__init__(
             filepath=PurePosixPath(path), version=version, exists_function=self._fs.exists, glob_function=self._fs.glob
@@ -44,17 +44,16 @@ class PolicyDataset(AbstractVersionedDataset[Policy | SavedPolicy, SavedPolicy])
 
     def load(self) -> SavedPolicy:
         """The policy, not opened yet."""
-        path = get_filepath_str(self._get_load_path(), self._protocol)
-        if path not in self._loaded:
-            self._loaded[path] = SavedPolicy.read(self._here(path))
-            self._loaded[path].kept_by = self._copies.get(path)
-        return self._loaded[path]
+        folder = self.local_copy()
+        if folder not in self._loaded:
+            self._loaded[folder] = SavedPolicy.read(folder)
+            self._loaded[folder].kept_by = self._copies
+        return self._loaded[folder]
 
     def save(self, data: Policy | SavedPolicy) -> None:
         """Write a policy; what was at this path before is replaced, but only by one that is complete."""
         path = get_filepath_str(self._get_save_path(), self._protocol)
-        local = self._protocol == "file"
-        parent = Path(path).parent if local else None
+        parent = Path(path).parent if self._protocol == "file" else None
         if parent:
             parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=parent) as unfinished:
@@ -62,7 +61,7 @@ class PolicyDataset(AbstractVersionedDataset[Policy | SavedPolicy, SavedPolicy])
             _write(data, folder)
             if self._fs.exists(path):
                 self._fs.rm(path, recursive=True)
-            if local:
+            if parent:
                 folder.rename(path)
             else:
                 self._fs.put(f"{folder}/", f"{path}/", recursive=True)
@@ -70,9 +69,7 @@ class PolicyDataset(AbstractVersionedDataset[Policy | SavedPolicy, SavedPolicy])
 
     def local_copy(self) -> Path:
         """A local folder with its files: its own, or a copy of one that is elsewhere."""
-        return self._here(get_filepath_str(self._get_load_path(), self._protocol))
-
-    def _here(self, path: str) -> Path:
+        path = get_filepath_str(self._get_load_path(), self._protocol)
         if self._protocol == "file":
             return Path(path)
         if path not in self._copies:
@@ -88,8 +85,7 @@ class PolicyDataset(AbstractVersionedDataset[Policy | SavedPolicy, SavedPolicy])
 
     def _release(self) -> None:
         super()._release()
-        self._loaded.clear()
-        self._copies.clear()
+        self._loaded, self._copies = {}, {}  # a policy that was loaded keeps the copies of before
         self._fs.invalidate_cache(get_filepath_str(self._filepath, self._protocol))
 
     def _describe(self) -> dict[str, Any]:
@@ -100,12 +96,10 @@ def _write(data: Policy | SavedPolicy, folder: Path) -> None:
     if isinstance(data, Policy):
         data.save(folder)
         return
-    if data.folder is None:
-        folder.mkdir()
-    else:
+    if data.folder:
         shutil.copytree(data.folder, folder, copy_function=_link)
-    card = folder / CARD
-    card.unlink(missing_ok=True)  # it may be a link to the original's
+    folder.mkdir(exist_ok=True)
+    (folder / CARD).unlink(missing_ok=True)  # it may be a link to the original's
     write_card(data.card, folder)
 
 

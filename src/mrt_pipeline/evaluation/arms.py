@@ -8,17 +8,15 @@ import numpy as np
 import pandas as pd
 
 from mrt_pipeline.errors import InputError
-from mrt_pipeline.evaluation.bootstrap import Arm
-from mrt_pipeline.evaluation.compare import measure
-from mrt_pipeline.evaluation.evaluate import budgets_of
-from mrt_pipeline.evaluation.intervals import BASE
-from mrt_pipeline.evaluation.majority import majority_by_problem
+from mrt_pipeline.evaluation.evaluate import budgets_of, measure
+from mrt_pipeline.evaluation.intervals import BASE, Arm
 from mrt_pipeline.evaluation.regret_sources import regret_sources, source_values
-from mrt_pipeline.evaluation.stop_and_vote import shown_episodes, trace_regrets
+from mrt_pipeline.evaluation.voting import majority_by_problem, shown_episodes, trace_regrets
 from mrt_pipeline.rollouts.rollout import GONE
 
 logger = logging.getLogger(__name__)
-_SHARED = ("task", "policy", "engine", "prover", "rollout", "evaluation")  # groups that must agree
+_SHARED = ("task.", "policy.", "engine.", "prover.", "rollout.", "evaluation.", "training.sampled_tokens")
+"""How the names of the parameters begin that must agree."""
 _IGNORED = ("seed", "preset", "plugins", "compare", "plan")
 _NAMED = 5  # differences that a refusal names
 
@@ -37,19 +35,19 @@ class TrainingRun(Protocol):
 
 def check_comparable(runs: Sequence[TrainingRun]) -> None:
     """Raise InputError naming what differs if runs differ in problems, policy, budgets, prover or sampled tokens."""
-    first = _flat(runs[0].parameters)
-    for run in runs[1:]:
-        other = _flat(run.parameters)
+    first, *others = runs
+    ours = _flat(first.parameters)
+    for run in others:
+        theirs = _flat(run.parameters)
         differing = [
-            f"{name} ({first.get(name)} and {other.get(name)})"
-            for name in sorted(first.keys() | other.keys())
-            if first.get(name) != other.get(name)
-            and (name.split(".")[0] in _SHARED or name == "training.sampled_tokens")
+            f"{name} ({ours.get(name)} and {theirs.get(name)})"
+            for name in sorted(ours | theirs)
+            if name.startswith(_SHARED) and ours.get(name) != theirs.get(name)
         ]
         if differing:
             more = f" and {len(differing) - _NAMED} more" if len(differing) > _NAMED else ""
             raise InputError(
-                f"runs {runs[0].run_id} and {run.run_id} are not comparable, they differ in "
+                f"runs {first.run_id} and {run.run_id} are not comparable, they differ in "
                 f"{', '.join(differing[:_NAMED])}{more}: leave one out, or set compare.allow_different=true"
             )
 
@@ -78,8 +76,8 @@ def find_baseline(arms: Sequence[str], wanted: str) -> str:
     found = [arm for arm in arms if arm == wanted] or [arm for arm in arms if arm.startswith(wanted)]
     if len(found) != 1:
         names = ", ".join(f"'{arm}'" for arm in arms)
-        what = "none" if not found else "more than one"
-        raise InputError(f"compare.baseline '{wanted}' fits {what} of the arms {names}: set it to one of them")
+        fits = "more than one" if found else "none"
+        raise InputError(f"compare.baseline '{wanted}' fits {fits} of the arms {names}: set it to one of them")
     return found[0]
 
 
@@ -128,9 +126,7 @@ def make_arms(groups: Mapping[str, Mapping[int, TrainingRun]]) -> list[Arm]:
         return Arm(
             name=name,
             seeds=tuple(by_seed),
-            thinking_tokens={
-                b: float(np.mean([np.minimum(natural, b).mean() for natural in lengths])) for b in budgets
-            },
+            thinking_tokens={b: float(np.mean([natural.clip(upper=b).mean() for natural in lengths])) for b in budgets},
             histories=() if policy == BASE else tuple(run.tables["training_history"] for run in by_seed.values()),
             **{part: _stack([seed[part] for seed in seeds], problems) for part in seeds[0]},
         )
@@ -154,7 +150,7 @@ def _stopping(run: TrainingRun, table: str) -> dict[tuple, pd.Series]:
     return {(b,): values.groupby(level=0).mean() for b, values in regrets.items()}
 
 
-def _configuration(run: TrainingRun) -> tuple:
+def _configuration(run: TrainingRun) -> tuple[tuple[str, str], ...]:
     parameters = {name: value for name, value in run.parameters.items() if name not in _IGNORED}
     return tuple(sorted((name, str(value)) for name, value in _flat(parameters).items()))
 
@@ -164,15 +160,13 @@ def _names(configurations: Sequence[tuple]) -> list[str]:
     trees = [dict(configuration) for configuration in configurations]
     names = []
     for tree in trees:
-        same = [other for other in trees if other["algorithm.name"] == tree["algorithm.name"]]
-        keys = sorted(set.union(*(set(other) for other in same)))
-        differing = [key for key in keys if len({other.get(key) for other in same}) > 1]
+        same = pd.DataFrame([other for other in trees if other["algorithm.name"] == tree["algorithm.name"]])
+        differing = [key for key in sorted(same) if same[key].nunique(dropna=False) > 1]
         names.append(" ".join([tree["algorithm.name"], *(f"{key}={tree.get(key)}" for key in differing)]))
     return names
 
 
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return {key: value for key, value in flat.items() if key not in GONE}
+def _flat(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Names joined by dots, without what parameters no longer have."""
+    (flat,) = pd.json_normalize(dict(tree)).to_dict("records")
+    return {name: value for name, value in flat.items() if name not in GONE}

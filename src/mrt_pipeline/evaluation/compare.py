@@ -1,4 +1,11 @@
-"""Arms against each other: means over seeds and problems, paired differences, gain ratios; see `bootstrap`."""
+"""The tables of a comparison: arms against each other, by means over seeds and problems; see `intervals`.
+
+Token efficiency: tokens that an arm needs to be as accurate as the baseline. Learning: sampled tokens until validation
+accuracy gets to the final level of the baseline; intervals are over seeds. Voting: tokens for a problem that the arm's
+maj@k needs. maj@k is averaged over seeds and problems; between ks the curve over tokens is straight. No arm needs less
+than one vote. In every draw of seeds and problems, level and curves are those of the draw; which k is the baseline's
+best is not drawn again, and tokens are drawn without the correction for few seeds, which could make them negative.
+"""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,27 +13,14 @@ import numpy as np
 import pandas as pd
 
 from mrt_pipeline.bars import bar
-from mrt_pipeline.evaluation.bootstrap import Arm, Bootstrap
-from mrt_pipeline.evaluation.evaluate import problem_regrets, reading
-from mrt_pipeline.evaluation.intervals import DIFFERENCE, NOTHING, problem_means
+from mrt_pipeline.evaluation.intervals import DIFFERENCE, NOTHING, Arm, Bootstrap, arm_mean
 
 _KEY = {"quantity": str, "budget": int, "forced": bool}
+_INTERVAL = {"ci_low": float, "ci_high": float}
 _ROUNDING = 1e-9  # smaller differences are not ones
-
-
-def measure(
-    episodes: pd.DataFrame, anytime: pd.DataFrame, budgets: Sequence[int]
-) -> dict[tuple[str, int, bool], pd.Series]:
-    """Regret and accuracy of one policy on every problem, by (quantity, budget, forced); indexed by problem, sorted."""
-    found: dict[tuple[str, int, bool], pd.Series] = {}
-    for forced in (False, True):
-        regrets = problem_regrets(reading(episodes, forced), budgets)
-        for budget in budgets:
-            found["regret", budget, forced] = regrets[budget]
-            points = anytime[(anytime["n_tokens"] == budget) & (anytime["forced"] == forced)]
-            if len(points):
-                found["accuracy", budget, forced] = problem_means(points["success"], points["problem_id"])
-    return found
+_SMOOTHED = 3  # validations in a running mean
+Curve = tuple[np.ndarray, np.ndarray]
+"""Tokens and accuracy, (..., n) each."""
 
 
 def comparison_table(arms: Sequence[Arm], bootstrap: Bootstrap) -> pd.DataFrame:
@@ -68,7 +62,7 @@ def _table(
 
     With a baseline also the paired difference to it; empty (NaN) where the baseline has no value.
     """
-    kinds = {"arm": str, **names, "mean": float, "ci_low": float, "ci_high": float, "n_seeds": int, "n_problems": int}
+    kinds = {"arm": str, **names, "mean": float, **_INTERVAL, "n_seeds": int, "n_problems": int}
     if baseline:
         kinds |= {"baseline": str, **dict.fromkeys(DIFFERENCE, float)}
     rows = []
@@ -88,11 +82,10 @@ def gain_table(arms: Sequence[Arm], base: Arm, baseline: Arm, bootstrap: Bootstr
 
     Where the baseline is not distinguishably better than the base the ratio is undefined: NaN.
     """
+    shared = [key for key in base.values if all(key in other.values for other in arms)]
     rows = []
     for arm in bar(arms, desc="bootstrap", unit="arm"):
-        for key in base.values if arm.name not in (base.name, baseline.name) else ():
-            if not all(key in other.values for other in arms):
-                continue
+        for key in shared if arm.name not in (base.name, baseline.name) else ():
             start = bootstrap.draws(base, base.values[key])
             gained = bootstrap.draws(baseline, baseline.values[key]) - start
             low, high = bootstrap.interval(gained)
@@ -102,5 +95,101 @@ def gain_table(arms: Sequence[Arm], base: Arm, baseline: Arm, bootstrap: Bootstr
                 drawn = (bootstrap.draws(arm, arm.values[key]) - start) / gained
                 found = float((ours - mean) / (theirs - mean)), *bootstrap.interval(drawn)
             rows.append((arm.name, baseline.name, *key, *found))
-    table = pd.DataFrame(rows, columns=["arm", "baseline", *_KEY, "ratio", "ci_low", "ci_high"])
-    return table.astype({"arm": str, "baseline": str, **_KEY, "ratio": float, "ci_low": float, "ci_high": float})
+    kinds = {"arm": str, "baseline": str, **_KEY, "ratio": float, **_INTERVAL}
+    return pd.DataFrame(rows, columns=list(kinds)).astype(kinds)
+
+
+def learning_curve(histories: Sequence[pd.DataFrame]) -> Curve:
+    """Sampled tokens and validation accuracy, (n,) and (n_seeds, n): a running mean of three validations.
+
+    All seeds are interpolated linearly at the tokens of the first.
+    """
+    curves = []
+    for history in histories:
+        seen = history[history["validation/accuracy"].notna()]
+        tokens = seen["train/sampled_tokens"].fillna(0).to_numpy()
+        curves.append((tokens, seen["validation/accuracy"].rolling(_SMOOTHED, min_periods=1).mean().to_numpy()))
+    grid = curves[0][0]
+    return grid, np.stack([np.interp(grid, tokens, accuracy) for tokens, accuracy in curves])
+
+
+def efficiency_table(arms: Sequence[Arm], baseline: Arm, bootstrap: Bootstrap) -> pd.DataFrame:
+    """The table `comparison_efficiency`: tokens until the mean learning curve reaches the baseline's final level.
+
+    Beside them what was sampled in all, and the prover's tokens.
+    """
+    trained = [arm for arm in arms if arm.histories]
+    means, drawn = {}, {}
+    for arm in trained:
+        tokens, accuracy = learning_curve(arm.histories)
+        means[arm.name], drawn[arm.name] = (tokens, accuracy.mean(axis=0)), (tokens, bootstrap.curves(arm, accuracy))
+    table = _tokens_to_level(means, drawn, baseline.name, -1, bootstrap)
+    for kind in ("sampled_tokens", "prover_tokens"):
+        table[kind] = [float(np.mean([h[f"train/{kind}"].max() for h in arm.histories])) for arm in trained]
+    return table.rename(columns={"tokens": "tokens_to_level"})
+
+
+def majority_table(arms: Sequence[Arm], bootstrap: Bootstrap) -> pd.DataFrame:
+    """The table `comparison_majority`: arm, k, accuracy with its interval, tokens."""
+    rows = [
+        (arm.name, k, *bootstrap.mean(arm, right), arm_mean(spent)) for arm in arms for k, right, spent in _votes(arm)
+    ]
+    return pd.DataFrame(rows, columns=["arm", "k", "accuracy", "ci_low", "ci_high", "tokens"])
+
+
+def voting_table(arms: Sequence[Arm], baseline: Arm, bootstrap: Bootstrap) -> pd.DataFrame:
+    """The table `comparison_voting`: tokens until an arm is as accurate as the baseline at maj@1, and at its best k."""
+    means, drawn = {}, {}
+    for arm in arms:
+        _, right, spent = zip(*_votes(arm), strict=True)
+        means[arm.name] = np.array([*map(arm_mean, spent)]), np.array([*map(arm_mean, right)])
+        tokens = np.stack([bootstrap.draws(arm, each, widen=False) for each in spent], axis=-1)
+        drawn[arm.name] = tokens, np.stack([bootstrap.draws(arm, each) for each in right], axis=-1)
+    best = int(means[baseline.name][1].argmax()) + 1
+    tables = []
+    for k in sorted({1, best}):
+        tables.append(_tokens_to_level(means, drawn, baseline.name, k - 1, bootstrap))
+        tables[-1].insert(2, "baseline_k", k)
+    return pd.concat(tables, ignore_index=True)
+
+
+def _votes(arm: Arm) -> list[tuple[int, np.ndarray, np.ndarray]]:
+    """(k, accuracy of maj@k, tokens of k samples), k ascending."""
+    ks = sorted(k for quantity, k in arm.votes if quantity == "accuracy")
+    return [(k, arm.votes["accuracy", k], arm.votes["tokens", k]) for k in ks]
+
+
+def _tokens_to_level(
+    means: Mapping[str, Curve], drawn: Mapping[str, Curve], baseline: str, point: int, bootstrap: Bootstrap
+) -> pd.DataFrame:
+    """A row an arm: `tokens` until its curve gets to the accuracy of the baseline's at this point, the `level`.
+
+    means, drawn: the curves of each arm, (n,) and (n_resamples, n). `ratio` is the baseline's tokens over the arm's,
+    with its interval. Where the level is never reached the tokens are empty (NaN) and the ratio is 0.
+    """
+    level, levels = float(means[baseline][1][point]), drawn[baseline][1][:, point]
+    needed = {name: float(first_reached(*curve, level)) for name, curve in means.items()}
+    draws = {name: first_reached(*curves, levels) for name, curves in drawn.items()}
+    rows = []
+    for name, tokens in needed.items():
+        with np.errstate(invalid="ignore"):  # draws without any problem that has samples
+            interval = bootstrap.interval(draws[baseline] / draws[name])
+        reached = tokens if np.isfinite(tokens) else np.nan
+        rows.append((name, baseline, level, reached, needed[baseline] / tokens, *interval))
+    return pd.DataFrame(rows, columns=["arm", "baseline", "level", "tokens", "ratio", "ci_low", "ci_high"])
+
+
+def first_reached(tokens: np.ndarray, accuracy: np.ndarray, level: float | np.ndarray) -> np.ndarray:
+    """Tokens (...) at which the curves `accuracy` (..., n) first get to `level` (...), from more than 0 tokens on.
+
+    tokens: (n,) or (..., n), ascending. Straight lines between the points; a level at or below the first point costs
+    what the first point costs; inf if the level is never reached.
+    """
+    tokens = np.broadcast_to(tokens, accuracy.shape)
+    level = np.asarray(level, dtype=np.float64)[..., None]
+    reached = (accuracy >= level) & (tokens > 0)
+    after = reached.argmax(axis=-1)[..., None]
+    before = np.maximum(after - 1, 0)
+    low, high, start, end = (np.take_along_axis(y, i, -1) for y in (accuracy, tokens) for i in (before, after))
+    share = np.where(low < level, (level - low) / np.maximum(high - low, 1e-12), 1.0).clip(0.0, 1.0)
+    return np.where(reached.any(axis=-1), (start + share * (end - start))[..., 0], np.inf)

@@ -69,17 +69,14 @@ def accuracy_by_budget(
     anytime: pd.DataFrame, rollouts: pd.DataFrame, budgets: Sequence[int], intervals: Intervals
 ) -> pd.DataFrame:
     """Mean success and thinking tokens of every policy at every budget: an `accuracy` table."""
-    length = rollouts.set_index(_TRACE)["natural_length"]
-    values: dict[tuple, pd.Series] = {}
-    spent = []
+    anytime = anytime.merge(rollouts[[*_TRACE, "natural_length"]], on=_TRACE)
+    values, spent = {}, []
     for (policy, forced), table in anytime.groupby(["policy", "forced"], sort=False):
         for budget in budgets:
             points = table[table["n_tokens"] == budget]
-            if points.empty:
-                continue
-            natural = length.loc[pd.MultiIndex.from_frame(points[_TRACE])]
-            spent.append(float(budget) if forced else float(np.minimum(natural, budget).mean()))
-            values[policy, budget, forced] = problem_means(points["success"], points["problem_id"])
+            if len(points):
+                spent.append(float(budget) if forced else points["natural_length"].clip(upper=budget).mean())
+                values[policy, budget, forced] = problem_means(points["success"], points["problem_id"])
     return intervals.table("accuracy", ["policy", "budget", "forced"], values).assign(thinking_tokens=spent)
 
 
@@ -101,3 +98,17 @@ def problem_regrets(curves: pd.DataFrame, budgets: Sequence[int], definition: st
     ]
     problems = [problem for problem, _, _ in traces]
     return {b: problem_means([regret(x, y, b, definition) for _, x, y in traces], problems) for b in budgets}
+
+
+def measure(
+    episodes: pd.DataFrame, anytime: pd.DataFrame, budgets: Sequence[int]
+) -> dict[tuple[str, int, bool], pd.Series]:
+    """Regret and accuracy of one policy on every problem, by (quantity, budget, forced); indexed by problem, sorted."""
+    found: dict[tuple[str, int, bool], pd.Series] = {}
+    for forced in (False, True):
+        for budget, regrets in problem_regrets(reading(episodes, forced), budgets).items():
+            found["regret", budget, forced] = regrets
+            points = anytime[(anytime["n_tokens"] == budget) & (anytime["forced"] == forced)]
+            if len(points):
+                found["accuracy", budget, forced] = problem_means(points["success"], points["problem_id"])
+    return found

@@ -33,9 +33,9 @@ def regret_sources(episodes: pd.DataFrame, samples: pd.DataFrame, budget: int) -
         x, y = points["n_tokens"].to_numpy(), points["success"].to_numpy()
         reached, success = _up_to(x, y, budget)
         found_at = float(min(reached[success >= _FOUND], default=np.nan))
-        after = min(float(x[-1]), float(budget)) - found_at
-        whole, parts = regret(x, y, budget), trace_sources(x, y, budget).values()
-        rows.append((*trace, difficulty.get(trace[1], "unknown"), budget, whole, *parts, found_at, after))
+        measured = regret(x, y, budget), *trace_sources(x, y, budget).values()
+        after = min(x[-1], budget) - found_at
+        rows.append((*trace, difficulty.get(trace[1], "unknown"), budget, *measured, found_at, after))
     columns = [*_TRACE, "difficulty", "budget", "regret", *SOURCES, "found_at", "tokens_after"]
     return pd.DataFrame(rows, columns=columns)
 
@@ -67,11 +67,8 @@ def _up_to(n_tokens: np.ndarray, success: np.ndarray, budget: float) -> tuple[np
 
 def difficulty_of(samples: pd.DataFrame) -> dict[str, str]:
     """How difficult each problem is for the policy of the samples: right in at least 2/3 of them, in at most 1/3."""
-    rates = samples.groupby("problem_id")["reward"].mean()
-    return {
-        str(problem): "easy" if rate >= 2 / 3 else "hard" if rate <= 1 / 3 else "medium"
-        for problem, rate in rates.items()
-    }
+    rates = samples.groupby("problem_id")["reward"].mean().to_dict()
+    return {name: "easy" if rate >= 2 / 3 else "hard" if rate <= 1 / 3 else "medium" for name, rate in rates.items()}
 
 
 def source_values(sources: pd.DataFrame) -> dict[tuple[str, str, int], pd.Series]:
@@ -83,11 +80,11 @@ def source_values(sources: pd.DataFrame) -> dict[tuple[str, str, int], pd.Series
     by_problem = table.groupby("problem_id")
     means, difficulty = by_problem[list(QUANTITIES)].mean(), by_problem["difficulty"].first()
     groups = {name: means[difficulty == name] for name in DIFFICULTIES} | {"all": means}
+    budget = int(sources["budget"].iloc[0])
     return {
-        (name, quantity, int(sources["budget"].iloc[0])): group[quantity]
+        (name, quantity, budget): group[quantity]
         for name, group in groups.items()
-        if len(group)
-        for quantity in QUANTITIES
+        for quantity in (QUANTITIES if len(group) else ())
     }
 
 

@@ -8,8 +8,8 @@ import plotly.graph_objects as go
 from plotly.colors import qualitative
 from plotly.subplots import make_subplots
 
-from mrt_pipeline.evaluation.bootstrap import Arm
-from mrt_pipeline.evaluation.efficiency import learning_curve
+from mrt_pipeline.evaluation.compare import learning_curve
+from mrt_pipeline.evaluation.intervals import Arm
 from mrt_pipeline.reporting.cells import STAR, difference_cell, digits_of, interval_cell, markdown, pivot
 from mrt_pipeline.reporting.figures import interval_line, lay_out, majority_curve, source_bars
 from mrt_pipeline.reporting.verdict import comparison_overview, comparison_verdict
@@ -49,13 +49,14 @@ def comparison_report(
         title = f"Gain over the base, in gains of {gains.iloc[0]['baseline']}"
         by_arm = gains.assign(measure=measure)
         lines += _section(title, by_arm, lambda row: _ratio(row) or "undefined", ("measure", "arm"))
-    learned, voted = [], []
+    learned = []
     for _, row in efficiency.iterrows():
         to_level, *spent = (_tokens(row[name]) for name in ("tokens_to_level", "sampled_tokens", "prover_tokens"))
         learned.append([row["arm"], to_level, _ratio(row), *spent])
-    for _, row in voting.iterrows():
-        level = f"maj@{row['baseline_k']} ({row['level']:.3f})"
-        voted.append([row["arm"], level, _tokens(row["tokens"]), _ratio(row)])
+    voted = [
+        [row["arm"], f"maj@{row['baseline_k']} ({row['level']:.3f})", _tokens(row["tokens"]), _ratio(row)]
+        for _, row in voting.iterrows()
+    ]
     first = efficiency.iloc[0]
     lines += [
         "",
@@ -135,11 +136,8 @@ def comparison_figure(comparison: pd.DataFrame, quantity: str) -> go.Figure:
         line = {"color": arm_colour(arms.index(arm))}
         scatter = interval_line(curve.sort_values("budget"), "budget", "mean", arm, line, thickness=0.8, width=2)
         figure.add_trace(scatter.update(legendgroup=arm, showlegend=not forced), row=1, col=2 if forced else 1)
-    figure.update_xaxes(title="thinking tokens (budget)")
-    figure.update_yaxes(rangemode="nonnegative")
-    figure.update_yaxes(title=quantity, col=1)
-    figure.update_layout(title=f"{quantity.capitalize()} by budget", template="plotly_white")
-    return figure
+    figure.update_xaxes(title="thinking tokens (budget)").update_yaxes(rangemode="nonnegative")
+    return lay_out(figure, f"{quantity.capitalize()} by budget", "thinking tokens (budget)", quantity)
 
 
 def comparison_sources_figure(sources: pd.DataFrame) -> go.Figure:
@@ -152,8 +150,7 @@ def comparison_sources_figure(sources: pd.DataFrame) -> go.Figure:
         for bar in source_bars(sources[sources["difficulty"] == group].assign(name=lambda rows: rows["arm"])):
             figure.add_trace(bar.update(legendgroup=bar.name, showlegend=i == 1), row=1, col=i)
     figure.update_yaxes(title="normalised regret", col=1)
-    figure.update_layout(barmode="stack", title="Where regret comes from", template="plotly_white")
-    return figure
+    return figure.update_layout(barmode="stack", title="Where regret comes from", template="plotly_white")
 
 
 def learning_figure(arms: Sequence[Arm]) -> go.Figure:
@@ -166,8 +163,7 @@ def learning_figure(arms: Sequence[Arm]) -> go.Figure:
         line = {"color": arm_colour(i)}
         figure.add_scatter(x=tokens, y=accuracy.mean(axis=0), name=arm.name, mode="lines", line=line)
         thin = {"mode": "lines", "line": {**line, "width": 0.5}, "showlegend": False, "hoverinfo": "skip"}
-        for curve in accuracy if len(accuracy) > 1 else ():
-            figure.add_scatter(x=tokens, y=curve, **thin)
+        figure.add_traces([go.Scatter(x=tokens, y=curve, **thin) for curve in accuracy if len(accuracy) > 1])
     y = "validation accuracy (running mean of three)"
     return lay_out(figure, "Learning curves", "sampled tokens", y, yaxis_rangemode="nonnegative")
 

@@ -98,10 +98,9 @@ def vote_figure(stop_and_vote: pd.DataFrame) -> go.Figure:
         for i, (j, curve) in enumerate(votes.groupby("episode")):
             line = {"color": colour, "width": 1}
             scatter = interval_line(curve, "n_tokens", "accuracy", f"{policy}, stopped after j", line, **bars)
-            scatter.update(text=[str(j), *[""] * (len(curve) - 1)], mode="lines+markers+text")
-            scatter.update(textposition="top left", textfont={"color": colour}, showlegend=i == 0)
-            scatter.update(hovertext=[f"[maj@{p}]_{j}" for p in curve["p"]], legendgroup=str(policy))
-            figure.add_trace(scatter)
+            scatter.update(text=[str(j), *[""] * (len(curve) - 1)], mode="lines+markers+text", textposition="top left")
+            scatter.update(textfont={"color": colour}, showlegend=i == 0, legendgroup=str(policy))
+            figure.add_trace(scatter.update(hovertext=[f"[maj@{p}]_{j}" for p in curve["p"]]))
         direct = table[table["method"] == "direct"]
         scatter = interval_line(direct, "n_tokens", "accuracy", f"{policy}, direct pass@k", _line(policy, True), **bars)
         figure.add_trace(scatter.update(mode="lines"))

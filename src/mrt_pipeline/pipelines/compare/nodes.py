@@ -4,15 +4,17 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from mrt_pipeline.evaluation.arms import find_baseline, make_arms
-from mrt_pipeline.evaluation.bootstrap import Arm, Bootstrap
 from mrt_pipeline.evaluation.compare import (
     comparison_table,
     difference_table,
+    efficiency_table,
     gain_table,
+    majority_table,
     sources_table,
     stopping_table,
+    voting_table,
 )
-from mrt_pipeline.evaluation.efficiency import efficiency_table, majority_table, voting_table
+from mrt_pipeline.evaluation.intervals import Arm, Bootstrap
 from mrt_pipeline.evaluation.params import CompareParams
 from mrt_pipeline.reporting.comparison import (
     analyses_report,

@@ -10,10 +10,9 @@ import plotly.graph_objects as go
 
 from mrt_pipeline.evaluation.evaluate import accuracy_by_budget, budgets_of, regret_by_all_tokens, regret_by_budget
 from mrt_pipeline.evaluation.intervals import Intervals
-from mrt_pipeline.evaluation.majority import majority_by_policy
 from mrt_pipeline.evaluation.params import EvaluationParams
 from mrt_pipeline.evaluation.regret_sources import regret_sources, summarize_sources
-from mrt_pipeline.evaluation.stop_and_vote import stopping_regret, vote_accuracy
+from mrt_pipeline.evaluation.voting import majority_by_policy, stopping_regret, vote_accuracy
 from mrt_pipeline.keys import reads
 from mrt_pipeline.reporting.figures import budget_figure, majority_figure, progress_figure, sources_figure, vote_figure
 from mrt_pipeline.reporting.summary import evaluation_metrics, markdown_report

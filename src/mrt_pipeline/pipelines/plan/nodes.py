@@ -5,8 +5,7 @@ import pandas as pd
 from mrt_pipeline.algorithms.base import Algorithm
 from mrt_pipeline.engines.base import EngineParams
 from mrt_pipeline.errors import InputError
-from mrt_pipeline.planning.estimate import PlanParams, estimate
-from mrt_pipeline.planning.shapes import ACCELERATORS, MODELS
+from mrt_pipeline.planning import ACCELERATORS, MODELS, PlanParams, estimate
 from mrt_pipeline.policy.configured import LanguageModelPolicy, PolicyParams
 from mrt_pipeline.rollouts.rollout import RolloutParams
 from mrt_pipeline.trainer.params import TrainingParams
@@ -30,7 +29,7 @@ def plan_training(
         name = getattr(policy, "path", policy.name)
         raise InputError(
             f"the sizes of '{name}' are not known to planning; known are {', '.join(MODELS)}: add it to "
-            "src/mrt_pipeline/planning/shapes.py"
+            "src/mrt_pipeline/planning.py"
         )
     shape, device = MODELS[policy.path], ACCELERATORS[plan.device]
     found = estimate(shape, policy, engine, rollout, training, plan)

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from mrt_pipeline.evaluation.bootstrap import Arm, Bootstrap
-from mrt_pipeline.evaluation.efficiency import majority_table, voting_table
+from mrt_pipeline.evaluation.compare import majority_table, voting_table
+from mrt_pipeline.evaluation.intervals import Arm, Bootstrap
 from mrt_pipeline.schemas import COMPARISON_MAJORITY, COMPARISON_VOTING
 
 
