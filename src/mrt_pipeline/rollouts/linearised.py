@@ -25,7 +25,6 @@ from mrt_pipeline.engines.base import Completion, SamplingParams
 from mrt_pipeline.policy.template import Template
 from mrt_pipeline.rollouts.actor import Actor
 from mrt_pipeline.rollouts.rollout import Rollout, RolloutParams
-from mrt_pipeline.rollouts.stream import Stream
 from mrt_pipeline.tasks.base import Problem
 
 
@@ -55,8 +54,8 @@ def sample_linearised(
         sampled = actor.engine.sample(contexts, params, int(seeds.integers(2**62)), max_tokens=most)
         for chain, completion, limit in zip(running, sampled, most, strict=True):
             chain.add(completion, limit, template)
-    streams = [Stream.of(chain.completion(), template) for chain in chains]
-    return actor.answer_streams(problems, prompts, streams, seed, [chain.recalled() for chain in chains])
+    begun = [actor.begin(problems[i // n], i // n, chain.prompt, chain.completion()) for i, chain in enumerate(chains)]
+    return actor.finish(begun, seed, [chain.recalled() for chain in chains])
 
 
 class _Chain:
