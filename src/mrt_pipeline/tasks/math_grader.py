@@ -20,7 +20,7 @@ from pydantic import Field
 from mrt_pipeline.errors import InputError
 from mrt_pipeline.registry import PositiveFloat
 from mrt_pipeline.tasks.answers import as_number, find_answer, normalize_answer
-from mrt_pipeline.tasks.base import Grade, Problem, Task
+from mrt_pipeline.tasks.base import Grade, Problem, SplitTask
 
 logger = logging.getLogger(__name__)
 MAX_OWN_CHARS = 20_000  # a longer "answer" is none: the user's function is not asked about it
@@ -152,8 +152,8 @@ class OwnGrader(GuardedGrader):
         return self.ask(shown, answer)
 
 
-class MathAnswers(Task):
-    """A `Task` with mathematical answers, up to its problems."""
+class MathAnswers(SplitTask):
+    """A task with mathematical answers, up to its problems."""
 
     grading_seconds: PositiveFloat = Field(default=5.0, description="deadline for comparing one answer")
 
