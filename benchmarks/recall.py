@@ -17,7 +17,7 @@ from mrt_pipeline.cli import parse_overrides
 from mrt_pipeline.config import Parameters
 from mrt_pipeline.config_loader import compose_parameters
 from mrt_pipeline.evaluation.evaluate import budgets_of
-from mrt_pipeline.pipelines.warm_start.nodes import make_base_policy
+from mrt_pipeline.pipelines.base_policy.nodes import make_base_policy
 from mrt_pipeline.rollouts.actor import Actor
 from mrt_pipeline.rollouts.label import LabelledRollout, label_rollouts
 from mrt_pipeline.tables import problems_table

@@ -154,26 +154,67 @@ def test_mlflow_shows_a_thought_with_a_span_for_each_episode(project, runs, mlfl
     keep(page, "mlflow-thought")
 
 
+OPENED = {  # what a box shows when it is opened
+    "ingest": "make_problems",
+    "base_policy": "provide_base_policy",
+    "rollout": "draw_rollouts",
+    "progress": "label_progress",
+    "train": "look_before_training",
+    "evaluate_base": "sample_held_out",
+    "evaluate_trained": "measure_budgets",
+}
+
+
 def select(page, name):
     """Click on a node of Kedro-Viz."""
     page.locator(".pipeline-node").filter(has=page.get_by_text(name, exact=True)).last.click()
     expect(page.locator(".pipeline-metadata__title", has_text=name)).to_be_visible()
 
 
+BOXES = ".pipeline-node--modularPipeline"
+
+
 @pytest.fixture
-def viz(kedro_viz, page):
+def collapsed(kedro_viz, page):
     page.set_viewport_size({"width": 1250, "height": 1350})
     page.goto(f"{kedro_viz}/?pid=mrt_rl")
     expect(page.locator(".pipeline-node").first).to_be_visible()
     return page
 
 
-def test_kedro_viz_shows_the_pipeline_in_the_order_of_the_method(viz):
-    layers = ["problems", "policies", "rollouts", "progress", "training", "evaluation", "report"]
-    expect(viz.locator(".pipeline-layer-name")).to_have_text(layers)
-    for name in ("make_problems", "provide_base_policy", "label_progress", "train_policy", "measure_budgets"):
-        expect(viz.locator(".pipeline-node").filter(has=viz.get_by_text(name, exact=True))).to_be_attached()
-    keep(viz, "kedro-viz")
+@pytest.fixture
+def viz(kedro_viz, page):
+    """All boxes opened."""
+    page.set_viewport_size({"width": 1250, "height": 1350})
+    page.goto(f"{kedro_viz}/?pid=mrt_rl&expandAllPipelines=true")
+    expect(page.locator(".pipeline-node--task").first).to_be_visible()
+    return page
+
+
+def test_kedro_viz_shows_a_box_for_each_stage_from_top_to_bottom(collapsed):
+    boxes = collapsed.locator(BOXES)
+    expect(boxes).to_have_count(len(OPENED))
+    keep(collapsed, "kedro-viz")
+    height = {box.get_attribute("data-id"): box.bounding_box()["y"] for box in boxes.all()}
+    assert height.keys() == OPENED.keys()
+    trained, measured = list(OPENED), ["ingest", "base_policy", "evaluate_base", "evaluate_trained"]
+    trained.remove("evaluate_base")  # it waits for nothing but the base policy
+    for order in (trained, measured):
+        assert sorted(order, key=height.get) == order
+    expect(collapsed.locator(".pipeline-node--task")).to_have_count(0)
+    free = collapsed.locator(".pipeline-node--data").all_text_contents()
+    held_out = {f"base_{table}" for table in ("rollouts", "samples", "linearised", "episodes", "anytime", "votes")}
+    between = {"problems", "base_policy", "rollouts", "episodes", "labels", "trained_policy"} | held_out
+    assert {*free} == between | {"training_history", "report"} and len(free) == len({*free})
+
+
+@pytest.mark.parametrize("stage", OPENED)
+def test_kedro_viz_opens_each_box(collapsed, stage):
+    collapsed.locator(f"{BOXES}[data-id={stage}]").click()
+    inside = collapsed.locator(".pipeline-node--task").filter(has=collapsed.get_by_text(OPENED[stage], exact=True))
+    expect(inside).to_be_attached()
+    expect(collapsed.locator(BOXES)).to_have_count(len(OPENED) - 1)
+    keep(collapsed, f"kedro-viz-{stage.removesuffix('_base')}")
 
 
 def test_kedro_viz_says_what_a_node_does(viz):
@@ -214,7 +255,7 @@ def test_kedro_viz_builds_a_site_that_any_web_server_can_serve(project, page, se
     command = [sys.executable, "-m", "http.server", str(port), "--bind", "127.0.0.1", "-d", str(project / "build")]
     with served(command, f"http://127.0.0.1:{port}", tmp_path) as address:
         page.set_viewport_size({"width": 1250, "height": 1350})
-        page.goto(address)
+        page.goto(f"{address}/?pid=mrt_rl&expandAllPipelines=true")
         select(page, "regret")
         expect(page.locator(".pipeline-metadata .preview-table")).to_be_visible()
         keep(page, "kedro-viz-build")

@@ -138,13 +138,13 @@ def test_what_does_not_fit_is_refused_naming_the_key_and_the_allowed_ones(overri
 def test_the_loader_composes_parameters_and_leaves_the_rest_to_kedro():
     loader = HydraConfigLoader(conf_source=str(ROOT / "conf"), runtime_params={"seed": "7"}, **CONFIG_LOADER_ARGS)
     assert loader["parameters"]["seed"] == 7
-    assert loader["catalog"]["problems"]["dataset"]["filepath"] == "data/01_raw/problems.parquet"
+    assert loader["catalog"]["problems"]["filepath"] == "data/01_raw/problems.parquet"
 
 
 def test_tables_can_be_kept_elsewhere(monkeypatch):
     monkeypatch.setenv("MRT_PIPELINE_DATA", "data/sweep/3/data")
     loader = HydraConfigLoader(conf_source=str(ROOT / "conf"), **CONFIG_LOADER_ARGS)
-    assert loader["catalog"]["problems"]["dataset"]["filepath"] == "data/sweep/3/data/01_raw/problems.parquet"
+    assert loader["catalog"]["problems"]["filepath"] == "data/sweep/3/data/01_raw/problems.parquet"
 
 
 def test_a_users_own_group_file_is_found(tmp_path):

@@ -48,12 +48,12 @@ def make(size):
     return size
 
 
-@reads(prover="name")
+@reads(prover=["name"])
 def judge(prover):
     return prover
 
 
-@reads(n="")
+@reads(n=[])
 def check(table, n):
     return table
 
@@ -64,6 +64,32 @@ def test_only_what_is_read_of_an_argument_counts():
     few, many = (dataset_keys([pipeline], Tree(prover=SampledProver(n_answers=n))) for n in (2, 3))
     assert few == many
     assert call_key(check, TABLE, 1) == call_key(check, TABLE, 2)
+
+
+@reads(prover=["name"])
+def name_and_number(prover):
+    return prover.name, prover.n_answers
+
+
+def test_a_function_gets_no_more_of_an_argument_than_it_says_it_reads():
+    assert judge(SampledProver(n_answers=2)).name == "sampled"
+    with pytest.raises(AttributeError, match="n_answers"):
+        name_and_number(SampledProver(n_answers=2))
+    assert check(TABLE, 1) is TABLE
+
+
+def several(n, *tables):
+    return tables
+
+
+def test_every_one_of_several_inputs_counts():
+    made = [Node(make, "params:size", "made"), Node(label, ["made", "params:prover.n_answers"], "labels", name="label")]
+    found = []
+    for inputs in (["made"], ["made", "labels"], ["labels", "made"]):
+        node = Node(several, ["params:size", *inputs], "joined")
+        found.append(dataset_keys([Pipeline([*made, node])], Tree())["joined"])
+    assert len({*found}) == 3
+    assert call_key(several, 1, TABLE) != call_key(several, 1, TABLE, TABLE)
 
 
 def label(made, n_answers):

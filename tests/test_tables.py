@@ -1,8 +1,12 @@
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
+from kedro.io import DataCatalog
+from kedro.validation.exceptions import DataValidationError, ValidationConfigurationError
 from pandera.errors import SchemaError, SchemaErrors
 
 from mrt_pipeline import schemas, tables
@@ -11,6 +15,7 @@ from mrt_pipeline.evaluation.intervals import Intervals
 from mrt_pipeline.rollouts.label import label_rollouts
 from mrt_pipeline.rollouts.prover import ExactProver, Success
 
+CATALOG = Path(__file__).parents[1] / "conf/base/catalog.yml"
 BUDGETS = [4, 8, 12, 24]
 
 
@@ -111,6 +116,21 @@ def test_schemas_refuse_impossible_values(sampled, name, column, value):
     table.loc[0, column] = value
     with pytest.raises((SchemaError, SchemaErrors)):
         getattr(schemas, name.upper()).validate(table)
+
+
+@pytest.mark.parametrize("policy", ["base", "trained"])
+def test_the_catalog_knows_the_schema_of_what_is_measured_of_a_policy(sampled, tmp_path, policy):
+    entries = yaml.safe_load(CATALOG.read_text().replace("${data:}", str(tmp_path)))
+    catalog = DataCatalog.from_config({name: entry for name, entry in entries.items() if not name.startswith("_")})
+    for name, table in (("rollouts", "rollouts"), ("samples", "rollouts"), ("episodes", "episodes")):
+        dataset, made = f"{policy}_{name}", sampled[table]
+        catalog.save(dataset, made)
+        assert catalog.load(dataset).columns.tolist() == made.columns.tolist()
+        assert (tmp_path / "07_model_output" / f"{dataset}.parquet").exists()
+        with pytest.raises(DataValidationError):
+            catalog.save(dataset, made.drop(columns="problem_id"))
+    with pytest.raises(ValidationConfigurationError, match="tabel"):
+        catalog.save(f"{policy}_tabel", sampled["labels"])
 
 
 def test_problems_of_an_unknown_split_are_refused(problems):

@@ -8,12 +8,13 @@ as incidental (`registry.INCIDENTAL`) count nowhere.
 import hashlib
 import inspect
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from functools import reduce, wraps
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
 from kedro.pipeline import Pipeline
-from kedro.pipeline.node import Node
 from pydantic import BaseModel
 
 from mrt_pipeline.policy.policy import SavedPolicy
@@ -34,24 +35,35 @@ def configuration_key(**parts: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def reads(**parts: str) -> Callable[[Callable], Callable]:
-    """Says which attribute is all that a node's function reads of an argument: `reads(algorithm="prefixes_every")`.
+def reads(**parts: Sequence[str]) -> Callable[[Callable], Callable]:
+    """Says which attributes are all that a node's function reads of an argument: `reads(algorithm=["prefixes_every"])`.
 
-    Empty: the argument decides nothing, as it is only looked at, to refuse what does not fit, or handed on.
+    The function gets these attributes alone. None of them: the argument decides nothing, as it is only looked at, to
+    refuse what does not fit, or handed on; the function gets the whole of it.
     """
 
     def mark(function: Callable) -> Callable:
-        function.__reads__ = parts
-        return function
+        signature = inspect.signature(function)
+
+        @wraps(function)
+        def given_what_it_reads(*positional, **named):
+            given = signature.bind(*positional, **named)
+            for name, attributes in parts.items():
+                if attributes:
+                    whole = given.arguments[name]
+                    given.arguments[name] = SimpleNamespace(**{part: getattr(whole, part) for part in attributes})
+            return function(*given.args, **given.kwargs)
+
+        given_what_it_reads.__dict__["__reads__"] = parts
+        return given_what_it_reads
 
     return mark
 
 
 def _read(function: Callable, name: str, value: Any) -> Any:
-    part = getattr(function, "__reads__", {}).get(name)
-    if part == "":
-        return None
-    return value if part is None else getattr(value, part)
+    """What decides of an argument."""
+    parts = getattr(function, "__reads__", {})
+    return [getattr(value, part) for part in parts[name]] if name in parts else value
 
 
 def call_key(function: Callable, *arguments: Any) -> str:
@@ -85,22 +97,20 @@ def dataset_keys(pipelines: Iterable[Pipeline], parameters: BaseModel) -> dict[s
     makers = {name: node for pipeline in pipelines for node in pipeline.nodes for name in node.outputs}
     keys: dict[str, str] = {}
 
-    def value_of(name: str, function: Callable, argument: str) -> str:
-        value: Any = parameters
-        for part in name.removeprefix(_PARAMETER).split("."):
-            value = getattr(value, part)
-        return json.dumps(_plain(_read(function, argument, value)), sort_keys=True)
+    def decides(function: Callable, argument: str, name: str) -> Any:
+        if not name.startswith(_PARAMETER):
+            return key_of(name)
+        path = name.removeprefix(_PARAMETER).split(".")
+        return _read(function, argument, reduce(getattr, path, parameters))
 
     def key_of(name: str) -> str:
+        if name not in makers:
+            return name  # nothing here makes it
         if name not in keys:
-            node: Node | None = makers.get(name)
-            if node is None:
-                return name  # nothing here makes it
-            arguments = inspect.signature(node.func).parameters
-            inputs = [
-                value_of(given, node.func, argument) if given.startswith(_PARAMETER) else key_of(given)
-                for given, argument in zip(node.inputs, arguments, strict=False)
-            ]
+            node, inputs = makers[name], []
+            for argument, given in inspect.signature(node.func).bind(*node.inputs).arguments.items():
+                several = given if isinstance(given, tuple) else (given,)  # of *arguments
+                inputs.append([decides(node.func, argument, one) for one in several])
             keys[name] = configuration_key(function=_name(node.func), inputs=inputs, output=node.outputs.index(name))
         return keys[name]
 

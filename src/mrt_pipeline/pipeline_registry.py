@@ -2,22 +2,23 @@
 
 from kedro.pipeline import Pipeline
 
-from mrt_pipeline.pipelines import compare, evaluate, ingest, plan, progress, rollout, train, warm_start
+from mrt_pipeline.pipelines import base_policy, compare, evaluate, ingest, plan, progress, rollout, train
 
 
 def register_pipelines() -> dict[str, Pipeline]:
     """Every stage alone; `mrt_rl`, `mrt_star`: all in order, for algorithms of their kind; `evaluate`: no training."""
     stages = {
         "ingest": ingest.create_pipeline(),
-        "warm_start": warm_start.create_pipeline(),
+        "base_policy": base_policy.create_pipeline(),
         "rollout": rollout.create_pipeline(),
         "progress": progress.create_pipeline(),
         "train": train.create_pipeline(),
-        "evaluate_trained": evaluate.create_trained_pipeline(),
+        "evaluate_base": evaluate.held_out("base"),
+        "evaluate_trained": evaluate.held_out("trained") + evaluate.measures("base", "trained"),
     }
-    whole = sum(stages.values(), evaluate.held_out("base"))
+    whole = sum(stages.values(), Pipeline([]))
     others = {
-        "evaluate": stages["ingest"] + stages["warm_start"] + evaluate.create_pipeline(),
+        "evaluate": stages["ingest"] + stages["base_policy"] + evaluate.create_pipeline(),
         "compare": compare.create_pipeline(),
         "plan": plan.create_pipeline(),
     }

@@ -1,315 +1,127 @@
-"""Schemas of the tables that the pipeline's nodes exchange and write; see docs/tables.md."""
+"""Schemas of the tables that the pipeline's nodes exchange and write; see docs/tables.md.
 
+A column is of the same kind wherever it stands, but for the few exceptions that a table names.
+"""
+
+from typing import Any
+
+import pandas as pd
 from pandera.pandas import Check, Column, DataFrameSchema
 
 from mrt_pipeline.evaluation.regret_sources import DIFFICULTIES, QUANTITIES, SOURCES
 from mrt_pipeline.tasks.base import Grade
 
-_PROBABILITY = Check.in_range(0.0, 1.0)
-_COUNT = Check.ge(0)
-_TRACE = ["policy", "problem_id", "rollout_id"]
+Kind = dict[str, Any]  # the arguments of a column
 
-PROBLEMS = DataFrameSchema(
-    {
-        "problem_id": Column(str),
-        "source": Column(str),
-        "split": Column(str, Check.isin(["train", "validation", "test"])),
-        "question": Column(str),
-        "answers": Column(object),
-        "metadata": Column(str),
-    },
-    unique=["problem_id"],
-    strict=True,
-)
+_TEXT, _FLAG, _LIST, _NUMBER = ({"dtype": dtype} for dtype in (str, bool, object, float))
+_COUNT, _POSITIVE = ({"dtype": int, "checks": check} for check in (Check.ge(0), Check.gt(0)))
+_AMOUNT, _SPENT = ({"dtype": float, "checks": check} for check in (Check.ge(0), Check.gt(0)))
+_SHARE, _CHANGE = ({"dtype": float, "checks": Check.in_range(low, 1)} for low in (0, -1))
 
-ROLLOUTS = DataFrameSchema(
-    {
-        "policy": Column(str),
-        "problem_id": Column(str),
-        "rollout_id": Column(int, _COUNT),
-        "group": Column(int, _COUNT),
-        "prompt_token_ids": Column(object),
-        "thought_token_ids": Column(object),
-        "thought_choice_ids": Column(object),
-        "thought_logprobs": Column(object),
-        "boundaries": Column(object),
-        "natural_close_token_ids": Column(object),
-        "close_token_ids": Column(object),
-        "close_logprob": Column(float, Check.le(0)),
-        "answer_token_ids": Column(object),
-        "answer_logprobs": Column(object),
-        "text": Column(str),
-        "answer_text": Column(str),
-        "reward": Column(float, _PROBABILITY),
-        "grade": Column(str, Check.isin([grade.value for grade in Grade])),
-        "stop_reason": Column(str, Check.isin(["stop", "length", "eos"])),
-        "natural_length": Column(int, _COUNT),
-        "stream_length": Column(int, _COUNT),
-        "dropped_tokens": Column(int, _COUNT),
-        "min_thinking": Column(int, _COUNT),
-        "stopped_at": Column(float, _COUNT, nullable=True),
-        "stopped_reward": Column(float, _PROBABILITY, nullable=True),
-        "seed": Column(int),
-    },
-    unique=_TRACE,
-    strict=True,
-)
 
-EPISODES = DataFrameSchema(
-    {
-        "policy": Column(str),
-        "problem_id": Column(str),
-        "rollout_id": Column(int, _COUNT),
-        "episode": Column(int, Check.ge(-1)),
-        "n_tokens": Column(int, _COUNT),
-        "success": Column(float, _PROBABILITY),
-        "success_sem": Column(float, _COUNT),
-        "progress": Column(float, Check.in_range(-1.0, 1.0), nullable=True),
-        "forced": Column(bool),
-        "stopped": Column(bool),
-        "prover": Column(str),
-    },
-    unique=[*_TRACE, "episode", "stopped"],
-    strict=True,
-)
+def _one_of(values: Any) -> Kind:
+    return {"dtype": str, "checks": Check.isin(values)}
 
-LABELS = DataFrameSchema(
-    {
-        "policy": Column(str),
-        "problem_id": Column(str),
-        "rollout_id": Column(int, _COUNT),
-        "cuts": Column(object),
-        "cut_success": Column(object),
-        "prover_tokens": Column(int, _COUNT),
-    },
-    unique=_TRACE,
-    strict=True,
-)
 
-ANYTIME = DataFrameSchema(
-    {
-        "policy": Column(str),
-        "problem_id": Column(str),
-        "rollout_id": Column(int, _COUNT),
-        "n_tokens": Column(int, _COUNT),
-        "success": Column(float, _PROBABILITY),
-        "forced": Column(bool),
-    },
-    unique=[*_TRACE, "n_tokens", "forced"],
-    strict=True,
-)
+def _or_none(kind: Kind) -> Kind:
+    return {**kind, "nullable": True}
 
-VOTES = DataFrameSchema(
-    {
-        "policy": Column(str),
-        "problem_id": Column(str),
-        "rollout_id": Column(int, _COUNT),
-        "episode": Column(int, Check.ge(-1)),
-        "n_tokens": Column(int, _COUNT),
-        "answers": Column(object),
-        "rewards": Column(object),
-        "answer_tokens": Column(object),
-    },
-    unique=[*_TRACE, "episode"],
-    strict=True,
-)
 
-_INTERVAL = {
-    "policy": Column(str),
-    "budget": Column(int, Check.gt(0)),
-    "forced": Column(bool),
-    "ci_low": Column(float),
-    "ci_high": Column(float),
-    "difference": Column(float, Check.in_range(-1.0, 1.0), nullable=True),
-    "difference_low": Column(float, nullable=True),
-    "difference_high": Column(float, nullable=True),
+_KINDS: dict[str, Kind] = {
+    name: kind
+    for names, kind in (
+        ("policy problem_id source question metadata text answer_text prover definition", _TEXT),
+        ("arm against baseline", _TEXT),
+        ("forced stopped linearised excludes_zero", _FLAG),
+        ("answers rewards answer_tokens cuts cut_success boundaries prompt_token_ids thought_token_ids", _LIST),
+        ("thought_choice_ids thought_logprobs natural_close_token_ids close_token_ids", _LIST),
+        ("answer_token_ids answer_logprobs", _LIST),
+        ("rollout_id group n_tokens natural_length stream_length dropped_tokens min_thinking prover_tokens", _COUNT),
+        ("budget episodes k baseline_k p n_seeds n_problems n_traces", _POSITIVE),
+        ("reward success regret accuracy level", _SHARE),
+        (" ".join(SOURCES), _SHARE),
+        ("success_sem thinking_tokens ratio", _AMOUNT),
+        ("tokens sampled_tokens", _SPENT),
+        ("stopped_at found_at tokens_after", _or_none(_AMOUNT)),
+        ("stopped_reward", _or_none(_SHARE)),
+        ("progress", _or_none(_CHANGE)),
+        ("ci_low ci_high difference difference_low difference_high", _or_none(_NUMBER)),
+        ("seed", {"dtype": int}),
+        ("episode", {"dtype": int, "checks": Check.ge(-1)}),
+        ("close_logprob", {"dtype": float, "checks": Check.le(0)}),
+        ("split", _one_of(["train", "validation", "test"])),
+        ("grade", _one_of([grade.value for grade in Grade])),
+        ("stop_reason", _one_of(["stop", "length", "eos"])),
+        ("method", _one_of(["vote", "direct"])),
+        ("quantity", _one_of(["regret", "accuracy"])),
+    )
+    for name in names.split()
 }
 
-REGRET = DataFrameSchema(
-    {**_INTERVAL, "regret": Column(float, _PROBABILITY), "definition": Column(str)},
-    unique=["policy", "budget", "forced", "definition"],
-    strict=True,
+
+def _schema(key: str, columns: str, **exceptions: Kind) -> DataFrameSchema:
+    """key: the columns that tell rows apart. columns: the others. exceptions: columns of another kind than usual."""
+    kinds = {name: exceptions.get(name) or _KINDS[name] for name in [*key.split(), *columns.split(), *exceptions]}
+    return DataFrameSchema({name: Column(**kind) for name, kind in kinds.items()}, unique=key.split(), strict=True)
+
+
+_TRACE = "policy problem_id rollout_id"
+_BOUNDS = "ci_low ci_high"
+_DIFFERENCE = "difference difference_low difference_high"
+_SURE = {"ci_low": _NUMBER, "ci_high": _NUMBER}  # where an interval is always there
+_BY_BUDGET = {**_SURE, "difference": _or_none(_CHANGE)}
+_SUMMARY = {"difficulty": _one_of([*DIFFICULTIES, "all"]), "quantity": _one_of(QUANTITIES), "mean": _or_none(_AMOUNT)}
+
+PROBLEMS = _schema("problem_id", "source split question answers metadata")
+ROLLOUTS = _schema(
+    _TRACE,
+    "group prompt_token_ids thought_token_ids thought_choice_ids thought_logprobs boundaries natural_close_token_ids "
+    "close_token_ids close_logprob answer_token_ids answer_logprobs text answer_text reward grade stop_reason "
+    "natural_length stream_length dropped_tokens min_thinking stopped_at stopped_reward seed",
 )
-
-ACCURACY = DataFrameSchema(
-    {**_INTERVAL, "accuracy": Column(float, _PROBABILITY), "thinking_tokens": Column(float)},
-    unique=["policy", "budget", "forced"],
-    strict=True,
+EPISODES = _schema(f"{_TRACE} episode stopped", "n_tokens success success_sem progress forced prover")
+LABELS = _schema(_TRACE, "cuts cut_success prover_tokens")
+ANYTIME = _schema(f"{_TRACE} n_tokens forced", "success")
+VOTES = _schema(f"{_TRACE} episode", "n_tokens answers rewards answer_tokens")
+REGRET = _schema("policy budget forced definition", f"regret {_DIFFERENCE}", **_BY_BUDGET)
+ACCURACY = _schema("policy budget forced", f"accuracy {_DIFFERENCE}", **_BY_BUDGET, thinking_tokens=_NUMBER)
+REGRET_SOURCES = _schema(
+    _TRACE, f"budget regret {' '.join(SOURCES)} found_at tokens_after", difficulty=_one_of(DIFFICULTIES)
 )
-
-_POSITIVE = Check.gt(0)
-_BOUNDS = {"ci_low": Column(float, nullable=True), "ci_high": Column(float, nullable=True)}
-_DIFFERENCE = {
-    "difference": Column(float, nullable=True),
-    "difference_low": Column(float, nullable=True),
-    "difference_high": Column(float, nullable=True),
-}
-_MEASURE = {
-    "arm": Column(str),
-    "quantity": Column(str, Check.isin(["regret", "accuracy"])),
-    "budget": Column(int, _POSITIVE),
-    "forced": Column(bool),
-    **_BOUNDS,
-}
-
-REGRET_SOURCES = DataFrameSchema(
-    {
-        "policy": Column(str),
-        "problem_id": Column(str),
-        "rollout_id": Column(int, Check.ge(0)),
-        "difficulty": Column(str, Check.isin(DIFFICULTIES)),
-        "budget": Column(int, _POSITIVE),
-        "regret": Column(float, _PROBABILITY),
-        **{source: Column(float, Check.in_range(0.0, 1.0)) for source in SOURCES},
-        "found_at": Column(float, Check.ge(0), nullable=True),
-        "tokens_after": Column(float, Check.ge(0), nullable=True),
-    },
-    unique=["policy", "problem_id", "rollout_id"],
-    strict=True,
+REGRET_SOURCES_SUMMARY = _schema(
+    "policy difficulty quantity", f"budget {_BOUNDS} {_DIFFERENCE}", **_SUMMARY, n_problems=_COUNT
 )
-
-_SOURCES_SUMMARY = {
-    "difficulty": Column(str, Check.isin([*DIFFICULTIES, "all"])),
-    "quantity": Column(str, Check.isin(QUANTITIES)),
-    "budget": Column(int, _POSITIVE),
-    "mean": Column(float, Check.ge(0), nullable=True),
-    **_BOUNDS,
-    **_DIFFERENCE,
-    "n_problems": Column(int, Check.ge(0)),
-}
-
-REGRET_SOURCES_SUMMARY = DataFrameSchema(
-    {"policy": Column(str), **_SOURCES_SUMMARY}, unique=["policy", "difficulty", "quantity"], strict=True
+STOP_AND_VOTE = _schema(
+    "policy method episode p", f"accuracy {_BOUNDS} {_DIFFERENCE}", episode=_COUNT, n_tokens=_AMOUNT
 )
+STOPPING_REGRET = _schema("policy episodes", f"regret {_BOUNDS} {_DIFFERENCE} n_traces")
+MAJORITY = _schema("policy linearised k", "accuracy tokens", **_SURE)
 
-STOP_AND_VOTE = DataFrameSchema(
-    {
-        "policy": Column(str),
-        "method": Column(str, Check.isin(["vote", "direct"])),
-        "episode": Column(int, Check.ge(0)),
-        "p": Column(int, _POSITIVE),
-        "accuracy": Column(float, _PROBABILITY),
-        **_BOUNDS,
-        **_DIFFERENCE,
-        "n_tokens": Column(float, Check.ge(0)),
-    },
-    unique=["policy", "method", "episode", "p"],
-    strict=True,
+COMPARISON = _schema("arm quantity budget forced", f"{_BOUNDS} thinking_tokens n_seeds n_problems", mean=_SHARE)
+COMPARISON_DIFFERENCES = _schema("arm against quantity budget forced", f"{_BOUNDS} excludes_zero", difference=_CHANGE)
+COMPARISON_GAINS = _schema("arm quantity budget forced", f"{_BOUNDS} baseline", ratio=_or_none(_NUMBER))
+COMPARISON_EFFICIENCY = _schema(
+    "arm",
+    f"baseline level ratio {_BOUNDS} sampled_tokens",
+    tokens_to_level=_or_none(_SPENT),
+    prover_tokens=_AMOUNT,
 )
+COMPARISON_SOURCES = _schema(
+    "arm difficulty quantity", f"budget {_BOUNDS} {_DIFFERENCE} baseline n_seeds", **_SUMMARY, n_problems=_COUNT
+)
+COMPARISON_STOPPING = _schema("arm episodes", f"{_BOUNDS} baseline {_DIFFERENCE} n_seeds n_problems", mean=_SHARE)
+COMPARISON_MAJORITY = _schema("arm k", f"accuracy {_BOUNDS} tokens")
+COMPARISON_VOTING = _schema("arm baseline_k", f"baseline level ratio {_BOUNDS}", tokens=_or_none(_SPENT))
 
-STOPPING_REGRET = DataFrameSchema(
-    {
-        "policy": Column(str),
-        "episodes": Column(int, _POSITIVE),
-        "regret": Column(float, _PROBABILITY),
-        **_BOUNDS,
-        **_DIFFERENCE,
-        "n_traces": Column(int, _POSITIVE),
-    },
-    unique=["policy", "episodes"],
-    strict=True,
-)
 
-COMPARISON = DataFrameSchema(
-    {
-        **_MEASURE,
-        "mean": Column(float, _PROBABILITY),
-        "thinking_tokens": Column(float, Check.ge(0)),
-        "n_seeds": Column(int, _POSITIVE),
-        "n_problems": Column(int, _POSITIVE),
-    },
-    unique=["arm", "quantity", "budget", "forced"],
-    strict=True,
-)
+class TableSchema:
+    """The schema of a table by its name in the catalog, without what stands for the policy (`base_`, `trained_`)."""
 
-DIFFERENCES = DataFrameSchema(
-    {
-        **_MEASURE,
-        "against": Column(str),
-        "difference": Column(float, Check.in_range(-1.0, 1.0)),
-        "excludes_zero": Column(bool),
-    },
-    unique=["arm", "against", "quantity", "budget", "forced"],
-    strict=True,
-)
+    _OF_ROLLOUTS = ("samples", "linearised")
 
-GAINS = DataFrameSchema(
-    {**_MEASURE, "baseline": Column(str), "ratio": Column(float, nullable=True)},
-    unique=["arm", "quantity", "budget", "forced"],
-    strict=True,
-)
+    def __init__(self, table: str) -> None:
+        self.schema: DataFrameSchema = ROLLOUTS if table in self._OF_ROLLOUTS else globals()[table.upper()]
 
-EFFICIENCY = DataFrameSchema(
-    {
-        "arm": Column(str, unique=True),
-        "baseline": Column(str),
-        "level": Column(float, _PROBABILITY),
-        "tokens_to_level": Column(float, _POSITIVE, nullable=True),
-        "ratio": Column(float, Check.ge(0)),
-        **_BOUNDS,
-        "sampled_tokens": Column(float, _POSITIVE),
-        "prover_tokens": Column(float, Check.ge(0)),
-    },
-    strict=True,
-)
-
-COMPARISON_SOURCES = DataFrameSchema(
-    {"arm": Column(str), **_SOURCES_SUMMARY, "baseline": Column(str), "n_seeds": Column(int, _POSITIVE)},
-    unique=["arm", "difficulty", "quantity"],
-    strict=True,
-)
-
-COMPARISON_STOPPING = DataFrameSchema(
-    {
-        "arm": Column(str),
-        "episodes": Column(int, _POSITIVE),
-        "mean": Column(float, _PROBABILITY),
-        **_BOUNDS,
-        "baseline": Column(str),
-        **_DIFFERENCE,
-        "n_seeds": Column(int, _POSITIVE),
-        "n_problems": Column(int, _POSITIVE),
-    },
-    unique=["arm", "episodes"],
-    strict=True,
-)
-
-MAJORITY = DataFrameSchema(
-    {
-        "policy": Column(str),
-        "linearised": Column(bool),
-        "k": Column(int, _POSITIVE),
-        "accuracy": Column(float, _PROBABILITY),
-        "ci_low": Column(float),
-        "ci_high": Column(float),
-        "tokens": Column(float, _POSITIVE),
-    },
-    unique=["policy", "linearised", "k"],
-    strict=True,
-)
-
-COMPARISON_MAJORITY = DataFrameSchema(
-    {
-        "arm": Column(str),
-        "k": Column(int, _POSITIVE),
-        "accuracy": Column(float, _PROBABILITY),
-        **_BOUNDS,
-        "tokens": Column(float, _POSITIVE),
-    },
-    unique=["arm", "k"],
-    strict=True,
-)
-
-VOTING = DataFrameSchema(
-    {
-        "arm": Column(str),
-        "baseline": Column(str),
-        "baseline_k": Column(int, _POSITIVE),
-        "level": Column(float, _PROBABILITY),
-        "tokens": Column(float, _POSITIVE, nullable=True),
-        "ratio": Column(float, Check.ge(0)),
-        **_BOUNDS,
-    },
-    unique=["arm", "baseline_k"],
-    strict=True,
-)
+    def validate(self, data: pd.DataFrame) -> pd.DataFrame:
+        """The table; raises pandera's SchemaError for what does not fit."""
+        return self.schema.validate(data)

@@ -18,7 +18,7 @@ from mrt_pipeline.cli import enter_project
 from mrt_pipeline.config import Parameters
 from mrt_pipeline.engines.vllm_server import VLLMServerEngineParams
 from mrt_pipeline.errors import InputError
-from mrt_pipeline.pipelines.warm_start.nodes import find_policy
+from mrt_pipeline.pipelines.base_policy.nodes import find_policy
 from mrt_pipeline.policy.configured import LanguageModelPolicy
 
 

@@ -1,7 +1,9 @@
 """The way between the tables that nodes exchange (`schemas.py`) and what the library works with. See docs/tables.md."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,22 +15,26 @@ from mrt_pipeline.rollouts.actor import Actor
 from mrt_pipeline.rollouts.label import LabelledRollout
 from mrt_pipeline.rollouts.prover import Query, n_tokens
 from mrt_pipeline.rollouts.rollout import Rollout
-from mrt_pipeline.schemas import LABELS, ROLLOUTS
+from mrt_pipeline.schemas import LABELS, PROBLEMS, ROLLOUTS
 from mrt_pipeline.tasks.base import Grade, Problem
+
+_PROBLEM = ("problem_id", "source", "split", "question")  # columns that hold a field of the problem as it is
+_ROLLOUT = {  # columns that hold a field of the rollout as it is
+    **{name: name for name in ("group", "boundaries", "close_logprob", "answer_text", "stop_reason", "natural_length")},
+    **{name: name for name in ("thought_logprobs", "answer_logprobs", "min_thinking", "stopped_at", "stopped_reward")},
+    **{f"{name}_token_ids": name for name in ("prompt", "thought", "natural_close", "close", "answer")},
+    "thought_choice_ids": "thought_choices",
+    "dropped_tokens": "dropped",
+}
 
 
 def problems_table(problems: Sequence[Problem]) -> pd.DataFrame:
     """One row a problem; metadata as JSON text."""
-    return pd.DataFrame(
-        {
-            "problem_id": [p.problem_id for p in problems],
-            "source": [p.source for p in problems],
-            "split": [p.split for p in problems],
-            "question": [p.question for p in problems],
-            "answers": [list(p.answers) for p in problems],
-            "metadata": [json.dumps(p.metadata) for p in problems],
-        }
-    )
+    rows = [
+        {**{name: getattr(p, name) for name in _PROBLEM}, "answers": [*p.answers], "metadata": json.dumps(p.metadata)}
+        for p in problems
+    ]
+    return pd.DataFrame(rows, columns=list(PROBLEMS.columns))
 
 
 def problems_from_table(table: pd.DataFrame, split: str | None = None) -> list[Problem]:
@@ -41,49 +47,21 @@ def problems_from_table(table: pd.DataFrame, split: str | None = None) -> list[P
     ]
 
 
-def trace_ids(rollouts: Sequence[Rollout], policy: str) -> list[dict[str, str | int]]:
-    """policy, problem_id and rollout_id of each rollout: those of a problem are numbered in their order."""
-    counts: dict[str, int] = {}
-    ids = []
-    for rollout in rollouts:
-        problem = rollout.problem.problem_id
-        counts[problem] = counts.get(problem, -1) + 1
-        ids.append({"policy": policy, "problem_id": problem, "rollout_id": counts[problem]})
-    return ids
-
-
 def rollouts_table(
-    rollouts: Sequence[Rollout], policy: str, decode: Callable[[np.ndarray], str], seed: int
+    rollouts: Sequence[Rollout], policy: str, decode: Callable[[np.ndarray], str | list[str]], seed: int
 ) -> pd.DataFrame:
     """One row a trace, or none. decode: token ids to text."""
     rows = [
         {
             **ids,
-            "group": rollout.group,
-            "prompt_token_ids": rollout.prompt,
-            "thought_token_ids": rollout.thought,
-            "thought_choice_ids": rollout.thought_choices,
-            "thought_logprobs": rollout.thought_logprobs,
-            "boundaries": rollout.boundaries,
-            "natural_close_token_ids": rollout.natural_close,
-            "close_token_ids": rollout.close,
-            "close_logprob": rollout.close_logprob,
-            "answer_token_ids": rollout.answer,
-            "answer_logprobs": rollout.answer_logprobs,
+            **{column: getattr(rollout, field) for column, field in _ROLLOUT.items()},
             "text": decode(rollout.token_ids()),
-            "answer_text": rollout.answer_text,
             "reward": rollout.reward,
             "grade": rollout.grade.value,
-            "stop_reason": rollout.stop_reason,
-            "natural_length": rollout.natural_length,
             "stream_length": rollout.stream_length,
-            "dropped_tokens": rollout.dropped,
-            "stopped_at": rollout.stopped_at,
-            "stopped_reward": rollout.stopped_reward,
-            "min_thinking": rollout.min_thinking,
             "seed": seed,
         }
-        for rollout, ids in zip(rollouts, trace_ids(rollouts, policy), strict=True)
+        for ids, rollout in zip(_trace_ids(rollouts, policy), rollouts, strict=True)
     ]
     return _typed(rows, ROLLOUTS)
 
@@ -91,32 +69,21 @@ def rollouts_table(
 def rollouts_from_table(table: pd.DataFrame, problems: Sequence[Problem]) -> list[Rollout]:
     """The rollouts that `rollouts_table` was made of."""
     by_id = {problem.problem_id: problem for problem in problems}
-    return [
-        Rollout(
-            problem=by_id[row.problem_id],
-            group=row.group,
-            prompt=_ids(row.prompt_token_ids),
-            thought=_ids(row.thought_token_ids),
-            thought_choices=_ids(row.thought_choice_ids),
-            thought_logprobs=np.asarray(row.thought_logprobs, dtype=np.float32),
-            boundaries=_ids(row.boundaries),
-            natural_length=row.natural_length,
-            natural_close=_ids(row.natural_close_token_ids),
-            stop_reason=row.stop_reason,
-            close=_ids(row.close_token_ids),
-            close_logprob=row.close_logprob,
-            answer=_ids(row.answer_token_ids),
-            answer_logprobs=np.asarray(row.answer_logprobs, dtype=np.float32),
-            answer_text=row.answer_text,
-            grade=Grade(row.grade),
-            min_thinking=row.min_thinking,
-            beyond=row.stream_length - len(row.thought_token_ids),
-            dropped=row.dropped_tokens,
-            stopped_at=None if np.isnan(row.stopped_at) else int(row.stopped_at),
-            stopped_reward=None if np.isnan(row.stopped_reward) else row.stopped_reward,
-        )
-        for row in table.itertuples(index=False)
-    ]
+    rollouts = []
+    for row in table.to_dict("records"):
+        fields = {field: _read(column, row[column]) for column, field in _ROLLOUT.items()}
+        beyond = row["stream_length"] - len(fields["thought"])
+        rollouts.append(Rollout(problem=by_id[row["problem_id"]], grade=Grade(row["grade"]), beyond=beyond, **fields))
+    return rollouts
+
+
+def _read(column: str, value: Any) -> Any:
+    """A value of a column as the rollout has it."""
+    if column in ("stopped_at", "stopped_reward"):
+        return None if np.isnan(value) else int(value) if column == "stopped_at" else value
+    if column.endswith("_logprobs"):
+        return np.asarray(value, dtype=np.float32)
+    return _ids(value) if column == "boundaries" or column.endswith("_ids") else value
 
 
 def episodes_table(labelled: Sequence[LabelledRollout], policy: str, prover: str) -> pd.DataFrame:
@@ -126,7 +93,7 @@ def episodes_table(labelled: Sequence[LabelledRollout], policy: str, prover: str
     there as success: it takes the place of what follows in the natural reading, and is none in the forced one.
     """
     parts = []
-    for item, ids in zip(labelled, trace_ids([item.rollout for item in labelled], policy), strict=True):
+    for ids, item in _of_traces(labelled, policy):
         rollout = item.rollout
         trace = pd.DataFrame(
             {
@@ -141,7 +108,7 @@ def episodes_table(labelled: Sequence[LabelledRollout], policy: str, prover: str
                 "prover": prover,
             }
         )
-        if rollout.stopped_at is not None:
+        if rollout.stopped_at is not None and rollout.stopped_reward is not None:
             trace = _with_stop(trace, rollout.stopped_at, rollout.stopped_reward)
         parts.append(trace)
     return pd.concat(parts, ignore_index=True)
@@ -168,15 +135,14 @@ def anytime_table(labelled: Sequence[LabelledRollout], policy: str, budgets: Seq
     A thought that was not forced on to a budget has no forced row there. Where no answer follows the first attempt to
     stop, stopping gives the reward that is known there, from the budget on that lets it get there.
     """
-    budgets = np.asarray(budgets)
-    parts = []
-    for item, ids in zip(labelled, trace_ids([item.rollout for item in labelled], policy), strict=True):
+    at_budgets, parts = np.asarray(budgets), []
+    for ids, item in _of_traces(labelled, policy):
         rollout = item.rollout
-        natural = np.where(budgets <= rollout.natural_length, item.at_cuts, item.success_at(rollout.natural_length))
-        if rollout.stopped_at is not None:
-            natural = np.where(budgets >= rollout.stopped_at, rollout.stopped_reward, natural)
-        reached = budgets <= rollout.stream_length
-        for forced, at, success in ((False, budgets, natural), (True, budgets[reached], item.at_cuts[reached])):
+        n, reached = rollout.natural_length, at_budgets <= rollout.stream_length
+        natural = np.where(at_budgets <= n, item.at_cuts, item.success_at(n))
+        if rollout.stopped_at is not None and rollout.stopped_reward is not None:
+            natural = np.where(at_budgets >= rollout.stopped_at, rollout.stopped_reward, natural)
+        for forced, at, success in ((False, at_budgets, natural), (True, at_budgets[reached], item.at_cuts[reached])):
             parts.append(pd.DataFrame({**ids, "n_tokens": at, "success": success, "forced": forced}))
     return pd.concat(parts, ignore_index=True).astype({"n_tokens": int, "forced": bool})
 
@@ -185,7 +151,7 @@ def labels_table(labelled: Sequence[LabelledRollout], policy: str) -> pd.DataFra
     """One row a trace: where J was asked for besides the boundaries, J there, and what the prover spent."""
     rows = [
         {**ids, "cuts": item.cuts, "cut_success": item.at_cuts, "prover_tokens": item.prover_tokens}
-        for item, ids in zip(labelled, trace_ids([item.rollout for item in labelled], policy), strict=True)
+        for ids, item in _of_traces(labelled, policy)
     ]
     return _typed(rows, LABELS)
 
@@ -220,24 +186,33 @@ def votes_table(
 ) -> pd.DataFrame:
     """One row an episode boundary: the answers forced there, as votes count them (empty: none), rewards and tokens."""
     rows = []
-    for ids, query, answers in zip(trace_ids(rollouts, policy), queries, found, strict=True):
+    for ids, query, answers in zip(_trace_ids(rollouts, policy), queries, found, strict=True):
         for episode, (cut, forced, sampled) in enumerate(zip(query.cuts, query.forced, answers, strict=True), start=-1):
             texts = [actor.read_answer(answer, forced) for answer in sampled]
             grades = [actor.task.grade(query.problem, text) if text else Grade.UNPARSED for text in texts]
-            rows.append(
-                {
-                    **ids,
-                    "episode": episode,
-                    "n_tokens": int(cut),
-                    "answers": [
-                        "" if grade is Grade.UNPARSED else actor.task.read(text).strip()
-                        for text, grade in zip(texts, grades, strict=True)
-                    ],
-                    "rewards": np.array([grade.reward for grade in grades], dtype=np.float64),
-                    "answer_tokens": np.array([n_tokens(answer) for answer in sampled], dtype=np.int64),
-                }
-            )
+            voted = [
+                "" if grade is Grade.UNPARSED else actor.task.read(text).strip()
+                for text, grade in zip(texts, grades, strict=True)
+            ]
+            rewards = np.array([grade.reward for grade in grades], dtype=np.float64)
+            row = {**ids, "episode": episode, "n_tokens": int(cut), "answers": voted, "rewards": rewards}
+            rows.append({**row, "answer_tokens": _ids([n_tokens(answer) for answer in sampled])})
     return pd.DataFrame(rows)
+
+
+def _trace_ids(rollouts: Sequence[Rollout], policy: str) -> list[dict[str, Any]]:
+    """policy, problem_id and rollout_id of each rollout: those of a problem are numbered in their order."""
+    counts: Counter[str] = Counter()
+    ids = []
+    for rollout in rollouts:
+        problem = rollout.problem.problem_id
+        ids.append({"policy": policy, "problem_id": problem, "rollout_id": counts[problem]})
+        counts[problem] += 1
+    return ids
+
+
+def _of_traces(labelled: Sequence[LabelledRollout], policy: str) -> Iterable[tuple[dict[str, Any], LabelledRollout]]:
+    return zip(_trace_ids([item.rollout for item in labelled], policy), labelled, strict=True)
 
 
 def _ids(values: Sequence[int]) -> np.ndarray:

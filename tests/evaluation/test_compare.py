@@ -14,7 +14,7 @@ from mrt_pipeline.evaluation.compare import (
     sources_table,
     stopping_table,
 )
-from mrt_pipeline.schemas import COMPARISON_SOURCES, COMPARISON_STOPPING, GAINS
+from mrt_pipeline.schemas import COMPARISON_GAINS, COMPARISON_SOURCES, COMPARISON_STOPPING
 
 KEY = ("accuracy", 96, False)
 
@@ -97,9 +97,9 @@ def test_gains_are_of_what_all_arms_share_and_empty_where_only_the_baseline_was_
     base, grpo, ours = arm("base", np.zeros((1, 20))), arm("grpo", np.ones((2, 20))), arm("ours", np.ones((2, 20)))
     base.values["accuracy", 192, False] = ours.values["accuracy", 192, False] = base.values[KEY]
     arms = [base, grpo, ours]
-    found = GAINS.validate(gain_table(arms, base, grpo, Bootstrap(arms, 50, 0.95, 0)))
+    found = COMPARISON_GAINS.validate(gain_table(arms, base, grpo, Bootstrap(arms, 50, 0.95, 0)))
     assert found[["budget", "ratio"]].to_numpy().tolist() == [[96, 1]]
-    assert GAINS.validate(gain_table(arms[:2], base, grpo, Bootstrap(arms, 50, 0.95, 0))).empty
+    assert COMPARISON_GAINS.validate(gain_table(arms[:2], base, grpo, Bootstrap(arms, 50, 0.95, 0))).empty
 
 
 def test_a_ratio_to_a_loss_is_undefined():

@@ -3,7 +3,7 @@ import pytest
 
 from mrt_pipeline.evaluation.bootstrap import Arm, Bootstrap
 from mrt_pipeline.evaluation.efficiency import majority_table, voting_table
-from mrt_pipeline.schemas import COMPARISON_MAJORITY, VOTING
+from mrt_pipeline.schemas import COMPARISON_MAJORITY, COMPARISON_VOTING
 
 
 def arm(name, *seeds):
@@ -37,7 +37,7 @@ def test_maj_at_k_is_averaged_over_seeds_and_problems():
 
 def test_voting_is_compared_at_the_baselines_single_vote_and_at_its_best():
     table = voting_table(ARMS, ARMS[1], BOOTSTRAP)
-    VOTING.validate(table)
+    COMPARISON_VOTING.validate(table)
     table = table.set_index(["baseline_k", "arm"])
     assert table.loc[(1, "mrt"), "ratio"] == pytest.approx(50 / 40)
     assert np.isnan(table.loc[(1, "base"), "tokens"]) and table.loc[(1, "base"), "ratio"] == 0

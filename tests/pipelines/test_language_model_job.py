@@ -13,8 +13,9 @@ import pytest
 from mrt_pipeline.config import Parameters
 from mrt_pipeline.config_loader import compose_parameters
 from mrt_pipeline.errors import InputError
+from mrt_pipeline.evaluation.params import EvaluationParams
+from mrt_pipeline.pipelines.base_policy.nodes import check_fit, make_base_policy, provide_base_policy
 from mrt_pipeline.pipelines.ingest.nodes import make_problems
-from mrt_pipeline.pipelines.warm_start.nodes import check_fit, make_base_policy, provide_base_policy
 from mrt_pipeline.schemas import EPISODES, REGRET, ROLLOUTS
 
 ROOT = Path(__file__).parents[2]
@@ -49,7 +50,7 @@ def test_the_main_job_trains_adapters_and_measures_regret(project, language_mode
     result = run(project, f"{SMALL},policy.path={language_model},engine={engine}")
     assert result.returncode == 0, result.stdout + result.stderr
     for name, schema in {
-        "02_intermediate/base_rollouts": ROLLOUTS,
+        "07_model_output/base_rollouts": ROLLOUTS,
         "07_model_output/trained_episodes": EPISODES,
         "08_reporting/regret": REGRET,
     }.items():
@@ -77,7 +78,7 @@ def test_the_preset_of_the_papers_model_runs_with_a_toy_of_its_family(project, r
     )
     result = run(project, params)
     assert result.returncode == 0, result.stdout + result.stderr
-    rollouts = pd.read_parquet(project / "data/02_intermediate/base_rollouts.parquet")
+    rollouts = pd.read_parquet(project / "data/07_model_output/base_rollouts.parquet")
     prompt = "<｜Assistant｜><think>\n"
     assert rollouts["text"].str.contains("put your final answer within \\boxed{}." + prompt, regex=False).all()
     assert {"train/success_prefix", "train/reward_direct"} <= last_run(project).data.metrics.keys()  # algorithm=mrt
@@ -115,10 +116,9 @@ def test_what_does_not_fit_is_refused_before_anything_is_sampled(language_model,
     with pytest.raises(InputError) as error:
         problems = make_problems(parameters.task)
         base = make_base_policy(problems, parameters.task, parameters.policy)
-        evaluation = parameters.evaluation
         check_fit(
             *(problems, base, parameters.task, parameters.policy, parameters.prover, parameters.rollout),
-            *(evaluation.budget_multiples, evaluation.window),
+            parameters.evaluation,
         )
     for part in named:
         assert part in str(error.value)
@@ -126,5 +126,6 @@ def test_what_does_not_fit_is_refused_before_anything_is_sampled(language_model,
 
 def test_fewer_held_out_problems_than_asked_for_are_refused_before_a_base_is_made():
     problems = pd.DataFrame({"split": ["train"] * 9 + ["test"] * 3})
+    evaluation = EvaluationParams.model_construct(split="test", n_problems=4)
     with pytest.raises(InputError, match=r"evaluation\.n_problems is 4, but there are 3 test problems"):
-        provide_base_policy(problems, None, None, None, None, [], "test", 4, None)
+        provide_base_policy(problems, None, None, None, None, evaluation)

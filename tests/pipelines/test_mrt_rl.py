@@ -1,6 +1,7 @@
 """The real main job at toy size, as a user runs it, in a copy of the project."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -27,7 +28,8 @@ def project(copy_project):
     for name, params in (("first", "seed=3"), ("again", "seed=3"), ("grpo", "seed=3,algorithm=grpo")):
         result = run(folder, params)
         assert result.returncode == 0, result.stdout + result.stderr
-        results[name] = (result.stdout, tables(folder))
+        report = (folder / "data/08_reporting/report.md").read_text()
+        results[name] = (result.stdout, tables(folder), result.stderr, report)
     return folder, results
 
 
@@ -57,15 +59,38 @@ def test_the_same_seed_gives_the_same_tables_and_metrics(project):
 def test_another_algorithm_trains_another_policy_on_the_same_base(project):
     _, results = project
     first, grpo = results["first"][1], results["grpo"][1]
-    pd.testing.assert_frame_equal(first["02_intermediate/base_rollouts"], grpo["02_intermediate/base_rollouts"])
+    pd.testing.assert_frame_equal(first["07_model_output/base_rollouts"], grpo["07_model_output/base_rollouts"])
     key = "07_model_output/trained_rollouts"
     assert first[key]["text"].tolist() != grpo[key]["text"].tolist()
 
 
-def test_the_run_ends_with_the_table_and_where_to_look_next(project):
-    printed = project[1]["first"][0]
-    assert "| budget |" in printed
-    assert "mlflow ui" in printed
+def test_the_console_says_what_runs_a_line_a_node_and_in_the_end_what_was_found(project):
+    folder, results = project
+    printed, _, _, report = results["first"]
+    lines = printed.splitlines()
+    assert "mrt_rl: 25 nodes, algorithm mrt_online, task countdown, policy tiny, seed 3" in lines[0]
+    told = [re.search(r" INFO +(\d+)/25 ([\w.]+)  (\d+\.\d s|\d+ min \d+ s)$", line) for line in lines]
+    nodes = [found for found in told if found]
+    assert [int(found[1]) for found in nodes] == list(range(1, 26))
+    assert len({found[2] for found in nodes}) == 25 and nodes[0][2] == "ingest.make_problems"
+    closing = lines[told.index(nodes[-1]) + 1 :]
+    assert len(closing) <= 20
+    _, said, table, *_ = report.split("\n\n")
+    assert said in closing and table in "\n".join(closing)
+    (run_, *_) = runs(folder)[1]
+    assert any(f"/runs/{run_.info.run_id}" in line and "mlflow ui" in line for line in closing)
+    assert any("data/08_reporting/report.md" in line for line in closing)
+    assert any("kedro viz run" in line for line in closing)
+
+
+def test_nothing_but_the_project_speaks(project):
+    """No library's warnings and no other logs than ours: each line before the closing has our form."""
+    printed, _, errors, _ = project[1]["first"]
+    assert errors == ""
+    assert "Warning" not in printed
+    head = printed[: printed.index("finished in")].splitlines()
+    assert all(re.match(r"\d\d:\d\d:\d\d (INFO|WARNING) ", line) for line in head)
+    assert all("Look before you train" in line for line in head if " WARNING " in line)
 
 
 def test_mlflow_holds_parameters_metrics_by_budget_and_artifacts(project):
@@ -160,14 +185,14 @@ def test_wrong_parameters_are_refused_in_words_before_anything_runs(project):
     assert result.returncode == 1
     assert "unknown parameter 'algorithm.alhpa'" in result.stderr
     assert "Traceback" not in result.stdout + result.stderr
-    assert "Running node" not in result.stdout
+    assert "make_problems" not in result.stdout
 
 
 def test_the_last_stages_run_alone_on_what_the_first_have_made(project):
     folder, results = project
     params = "preset=smoke,seed=3"
     shutil.rmtree(folder / "data/06_models/trained_policy")
-    for made in (folder / "data/07_model_output").glob("*.parquet"):
+    for made in (folder / "data/07_model_output").glob("trained_*.parquet"):
         made.unlink()
     for stage in ("train", "evaluate_trained"):
         result = kedro(folder, "run", f"--pipelines={stage}", "--params", params)
@@ -196,7 +221,7 @@ def test_mrt_star_runs_on_the_same_base_with_the_sampled_prover_and_a_kl_term(pr
     result = kedro(folder, "run", "--pipeline=mrt_star", "--params", STAR)
     assert result.returncode == 0, result.stdout + result.stderr
     assert "Base policy: reusing" in result.stdout
-    assert "# mrt_star, seed 0" in result.stdout
+    assert (folder / "data/08_reporting/report.md").read_text().startswith("# mrt_star, seed 0")
 
 
 def test_the_warm_start_is_kept_under_a_key_of_its_configuration(project):
@@ -205,7 +230,7 @@ def test_the_warm_start_is_kept_under_a_key_of_its_configuration(project):
     assert len(kept) == 1
     record = json.loads(kept[0].read_text())
     assert record["policy"]["hidden_size"] == 64
-    other = kedro(folder, "run", "--pipelines=ingest,warm_start", "--params", "preset=smoke,policy.warm_start.seed=1")
+    other = kedro(folder, "run", "--pipelines=ingest,base_policy", "--params", "preset=smoke,policy.warm_start.seed=1")
     assert other.returncode == 0, other.stdout + other.stderr
     assert len(list((folder / "data/06_models/warm_start").glob("*/warm_start.json"))) == 2
 
@@ -225,8 +250,10 @@ def test_finished_runs_are_compared(project):
             assert found == pytest.approx(row.regret)
     differences = pd.read_parquet(report / "comparison_differences.parquet")
     assert set(differences["against"]) == {"base", "grpo"}
-    assert "## Tokens" in (report / "comparison.md").read_text() and "## Tokens" in result.stdout
-    assert {path.name for path in report.glob("*.html")} == {
+    _, said, *tables_ = (report / "comparison.md").read_text().split("\n\n")
+    assert said in result.stdout and "the lowest regret" in said
+    assert "## Tokens" in tables_ and "## Tokens" not in result.stdout
+    assert {path.name for path in (report / "figures").glob("*.html")} == {
         "anytime.html",
         "regret.html",
         "regret_sources.html",
@@ -242,14 +269,16 @@ def test_finished_runs_are_compared(project):
     for row in results["grpo"][1]["08_reporting/regret_sources_summary"].itertuples(index=False):
         found = sources.loc[("grpo" if row.policy == "trained" else "base", row.difficulty, row.quantity)]
         assert found["mean"] == pytest.approx(row.mean, nan_ok=True)  # the run's own report gave the same
-    assert "## Where regret comes from" in result.stdout
+    assert "## Where regret comes from" in (report / "comparison.md").read_text()
     (compared,) = [run_ for run_ in runs(folder)[1] if run_.data.tags["pipeline"] == "compare"]
     assert compared.info.status == "FINISHED"
 
 
 def test_a_run_of_one_node_is_marked_as_partial_and_left_out_when_runs_are_compared(project):
     folder, _ = project
-    result = kedro(folder, "run", "--pipeline=mrt_star", "--nodes=report", "--params", STAR)  # what lies in data/
+    result = kedro(
+        folder, "run", "--pipeline=mrt_star", "--nodes=evaluate_trained.report", "--params", STAR
+    )  # what lies in data/
     assert result.returncode == 0, result.stdout + result.stderr
     found = runs(folder)[1]
     first, _, grpo, *_, partial = found
@@ -300,4 +329,6 @@ def test_a_base_whose_answers_cannot_be_read_is_refused_before_training(project)
     result = run(folder, params)
     assert result.returncode == 1
     assert "cannot be read" in result.stderr and "policy.warm_start.steps" in result.stderr
-    assert "Running node: train_policy" not in result.stdout and "Traceback" not in result.stdout + result.stderr
+    assert "train_policy" not in result.stdout and "Traceback" not in result.stdout + result.stderr
+    assert "look_before_training" in result.stdout.splitlines()[-1]  # then Kedro has no more to say
+    assert "ERROR" not in result.stdout and len(result.stderr.splitlines()) == 1

@@ -12,8 +12,8 @@ from job import kedro, run, runs
 from mrt_pipeline.config import Parameters
 from mrt_pipeline.config_loader import compose_parameters
 from mrt_pipeline.errors import InputError
+from mrt_pipeline.pipelines.base_policy.nodes import check_fit, make_base_policy
 from mrt_pipeline.pipelines.ingest.nodes import make_problems
-from mrt_pipeline.pipelines.warm_start.nodes import check_fit, make_base_policy
 from mrt_pipeline.policy.configured import LanguageModelPolicy
 from mrt_pipeline.policy.policy import SavedPolicy
 from mrt_pipeline.rollouts.prover import SampledProver
@@ -27,8 +27,8 @@ LORA = (
 
 
 def measured(project, policy):
-    folder = {"base": "03_primary", "trained": "07_model_output"}[policy]
-    tables = [pd.read_parquet(project / f"data/{folder}/{policy}_{name}.parquet") for name in ("episodes", "anytime")]
+    folder = project / "data/07_model_output"
+    tables = [pd.read_parquet(folder / f"{policy}_{name}.parquet") for name in ("episodes", "anytime")]
     return [table.drop(columns="policy") for table in tables]
 
 
@@ -143,10 +143,10 @@ def test_a_policy_of_another_kind_is_refused_in_words(project, monkeypatch, over
     monkeypatch.chdir(project)
     given = {"preset": "smoke", "policy.path": str(project / "data/06_models/trained_policy"), **overrides}
     tree = Parameters.model_validate(compose_parameters(project / "conf/base/parameters", given))
-    problems = make_problems(tree.task)
+    problems, evaluation = make_problems(tree.task), tree.evaluation.model_copy(update={"budget_multiples": [1.0]})
     with pytest.raises(InputError, match=said):
         base = make_base_policy(problems, tree.task, tree.policy)
-        check_fit(problems, base, tree.task, tree.policy, tree.prover, tree.rollout, [1.0], None)
+        check_fit(problems, base, tree.task, tree.policy, tree.prover, tree.rollout, evaluation)
 
 
 def test_what_a_policy_was_saved_with_is_checked_too(project, tmp_path, monkeypatch, language_model):
@@ -165,10 +165,12 @@ def test_what_a_policy_was_saved_with_is_checked_too(project, tmp_path, monkeypa
     )
     problems = make_problems(tree.task)
     base = make_base_policy(problems, tree.task, tree.policy)
+    evaluation = tree.evaluation.model_copy(update={"budget_multiples": [1.0]})
+    with_window = evaluation.model_copy(update={"window": 2})
     with pytest.raises(InputError, match=r"by what it was saved with: .*natural_answer=free needs prover=sampled"):
-        check_fit(problems, base, tree.task, tree.policy, tree.prover, tree.rollout, [1.0], None)
+        check_fit(problems, base, tree.task, tree.policy, tree.prover, tree.rollout, evaluation)
     with pytest.raises(InputError, match="does not answer in its stream"):
-        check_fit(problems, base, tree.task, tree.policy, SampledProver(), tree.rollout, [1.0], 2)
+        check_fit(problems, base, tree.task, tree.policy, SampledProver(), tree.rollout, with_window)
 
 
 def test_a_folder_without_a_policy_is_refused_before_anything_is_sampled(project):

@@ -88,7 +88,7 @@ def test_any_model_is_opened_by_its_folder(language_model):
 
 
 def test_adapters_keep_their_rank_and_it_is_said(adapters, caplog):
-    from mrt_pipeline.pipelines.warm_start.nodes import make_base_policy
+    from mrt_pipeline.pipelines.base_policy.nodes import make_base_policy
 
     policy = configured(adapters, lora=LoRAParams(rank=16, alpha=32, dropout=0.0))
     with caplog.at_level(logging.WARNING):

@@ -2,7 +2,10 @@ import pandas as pd
 import pytest
 
 from mrt_pipeline.evaluation.regret_sources import QUANTITIES
-from mrt_pipeline.reporting.summary import analysis_metrics, budget_metrics, majority_metrics, markdown_report
+from mrt_pipeline.reporting.summary import evaluation_metrics, markdown_report
+from mrt_pipeline.reporting.verdict import overview, verdict
+
+RUN = ("mrt_online", 96, 0, 0.95)  # algorithm, training budget, seed, confidence
 
 
 def table(quantity, values):
@@ -68,13 +71,13 @@ def test_other_definitions_of_regret_stand_in_a_table_and_are_metrics_of_their_o
     regret, accuracy, sources, stopping, majority
 ):
     both = pd.concat([regret, regret.assign(definition="step", regret=regret["regret"] + 0.05)], ignore_index=True)
-    report = markdown_report(both, accuracy, sources, stopping, majority, "title")
+    report = markdown_report(both, accuracy, sources, stopping, majority, *RUN)
     assert "| budget | step: base | step: trained |" in report
     step = both[(both["definition"] == "step") & (both["budget"] == 48) & ~both["forced"]].set_index("policy")["regret"]
     assert f"| 48 | {step['base']:.3f} [" in report and f"] | {step['trained']:.3f} [" in report
-    metrics = budget_metrics(both, accuracy)
-    assert {point["step"]: point["value"] for point in metrics["regret_step"]}[48] == pytest.approx(step["trained"])
-    assert metrics["regret"] == budget_metrics(regret, accuracy)["regret"]
+    metrics = evaluation_metrics(both, accuracy, sources, stopping, majority, 96)
+    assert metrics[48]["regret_step"] == pytest.approx(step["trained"])
+    assert metrics[48]["regret"] == evaluation_metrics(regret, accuracy, sources, stopping, majority, 96)[48]["regret"]
 
 
 @pytest.fixture
@@ -96,19 +99,20 @@ def majority():
 
 
 def test_majorities_stand_in_the_report_and_are_metrics_by_k(regret, accuracy, sources, stopping, majority):
-    report = markdown_report(regret, accuracy, sources, stopping, majority, "title")
+    report = markdown_report(regret, accuracy, sources, stopping, majority, *RUN)
     assert "| policy | samples | maj@1 | tokens | maj@2 | tokens | maj@4 | tokens |" in report
     cells = "0.100 [0.050, 0.600] | 30 | 0.200 [0.050, 0.600] | 61 | 0.400 [0.050, 0.600] | 122 |"
     assert f"| base | ordinary | {cells}" in report and f"| trained | linearised | {cells}" in report
-    found = majority_metrics(majority)
-    assert found["majority"] == found["majority_base"] == [{"value": k / 10, "step": k} for k in (1, 2, 3, 4)]
-    assert found["majority_linearised_low"][0] == {"value": 0.05, "step": 1}
-    assert found["majority_tokens_linearised"][2]["value"] == pytest.approx(91.2)
-    assert "majority_linearised_base" not in found
+    found = evaluation_metrics(regret, accuracy, sources, stopping, majority, 96)
+    assert [found[k]["majority"] for k in (1, 2, 3, 4)] == [k / 10 for k in (1, 2, 3, 4)]
+    assert [found[k]["majority_base"] for k in (1, 2, 3, 4)] == [k / 10 for k in (1, 2, 3, 4)]
+    assert found[1]["majority_linearised_low"] == 0.05
+    assert found[3]["majority_tokens_linearised"] == pytest.approx(91.2)
+    assert not any("majority_linearised_base" in metrics for metrics in found.values())
 
 
 def test_the_report_says_where_regret_comes_from(regret, accuracy, sources, stopping, majority):
-    report = markdown_report(regret, accuracy, sources, stopping, majority, "title")
+    report = markdown_report(regret, accuracy, sources, stopping, majority, *RUN)
     ends = "[0.250, 0.750]"
     zero = "0.000 [-0.250, 0.250]"
     found = f"0.500 {ends} | 11.6 [11.3, 11.8]"
@@ -119,11 +123,11 @@ def test_the_report_says_where_regret_comes_from(regret, accuracy, sources, stop
     # the interval reaches 0 as it is printed, so there is no star
     assert "| trained | 1 | 0.100 [0.050, 0.200] | -0.100 [-0.150, +0.000] | 6 |" in report
     assert "| base | 1 | 0.200 [0.100, 0.300] |  | 5 |" in report
-    assert "Stopping regret" not in markdown_report(regret, accuracy, sources, stopping.head(0), majority, "title")
+    assert "Stopping regret" not in markdown_report(regret, accuracy, sources, stopping.head(0), majority, *RUN)
 
 
 def test_the_report_has_trained_minus_base_at_every_budget(regret, accuracy, sources, stopping, majority):
-    lines = markdown_report(regret, accuracy, sources, stopping, majority, "title").splitlines()
+    lines = markdown_report(regret, accuracy, sources, stopping, majority, *RUN).splitlines()
     start = lines.index("Trained minus base, paired by problem (* the interval excludes 0):")
     assert lines[start + 4] == "| 48 | natural | -0.255 [-0.510, -0.205] * | -0.200 [-0.400, -0.150] * |"
     assert lines[start + 7] == "| 96 | forced on | -0.405 [-0.810, -0.355] * | -0.050 [-0.100, +0.000] |"
@@ -132,24 +136,25 @@ def test_the_report_has_trained_minus_base_at_every_budget(regret, accuracy, sou
 
 def test_the_report_of_one_policy_has_its_columns_only(regret, accuracy, sources, stopping, majority):
     one = [part[part["policy"] == "base"] for part in (regret, accuracy, sources, stopping, majority)]
-    lines = markdown_report(*one, "title").splitlines()
-    assert lines[2] == "| budget | stop | accuracy: base | regret: base | thinking tokens: base |"
+    lines = markdown_report(*one, *RUN).splitlines()
+    assert lines[0] == "# base policy, training budget 96 thinking tokens"
+    assert "| budget | stop | accuracy: base | regret: base | thinking tokens: base |" in lines
     assert "trained" not in "\n".join(lines)
 
 
-def test_the_analyses_are_metrics_by_budget_and_by_episodes(sources, stopping):
-    found = analysis_metrics(sources, stopping, 96)
-    assert "regret_regret" not in found and "regret_found" not in found
-    assert found["regret_lost"] == [{"value": 0.5, "step": 96}]
-    assert found["regret_never_found_base"] == [{"value": 1.0, "step": 96}]
-    assert found["stopping_regret"] == [{"value": 0.1, "step": 1}]
+def test_the_analyses_are_metrics_by_budget_and_by_episodes(regret, accuracy, sources, stopping, majority):
+    found = evaluation_metrics(regret, accuracy, sources, stopping, majority, 96)
+    assert not any({"regret_regret", "regret_found"} & metrics.keys() for metrics in found.values())
+    assert found[96]["regret_lost"] == 0.5 and "regret_lost" not in found[48]
+    assert found[96]["regret_never_found_base"] == 1.0
+    assert found[1]["stopping_regret"] == 0.1
 
 
 def test_the_report_has_a_row_for_every_budget_and_way_of_stopping(regret, accuracy, sources, stopping, majority):
     accuracy.loc[accuracy["policy"] == "base", "thinking_tokens"] = 50.2
-    lines = markdown_report(regret, accuracy, sources, stopping, majority, "mrt_online, seed 0").splitlines()
-    assert lines[0] == "# mrt_online, seed 0"
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2 : lines.index("", 2)]]
+    lines = markdown_report(regret, accuracy, sources, stopping, majority, *RUN).splitlines()
+    start = lines.index("Every budget, where the model stops by itself and where it is forced on:") + 2
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[start : lines.index("", start)]]
     assert len({len(row) for row in rows}) == 1
     body = {tuple(row[:2]): row[2:] for row in rows[2:]}
     assert list(body) == [("48", "natural"), ("96", "natural"), ("48", "forced on"), ("96", "forced on")]
@@ -172,41 +177,38 @@ def test_the_report_has_a_row_for_every_budget_and_way_of_stopping(regret, accur
     ]
 
 
-def test_metrics_are_histories_over_budgets(regret, accuracy):
-    histories = budget_metrics(regret, accuracy)
+def test_the_report_begins_with_what_a_run_ends_with(regret, accuracy, sources, stopping, majority):
+    title, said, table, *rest = markdown_report(regret, accuracy, sources, stopping, majority, *RUN).split("\n\n")
+    assert title == "# mrt_online, seed 0, training budget 96 thinking tokens"
+    assert said == verdict(regret, accuracy, 96, "mrt_online", 0.95)
+    assert table.splitlines() == overview(regret, accuracy, 96) and len(rest) > 5
+
+
+def test_metrics_by_budget(regret, accuracy, sources, stopping, majority):
+    nothing = (sources.head(0), stopping.head(0), majority.head(0))
+    found = evaluation_metrics(regret, accuracy, *nothing, 96)
     names = [
-        quantity + forced + policy + end
+        f"{quantity}{forced}{policy}{end}"
         for quantity in ("regret", "accuracy")
         for forced in ("", "_forced")
-        for policy in ("", "_base")
+        for policy in ("", "_base", "_minus_base")
         for end in ("", "_low", "_high")
     ]
-    names += [
-        f"{quantity}{forced}_minus_base{end}"
-        for quantity in ("regret", "accuracy")
-        for forced in ("", "_forced")
-        for end in ("", "_low", "_high")
-    ]
-    assert sorted(histories) == sorted(names)
-    found = {name: {point["step"]: point["value"] for point in points} for name, points in histories.items()}
-    assert found["regret"] == {96: 0.3, 48: 0.4}
-    assert found["regret_forced"] == {96: 0.1, 48: 0.2}
-    assert found["regret_forced_base"] == {96: 0.5, 48: 0.6}
-    assert found["regret_minus_base"] == {96: -0.15, 48: -0.2}
-    assert found["accuracy_base"] == {96: 0.21, 48: 0.11}
-    assert found["accuracy_low"] == pytest.approx({96: 0.6, 48: 0.5})
-    assert found["accuracy_forced_high"] == pytest.approx({96: 0.83, 48: 0.73})
-    assert all(
-        type(point["step"]) is int and type(point["value"]) is float
-        for points in histories.values()
-        for point in points
-    )
+    assert found.keys() == {48, 96}
+    assert all(sorted(metrics) == sorted(names) for metrics in found.values())
+    assert (found[96]["regret"], found[48]["regret"]) == (0.3, 0.4)
+    assert (found[96]["regret_forced"], found[96]["regret_forced_base"]) == (0.1, 0.5)
+    assert (found[96]["regret_minus_base"], found[48]["regret_minus_base"]) == (-0.15, -0.2)
+    assert found[48]["accuracy_base"] == 0.11
+    assert found[96]["accuracy_low"] == pytest.approx(0.6)
+    assert found[48]["accuracy_forced_high"] == pytest.approx(0.73)
+    assert all(type(value) is float for metrics in found.values() for value in metrics.values())
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 @pytest.mark.parametrize("column", ["regret", "ci_low", "ci_high"])
-def test_a_metric_that_is_not_finite_is_named(regret, accuracy, value, column):
+def test_a_metric_that_is_not_finite_is_named(regret, accuracy, sources, stopping, majority, value, column):
     regret.loc[2, column] = value  # trained, stopped, 96
     name = {"regret": "regret", "ci_low": "regret_low", "ci_high": "regret_high"}[column]
     with pytest.raises(ValueError, match=f"{name} at 96"):
-        budget_metrics(regret, accuracy)
+        evaluation_metrics(regret, accuracy, sources, stopping, majority, 96)

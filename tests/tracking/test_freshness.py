@@ -85,7 +85,7 @@ def test_inputs_of_the_same_configuration_pass(file):
 
 def test_a_missing_input_is_refused_naming_the_stage_that_makes_it(file):
     note_saved(file, "problems", DEFAULT)
-    with pytest.raises(InputError, match=r"no 'base_policy'.*--pipelines=warm_start"):
+    with pytest.raises(InputError, match=r"no 'base_policy'.*--pipelines=base_policy"):
         check_inputs(file, STAGE, DEFAULT)
 
 

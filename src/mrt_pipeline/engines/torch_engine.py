@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from inspect import signature
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from transformers import LlamaForCausalLM
 from transformers.cache_utils import Cache, DynamicLayer
 
+from mrt_pipeline.bars import bar
 from mrt_pipeline.engines.base import Completion, Row, SamplingParams
 from mrt_pipeline.engines.tree import AnswerTree, pack_trees
 from mrt_pipeline.mrt.episodes import Tokens
@@ -17,6 +20,8 @@ from mrt_pipeline.mrt.episodes import Tokens
 if TYPE_CHECKING:
     from mrt_pipeline.policy.language_model import Model
 
+# Later releases of transformers call a model's argument `cache` and take the old name until 5.40; vLLM 0.32 needs 5.19.
+_CACHE = "cache" if "cache" in signature(LlamaForCausalLM.forward).parameters else "past_key_values"
 _COMPACT_BELOW = 0.75  # drop finished rows from the batch when fewer than this share is still running
 
 
@@ -79,7 +84,7 @@ class TorchEngine:
         generator = torch.Generator(self.model.device).manual_seed(seed)
         size = max(1, self.batch_size // params.n)
         with _at_rest(self.model):
-            for start in range(0, len(prompts), size):
+            for start in bar(range(0, len(prompts), size), desc="sampling", unit="batch"):
                 batch = slice(start * params.n, (start + size) * params.n)
                 self._sample_batch(prompts[start : start + size], rows[batch], params, generator)
         return [row.completion() for row in rows]
@@ -103,9 +108,9 @@ class TorchEngine:
                 input_ids=ids,
                 attention_mask=mask,
                 position_ids=positions,
-                past_key_values=cache,
                 use_cache=True,
                 logits_to_keep=1,
+                **{_CACHE: cache},
             ).logits[:, -1]
 
         columns = torch.arange(longest, device=device)
@@ -118,7 +123,7 @@ class TorchEngine:
         copies = torch.arange(len(prompts), device=device).repeat_interleave(params.n)
         cache.batch_select_indices(copies)
         padding, logits = padding[copies], logits[copies]
-        for step in range(params.max_tokens + 1):
+        for step in bar(range(params.max_tokens + 1), desc="tokens", unit="token"):
             tokens, logprobs = (drawn.tolist() for drawn in _draw(logits, params.temperature, generator))
             for i, row in enumerate(rows):
                 if len(row.tokens) == step and not row.ended:  # otherwise an extension's tokens come next
@@ -150,6 +155,7 @@ class TorchEngine:
         sizes = [len(trace) + len(cut) * tree.size for trace, cut, tree in zip(traces, cuts, trees, strict=True)]
         results: list[np.ndarray] = [np.empty(0)] * len(traces)
         order = sorted(range(len(traces)), key=sizes.__getitem__, reverse=True)
+        scored_traces = bar(total=len(traces), desc="scoring", unit="trace")
         while order:
             rows, trace_columns, branch_columns = 0, 0, 0
             for i in order:
@@ -177,6 +183,8 @@ class TorchEngine:
                 branches = logprobs[row, : n_cuts * tree.size].reshape(n_cuts, tree.size, logprobs.shape[-1])
                 scored = branches[:, tree.parents, tree.tokens_scored].double().cpu().numpy()
                 results[i] = scored @ tree.paths.T
+            scored_traces.update(rows)
+        scored_traces.close()
         return results
 
 

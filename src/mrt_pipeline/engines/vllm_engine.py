@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import torch
 from pydantic import Field
 
+from mrt_pipeline import bars
 from mrt_pipeline.engines.base import EngineParams
 from mrt_pipeline.engines.vllm_sampling import Backend, Generated, VLLMEngine
 from mrt_pipeline.engines.vllm_weights import merged_weights, take_weights
@@ -150,7 +151,7 @@ class InProcess(Backend):
         """See `Backend.generate`."""
         requests = [self._vllm.TokensPrompt(prompt_token_ids=prompt) for prompt in prompts]
         sampling = [self._vllm.SamplingParams(**values) for values in params]
-        results = self._llm.generate(requests, sampling, use_tqdm=False) if prompts else []
+        results = self._llm.generate(requests, sampling, use_tqdm=bars.shown() or False) if prompts else []
         return [
             _generated(result.outputs[0], values.get("logprob_token_ids", ()))
             for result, values in zip(results, params, strict=True)

@@ -22,6 +22,7 @@ from pydantic import Field
 from requests.adapters import HTTPAdapter
 from urllib3.util import Retry
 
+from mrt_pipeline.bars import bar
 from mrt_pipeline.engines.vllm_engine import VLLMParams
 from mrt_pipeline.engines.vllm_sampling import Backend, Generated
 from mrt_pipeline.engines.vllm_weights import save_weights
@@ -135,7 +136,8 @@ class Server(Backend):
     def generate(self, prompts: list[list[int]], params: list[dict[str, Any]]) -> list[Generated]:
         """See `Backend.generate`."""
         with ThreadPoolExecutor(_AT_ONCE) as pool:
-            return list(pool.map(self._request, prompts, params))
+            answers = pool.map(self._request, prompts, params)
+            return list(bar(answers, total=len(prompts), desc="sampling", unit="request"))
 
     def _request(self, prompt: list[int], params: dict[str, Any]) -> Generated:
         ids = params.get("logprob_token_ids")

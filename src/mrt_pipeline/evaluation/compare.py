@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+from mrt_pipeline.bars import bar
 from mrt_pipeline.evaluation.bootstrap import Arm, Bootstrap
 from mrt_pipeline.evaluation.evaluate import problem_regrets, reading
 from mrt_pipeline.evaluation.intervals import DIFFERENCE, NOTHING, problem_means
@@ -71,7 +72,7 @@ def _table(
     if baseline:
         kinds |= {"baseline": str, **dict.fromkeys(DIFFERENCE, float)}
     rows = []
-    for arm in arms:
+    for arm in bar(arms, desc="bootstrap", unit="arm"):
         for key, values in getattr(arm, part).items():
             row = [arm.name, *key, *bootstrap.mean(arm, values), len(arm.seeds), (~np.isnan(values)).any(axis=0).sum()]
             if baseline:
@@ -88,7 +89,7 @@ def gain_table(arms: Sequence[Arm], base: Arm, baseline: Arm, bootstrap: Bootstr
     Where the baseline is not distinguishably better than the base the ratio is undefined: NaN.
     """
     rows = []
-    for arm in arms:
+    for arm in bar(arms, desc="bootstrap", unit="arm"):
         for key in base.values if arm.name not in (base.name, baseline.name) else ():
             if not all(key in other.values for other in arms):
                 continue

@@ -7,6 +7,8 @@ import numpy as np
 import pandas as pd
 from scipy.stats import bootstrap
 
+from mrt_pipeline.bars import bar
+
 BASE = "base"
 """The policy, and arm, that the others are compared with."""
 DIFFERENCE = ("difference", "difference_low", "difference_high")
@@ -82,7 +84,7 @@ class Intervals:
         the same key; empty (NaN) for the base itself, and where it has none.
         """
         rows = []
-        for (policy, *place), ours in values.items():
+        for (policy, *place), ours in bar(values.items(), total=len(values), desc="bootstrap", unit="interval"):
             base = values.get((BASE, *place)) if policy != BASE else None
             rows.append((policy, *place, *self.mean(ours), *(NOTHING if base is None else self.difference(ours, base))))
         numbers = [name, "ci_low", "ci_high", *DIFFERENCE]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
     Model = PreTrainedModel | PeftModel
 
+# peft 0.21 asks a model by the name that transformers 5.2x calls deprecated, whatever we do.
+warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
 _PACKAGE = "package:"
 ADAPTERS = "adapter_config.json"
 """The file of peft that says that a folder holds adapters."""

@@ -163,7 +163,8 @@ class SavedPolicy:
         if self.card.lora and not isinstance(model, PeftModel):
             model = add_adapters(model, **self.card.lora.model_dump(), seed=seed)
         if self.card.gradient_checkpointing:
-            model.gradient_checkpointing_enable({"use_reentrant": False})
+            enable = getattr(model, "activation_checkpointing_enable", None)  # its new name, from transformers 5.2x on
+            (enable or model.gradient_checkpointing_enable)({"use_reentrant": False})
             model.enable_input_require_grads()
         return replace(policy, model=model)
 

@@ -18,8 +18,14 @@ def difference_cell(row: pd.Series, suffix: str = "", digits: int = 3) -> str:
     value, low, high = (row[f"difference{end}{suffix}"] for end in ("", "_low", "_high"))
     if pd.isna(value):
         return ""
-    star = " *" if round(low, digits) > 0 or round(high, digits) < 0 else ""
+    star = " *" if clear_sign(row, suffix, digits) else ""
     return f"{value:+z.{digits}f} [{low:+z.{digits}f}, {high:+z.{digits}f}]{star}"
+
+
+def clear_sign(row: pd.Series, suffix: str = "", digits: int = 3) -> int:
+    """Sign of a row's difference; 0 where its interval, as it is printed, includes 0, or where there is none."""
+    low, high = (row[f"difference_{end}{suffix}"] for end in ("low", "high"))
+    return int(round(low, digits) > 0) - int(round(high, digits) < 0)
 
 
 def digits_of(quantity: str) -> int:

@@ -12,6 +12,7 @@ from mrt_pipeline.evaluation.bootstrap import Arm
 from mrt_pipeline.evaluation.efficiency import learning_curve
 from mrt_pipeline.reporting.cells import STAR, difference_cell, digits_of, interval_cell, markdown, pivot
 from mrt_pipeline.reporting.figures import interval_line, lay_out, majority_curve, source_bars
+from mrt_pipeline.reporting.verdict import comparison_overview, comparison_verdict
 
 _STOPS = ((False, "natural stop"), (True, "forced on"))
 _SHOWN = (1, 3)  # episodes of stopping regret in the report, and the most
@@ -23,12 +24,17 @@ def comparison_report(
     gains: pd.DataFrame,
     efficiency: pd.DataFrame,
     voting: pd.DataFrame,
+    thinking_budget: int,
 ) -> str:
-    """Every arm at every budget, then differences, gain ratios and tokens."""
+    """The verdict; every arm at every budget, then differences, gain ratios and tokens."""
     arms = comparison[comparison["arm"] != "base"].groupby("arm", sort=False)["n_seeds"].first()
     seeds = ", ".join(f"{arm} {n}" for arm, n in arms.items())
     lines = [
         f"# Comparison on {comparison.iloc[0]['n_problems']} held-out problems",
+        "",
+        comparison_verdict(comparison, differences, thinking_budget),
+        "",
+        *comparison_overview(comparison, thinking_budget),
         "",
         f"Mean and bootstrap interval over seeds and problems. Seeds: {seeds}.",
     ]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
+from mrt_pipeline.bars import bar
 from mrt_pipeline.engines.base import NO_CHOICE, Completion, Engine, EngineParams, SamplingParams, TorchEngineParams
 from mrt_pipeline.mrt.episodes import Tokens
 from mrt_pipeline.policy.policy import Policy
@@ -94,7 +95,7 @@ class Actor:
         least = np.broadcast_to(np.asarray(min_thinking), (len(problems),))
         sampled = self.engine.sample(contexts, params, seed, np.maximum(least - used, 0), left)
         rollouts = []
-        for i, completion in enumerate(sampled):
+        for i, completion in enumerate(bar(sampled, desc="reading", unit="trace")):
             group = i // n
             rollout = self.begin(problems[group], group, prompts[group], completion, starts[group], int(least[group]))
             if closed and template.close and not left[group]:
@@ -190,7 +191,7 @@ class Actor:
         questions = [np.concatenate([rollouts[i].prompt, seen[i], rollouts[i].close]) for i in asked]
         forced = [tuple(rollouts[i].close) == self.template.stop_phrase for i in asked]
         sampled = self.sample_answers(questions, forced, seed + 1)
-        for i, is_forced, answer in zip(asked, forced, sampled, strict=True):
+        for i, is_forced, answer in zip(asked, forced, bar(sampled, desc="grading", unit="answer"), strict=True):
             finished[i] = self._with_answer(rollouts[i], answer, self.read_answer(answer, is_forced))
         return finished
 

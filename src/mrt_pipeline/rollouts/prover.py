@@ -21,6 +21,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
+from mrt_pipeline.bars import bar
 from mrt_pipeline.engines.base import Completion
 from mrt_pipeline.errors import InputError
 from mrt_pipeline.policy.template import Template, TemplateParams
@@ -166,7 +167,8 @@ class SampledProver(Prover):
     def success(self, actor: Actor, queries: Sequence[Query], seed: int = 0) -> list[Success]:
         """See `Prover.success`."""
         result = []
-        for query, found in zip(queries, force_answers(actor, queries, self.n_answers, seed), strict=True):
+        forced_answers = force_answers(actor, queries, self.n_answers, seed)
+        for query, found in zip(bar(queries, desc="grading", unit="trace"), forced_answers, strict=True):
             texts = [[actor.read_answer(a, forced) for a in at] for at, forced in zip(found, query.forced, strict=True)]
             rewards = [[actor.task.grade(query.problem, t).reward if t else 0.0 for t in at_cut] for at_cut in texts]
             mean = np.array(rewards).reshape(len(query.cuts), self.n_answers).mean(axis=1)

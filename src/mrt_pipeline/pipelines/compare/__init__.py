@@ -1,5 +1,3 @@
 """Pipeline `compare`: finished runs against each other."""
 
-from mrt_pipeline.pipelines.compare.pipeline import create_pipeline
-
-__all__ = ["create_pipeline"]
+from mrt_pipeline.pipelines.compare.pipeline import create_pipeline as create_pipeline

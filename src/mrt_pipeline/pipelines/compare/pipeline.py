@@ -1,33 +1,22 @@
 """Wiring of `compare`."""
 
-from kedro.pipeline import Node, Pipeline
+from kedro.pipeline import Pipeline
 
-from mrt_pipeline.pipelines.compare.nodes import compare_arms, compare_thinking, read_arms, report_comparison
+from mrt_pipeline.pipelines import stage
+from mrt_pipeline.pipelines.compare.nodes import compare_arms, draw_comparison, read_arms, report_comparison
 
-_TABLES = ["comparison", "comparison_differences", "comparison_gains", "comparison_efficiency"]
-_THINKING = ["comparison_sources", "comparison_stopping", "comparison_majority", "comparison_voting"]
+_NAMES = ("differences", "gains", "efficiency", "sources", "stopping", "voting", "majority")
+_TABLES = ["comparison", *(f"comparison_{name}" for name in _NAMES)]
+_FIGURES = [f"comparison_{name}_figure" for name in ("anytime", "regret", "regret_sources", "learning", "majority")]
 
 
 def create_pipeline(**kwargs) -> Pipeline:
     """Finished runs in MLflow -> tables, report and figures. Nothing is trained."""
-    return Pipeline(
-        [
-            Node(read_arms, "params:compare", "arms", name="read_arms"),
-            Node(compare_arms, ["arms", "params:compare"], _TABLES, name="compare_arms"),
-            Node(compare_thinking, ["arms", "params:compare"], _THINKING, name="compare_thinking"),
-            Node(
-                report_comparison,
-                ["arms", *_TABLES, *_THINKING],
-                [
-                    "comparison_report",
-                    "comparison_anytime_figure",
-                    "comparison_regret_figure",
-                    "comparison_sources_figure",
-                    "comparison_learning_figure",
-                    "comparison_majority_figure",
-                ],
-                name="report_comparison",
-            ),
-        ],
-        tags="compare",
+    drawn = ["arms", "comparison", "comparison_sources", "comparison_majority"]
+    return stage(
+        None,
+        (read_arms, "params:compare", "arms"),
+        (compare_arms, ["arms", "params:compare"], _TABLES),
+        (draw_comparison, drawn, _FIGURES),
+        (report_comparison, _TABLES[:-1], "comparison_report"),
     )

@@ -1,5 +1,5 @@
-"""Pipelines `evaluate` and `evaluate_trained`: budget extrapolation, and where regret comes from."""
+"""Pipeline `evaluate`: a policy on held-out problems, alone or beside its base, at every budget."""
 
-from mrt_pipeline.pipelines.evaluate.pipeline import create_pipeline, create_trained_pipeline, held_out
+from mrt_pipeline.pipelines.evaluate.pipeline import create_pipeline, held_out, measures
 
-__all__ = ["create_pipeline", "create_trained_pipeline", "held_out"]
+__all__ = ["create_pipeline", "held_out", "measures"]

@@ -1,10 +1,14 @@
-"""Wiring of `evaluate`, which measures the base policy, and `evaluate_trained`, which adds the trained one."""
+"""Wiring of the evaluation: the same nodes measure the base policy and the trained one, each in its namespace."""
 
-from kedro.pipeline import Node, Pipeline
+from kedro.pipeline import Pipeline
 
+from mrt_pipeline.pipelines import ACTING, stage
 from mrt_pipeline.pipelines.evaluate.nodes import (
+    FIGURES,
     analyse_thinking,
-    draw_progress,
+    draw_figures,
+    find_regret_sources,
+    log_evaluation,
     measure_budgets,
     measure_majority,
     report,
@@ -19,23 +23,13 @@ from mrt_pipeline.pipelines.evaluate.sampling import (
 )
 from mrt_pipeline.reuse import shared
 
-_ACTING = ["params:task", "params:engine", "params:rollout"]
-_MULTIPLES = "params:evaluation.budget_multiples"
-_SAMPLES = [f"params:evaluation.{name}" for name in ("split", "n_problems", "n_sample_problems", "n_samples", "seed")]
-_INTERVALS = [f"params:evaluation.{name}" for name in ("confidence", "n_resamples", "seed")]
-_BUDGET = "params:rollout.thinking_budget"
-_REPORTED = [
-    "regret",
-    "accuracy",
-    "regret_sources_summary",
-    "stop_and_vote",
-    "stopping_regret",
-    "majority",
-    "params:task",
-    "params:algorithm.name",
-    _BUDGET,
-    "params:seed",
-]
+_TABLES = ("rollouts", "samples", "linearised", "episodes", "anytime", "votes")
+_EVALUATION, _BUDGET = "params:evaluation", "params:rollout.thinking_budget"
+
+
+def create_pipeline(**kwargs) -> Pipeline:
+    """problems, base_policy -> all there is to know about the base policy, without training."""
+    return held_out("base") + measures("base")
 
 
 def held_out(policy: str) -> Pipeline:
@@ -44,128 +38,41 @@ def held_out(policy: str) -> Pipeline:
     policy: base or trained. What is measured of a base is kept for other runs.
     """
     kept = shared if policy == "base" else (lambda function: function)
-    given = f"{policy}_policy"
-    return Pipeline(
-        [
-            Node(
-                kept(sample_held_out),
-                [
-                    "problems",
-                    given,
-                    *_ACTING,
-                    _MULTIPLES,
-                    *(f"params:evaluation.{name}" for name in ("split", "n_problems", "n_rollouts", "seed")),
-                ],
-                f"{policy}_rollouts",
-                name=f"sample_{policy}_held_out",
-            ),
-            Node(
-                kept(take_samples),
-                ["problems", given, *_ACTING, *_SAMPLES],
-                f"{policy}_samples",
-                name=f"take_{policy}_samples",
-            ),
-            Node(
-                kept(take_linearised),
-                [
-                    "problems",
-                    given,
-                    *_ACTING,
-                    *_SAMPLES,
-                    "params:evaluation.window",
-                    "params:evaluation.window_budget_multiple",
-                ],
-                f"{policy}_linearised",
-                name=f"take_{policy}_linearised",
-            ),
-            Node(
-                kept(label_held_out),
-                [
-                    f"{policy}_rollouts",
-                    "problems",
-                    given,
-                    "params:task",
-                    "params:engine",
-                    "params:prover",
-                    "params:rollout",
-                    _MULTIPLES,
-                ],
-                [f"{policy}_episodes", f"{policy}_anytime"],
-                name=f"label_{policy}_held_out",
-            ),
-            Node(
-                kept(sample_forced_votes),
-                [
-                    f"{policy}_rollouts",
-                    "problems",
-                    given,
-                    *_ACTING,
-                    "params:evaluation.n_vote_problems",
-                    "params:evaluation.n_votes",
-                ],
-                f"{policy}_votes",
-                name=f"force_{policy}_answers",
-            ),
-            Node(
-                show_thoughts,
-                ["problems", f"{policy}_rollouts", f"{policy}_episodes", given, "params:evaluation.n_traces"],
-                None,
-                name=f"show_{policy}_thoughts",
-            ),
-        ],
-        tags="evaluate",
+    acting = ["problems", "policy", *ACTING]
+    return stage(
+        f"evaluate_{policy}",
+        (kept(sample_held_out), [*acting, _EVALUATION], "rollouts"),
+        (kept(take_samples), [*acting, _EVALUATION], "samples"),
+        (kept(take_linearised), [*acting, _EVALUATION], "linearised"),
+        (kept(label_held_out), ["rollouts", *acting, "params:prover", _EVALUATION], ["episodes", "anytime"]),
+        (kept(sample_forced_votes), ["rollouts", *acting, _EVALUATION], "votes"),
+        (show_thoughts, ["problems", "rollouts", "episodes", "policy", _EVALUATION], None),
+        inputs={"policy": f"{policy}_policy"},
+        outputs={table: f"{policy}_{table}" for table in _TABLES},
     )
 
 
 def measures(*policies: str) -> Pipeline:
-    """The tables of `held_out`, of one policy or two -> regret, accuracy, analyses, report and figures."""
-    tables = [f"{policy}_{name}" for policy in policies for name in ("rollouts", "episodes", "anytime", "votes")]
-    votes = [f"{policy}_{name}" for policy in policies for name in ("episodes", "votes")]
-    return Pipeline(
-        [
-            Node(
-                measure_budgets,
-                [_BUDGET, _MULTIPLES, *_INTERVALS, *tables],
-                ["regret", "accuracy"],
-                name="measure_budgets",
-            ),
-            Node(
-                measure_majority,
-                [
-                    *_INTERVALS,
-                    *(f"{policy}_{name}" for policy in policies for name in ("samples", "linearised")),
-                ],
-                "majority",
-                name="measure_majority",
-            ),
-            Node(
-                analyse_thinking,
-                [_BUDGET, *_INTERVALS, "base_samples", *votes],
-                ["regret_sources", "regret_sources_summary", "stop_and_vote", "stopping_regret"],
-                name="analyse_thinking",
-            ),
-            Node(
-                draw_progress,
-                [f"{policy}_episodes" for policy in policies],
-                "progress_figure",
-                name="draw_progress",
-            ),
-            Node(
-                report,
-                [*_REPORTED, *(f"{policy}_samples" for policy in policies)],
-                ["report", "anytime_figure", "regret_figure", "sources_figure", "vote_figure", "majority_figure"],
-                name="report",
-            ),
-        ],
-        tags="evaluate",
+    """The tables of `held_out`, of the base or of base and trained -> regret, accuracy, analyses, report and figures.
+
+    They belong to the evaluation of the last one.
+    """
+
+    def each(*tables: str) -> list[str]:
+        return [f"{policy}_{table}" for policy in policies for table in tables]
+
+    sources, votes = "regret_sources_summary", ["stop_and_vote", "stopping_regret"]
+    measured = ["regret", "accuracy", sources, "stopping_regret", "majority"]
+    figures = [f"{name}_figure" for name in FIGURES]
+    by_budget = [_BUDGET, _EVALUATION, *each("rollouts", "episodes", "anytime", "votes")]
+    drawn = [_BUDGET, "regret", "accuracy", sources, "stop_and_vote", "majority", *each("episodes")]
+    return stage(
+        f"evaluate_{policies[-1]}",
+        (measure_budgets, by_budget, ["regret", "accuracy"]),
+        (measure_majority, [_EVALUATION, *each("samples", "linearised")], "majority"),
+        (find_regret_sources, [_BUDGET, "base_samples", *each("episodes")], "regret_sources"),
+        (analyse_thinking, [_EVALUATION, "regret_sources", *each("votes")], [sources, *votes]),
+        (log_evaluation, [_BUDGET, "params:task", *measured, *each("samples")], None),
+        (draw_figures, drawn, figures),
+        (report, ["params:algorithm.name", _BUDGET, "params:seed", _EVALUATION, *measured, *figures], "report"),
     )
-
-
-def create_pipeline(**kwargs) -> Pipeline:
-    """problems, base_policy -> all there is to know about the base policy, without training."""
-    return held_out("base") + measures("base")
-
-
-def create_trained_pipeline(**kwargs) -> Pipeline:
-    """trained_policy and the base's tables -> both side by side."""
-    return held_out("trained") + measures("base", "trained")

@@ -1,5 +1,3 @@
 """Pipeline `ingest`: a task becomes a table of problems."""
 
-from mrt_pipeline.pipelines.ingest.pipeline import create_pipeline
-
-__all__ = ["create_pipeline"]
+from mrt_pipeline.pipelines.ingest.pipeline import create_pipeline as create_pipeline

@@ -1,5 +1,3 @@
 """Pipeline `plan`: what a run will need, on the real problems, without loading weights."""
 
-from mrt_pipeline.pipelines.plan.pipeline import create_pipeline
-
-__all__ = ["create_pipeline"]
+from mrt_pipeline.pipelines.plan.pipeline import create_pipeline as create_pipeline

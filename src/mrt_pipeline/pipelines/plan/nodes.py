@@ -4,6 +4,7 @@ import pandas as pd
 
 from mrt_pipeline.algorithms.base import Algorithm
 from mrt_pipeline.engines.base import EngineParams
+from mrt_pipeline.engines.vllm_server import VLLMServerEngineParams
 from mrt_pipeline.errors import InputError
 from mrt_pipeline.planning.estimate import PlanParams, estimate
 from mrt_pipeline.planning.shapes import ACCELERATORS, MODELS
@@ -37,20 +38,20 @@ def plan_training(
     longest = problems["question"].str.len().max() / _CHARACTERS
     steps = found.n_rollouts / (training.groups * training.group_size)
     passes = found.n_rollouts / training.group_size / splits.get("train", 1)
-    verdict = "fits" if needed <= device.memory_gib else "does not fit: lower policy.max_length, or train adapters"
+    fits = "It fits" if needed <= device.memory_gib else "It does not fit: lower policy.max_length, or train adapters"
+    hours = ", ".join(f"{hours:.2g} hours of {name}" for name, hours in found.hours.items())
     sampled_on = ""
-    if engine.name == "vllm_server":
+    if isinstance(engine, VLLMServerEngineParams):
         sampled_on = f", sampled by a server on {engine.tensor_parallel_size * engine.data_parallel_size} more"
     lines = [
         f"# {algorithm.name} on {policy.path}, {plan.n_devices} x {plan.device}{sampled_on}",
         "",
-        f"Problems: {', '.join(f'{n} {split}' for split, n in splits.items())}; the longest question takes about "
-        f"{longest:.0f} tokens. Parameters: {shape.parameters / 1e9:.2f} billion.",
+        f"{fits}: {needed:.1f} of the {device.memory_gib:.0f} GiB of each device are needed; the work takes {hours}.",
         "",
         "| memory of each device | GiB |",
         "| --- | ---: |",
         *(f"| {name} | {gib:.1f} |" for name, gib in found.memory.items()),
-        f"| all, of {device.memory_gib:.0f}: {verdict} | {needed:.1f} |",
+        f"| all, of {device.memory_gib:.0f} | {needed:.1f} |",
         "",
         "| work | |",
         "| --- | ---: |",
@@ -60,6 +61,8 @@ def plan_training(
         f"| passes over the training problems | {passes:.2f} |",
         *(f"| hours of {name} | {hours:.2g} |" for name, hours in found.hours.items()),
         "",
+        f"Problems: {', '.join(f'{n} {split}' for split, n in splits.items())}; the longest question takes about "
+        f"{longest:.0f} tokens. Parameters: {shape.parameters / 1e9:.2f} billion.",
         "Estimated from sizes, not measured. The prover's forced answers, validation and evaluation come on top.",
     ]
     return "\n".join(lines) + "\n"

@@ -1,5 +1,3 @@
 """Pipeline `rollout`: the base policy thinks, in episodes."""
 
-from mrt_pipeline.pipelines.rollout.pipeline import create_pipeline
-
-__all__ = ["create_pipeline"]
+from mrt_pipeline.pipelines.rollout.pipeline import create_pipeline as create_pipeline

@@ -12,10 +12,11 @@ from mrt_pipeline.rollouts.rollout import RolloutParams
 from mrt_pipeline.tables import problems_from_table, rollouts_table
 from mrt_pipeline.tasks.base import Task
 from mrt_pipeline.trainer.draw import DrawSize, draw_first
+from mrt_pipeline.trainer.reinforce import TrainingParams
 
 
 @shared
-@reads(algorithm="prefixes_every")
+@reads(algorithm=["prefixes_every"], training=["groups", "group_size", "forced_fraction"])
 def draw_rollouts(
     problems: pd.DataFrame,
     base_policy: SavedPolicy,
@@ -23,9 +24,7 @@ def draw_rollouts(
     engine: EngineParams,
     rollout: RolloutParams,
     algorithm: Algorithm,
-    groups: int,
-    group_size: int,
-    forced_fraction: float,
+    training: TrainingParams,
     seed: int,
 ) -> pd.DataFrame:
     """What training begins with: the rollouts of its first step, or the thoughts its first stale prefixes are cut from.
@@ -33,6 +32,6 @@ def draw_rollouts(
     The base policy draws them, on training problems.
     """
     actor = Actor.of(base_policy.open(), task, rollout, engine)
-    size = DrawSize(groups, group_size, forced_fraction)
+    size = DrawSize(training.groups, training.group_size, training.forced_fraction)
     drawn = draw_first(actor, algorithm, problems_from_table(problems, "train"), size, seed)
     return rollouts_table(drawn, base_policy.card.name, actor.tokenizer.decode, seed)

@@ -7,10 +7,10 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from mrt_pipeline.algorithms.base import Algorithm
 from mrt_pipeline.algorithms.forced_answers import with_forced_answers
+from mrt_pipeline.bars import bar
 from mrt_pipeline.engines.base import EngineParams
 from mrt_pipeline.evaluation.base_check import check_base, closed_by_the_policy, look_at_base, natural_rollouts
 from mrt_pipeline.keys import call_key, reads
@@ -38,8 +38,8 @@ def look_before_training(
     base_policy: SavedPolicy,
     task: Task,
     engine: EngineParams,
-    prover: Prover,
     rollout: RolloutParams,
+    prover: Prover,
 ) -> dict[str, float]:
     """What RL will find on the base policy's training traces; warns of what would spoil it, refuses the hopeless."""
     template, stopped, natural = base_policy.template, None, natural_rollouts(rollouts)
@@ -62,19 +62,19 @@ def look_before_training(
     return signal
 
 
-@reads(learning_signal="")
+@reads(learning_signal=[])
 def train_policy(
-    problems: pd.DataFrame,
-    base_policy: SavedPolicy,
-    learning_signal: dict[str, float],
     rollouts: pd.DataFrame,
     episodes: pd.DataFrame,
     labels: pd.DataFrame,
+    learning_signal: dict[str, float],
+    problems: pd.DataFrame,
+    base_policy: SavedPolicy,
     task: Task,
     engine: EngineParams,
+    rollout: RolloutParams,
     prover: Prover,
     algorithm: Algorithm,
-    rollout: RolloutParams,
     training: TrainingParams,
     seed: int,
 ) -> tuple[Policy, pd.DataFrame]:
@@ -84,8 +84,8 @@ def train_policy(
     """
     key = call_key(
         train_policy,
-        *(problems, base_policy, learning_signal, rollouts, episodes, labels, task),
-        *(engine, prover, algorithm, rollout, training, seed),
+        *(rollouts, episodes, labels, learning_signal, problems, base_policy),
+        *(task, engine, rollout, prover, algorithm, training, seed),
     )
     policy = base_policy.open_to_train(seed)
     reference = None
@@ -96,21 +96,17 @@ def train_policy(
     if checkpoint.exists():
         logger.info("Training goes on from the checkpoint in %s", checkpoint)
 
-    with tqdm(total=training.sampled_tokens, desc=algorithm.name, unit="token", unit_scale=True, disable=None) as bar:
+    with bar(total=training.sampled_tokens, desc=algorithm.name, unit="token", unit_scale=True) as trained_tokens:
 
         def log(metrics: dict[str, float], step: int) -> None:
             log_metrics(metrics, step)
             if "train/reward" in metrics:
-                bar.update(min(int(metrics["train/sampled_tokens"]), bar.total) - bar.n)
-                bar.set_postfix(step=step, reward=f"{metrics['train/reward']:.2f}")
+                sampled = min(int(metrics["train/sampled_tokens"]), training.sampled_tokens)
+                trained_tokens.set_postfix(step=step, reward=f"{metrics['train/reward']:.2f}", refresh=False)
+                trained_tokens.update(sampled - trained_tokens.n)
             if "validation/regret" in metrics:
-                logger.info(
-                    "Step %d: validation accuracy %.3f, regret %.3f, thinking tokens %.0f",
-                    step,
-                    metrics["validation/accuracy"],
-                    metrics["validation/regret"],
-                    metrics["validation/thinking_tokens"],
-                )
+                found = [metrics[f"validation/{name}"] for name in ("accuracy", "regret", "thinking_tokens")]
+                logger.info("Step %d: validation accuracy %.3f, regret %.3f, thinking tokens %.0f", step, *found)
             if step in live and training.log_checkpoints:
                 _log_policy(policy, f"step_{step}", step, metrics)
 
@@ -118,8 +114,8 @@ def train_policy(
 
         def show(traces: list[LabelledRollout], step: int) -> None:
             live.add(step)
-            text = render_traces(traces[:8], policy.tokenizer.decode)
-            log_text(text, f"samples/step_{step:05d}.txt")
+            decode = policy.tokenizer.decode
+            log_text(render_traces(traces[:8], decode), f"samples/step_{step:05d}.txt")  # type: ignore[arg-type]
 
         history = reinforce(
             actor,
@@ -136,6 +132,7 @@ def train_policy(
             labelled_from_tables(rollouts, episodes, labels, problems_from_table(problems)),
         )
 
+    assert policy.card is not None  # a saved policy has one
     trained = replace(policy, card=policy.card.model_copy(update={"name": "trained", "key": key}))
     _log_policy(trained, "trained", int(history[-1]["step"]), history[-1], training.register_as)
     table = pd.DataFrame([history[0] | learning_signal, *history[1:]])

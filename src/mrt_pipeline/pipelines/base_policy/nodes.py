@@ -1,4 +1,4 @@
-"""Nodes of `warm_start`, which provides the base policy: made from scratch, or found."""
+"""Nodes of `base_policy`: it is made from scratch, or found."""
 
 import json
 import logging
@@ -6,18 +6,13 @@ from functools import partial
 from pathlib import Path
 
 import pandas as pd
-from tqdm import tqdm
 
+from mrt_pipeline.bars import bar
 from mrt_pipeline.errors import InputError
 from mrt_pipeline.evaluation.evaluate import budgets_of
+from mrt_pipeline.evaluation.params import EvaluationParams
 from mrt_pipeline.keys import configuration_key, reads
-from mrt_pipeline.policy.configured import (
-    LanguageModelPolicy,
-    PolicyParams,
-    check_length,
-    is_saved,
-    longest_answer,
-)
+from mrt_pipeline.policy.configured import LanguageModelPolicy, PolicyParams, check_length, is_saved, longest_answer
 from mrt_pipeline.policy.language_model import ADAPTERS, locate, unpack_gguf
 from mrt_pipeline.policy.policy import SavedPolicy
 from mrt_pipeline.policy.template import encode_prompt
@@ -36,22 +31,23 @@ _UNPACKED = Path("data/06_models/unpacked")
 _REPORT_EVERY = 200
 
 
-@reads(prover="", rollout="", budget_multiples="", split="", n_problems="", window="")
+@reads(prover=[], rollout=[], evaluation=[])
 def provide_base_policy(
     problems: pd.DataFrame,
     task: Task,
     policy: PolicyParams,
     prover: Prover,
     rollout: RolloutParams,
-    budget_multiples: list[float],
-    split: str,
-    n_problems: int,
-    window: int | None,
+    evaluation: EvaluationParams,
 ) -> SavedPolicy:
     """The base policy, made or found; what the problems and the policy turn out not to allow is refused here."""
-    _check_number(problems, split, n_problems)
+    there, split = int((problems["split"] == evaluation.split).sum()), evaluation.split
+    if evaluation.n_problems > there:  # how many a file holds is not known earlier
+        raise InputError(
+            f"evaluation.n_problems is {evaluation.n_problems}, but there are {there} {split} problems: lower it"
+        )
     saved = make_base_policy(problems, task, policy)
-    check_fit(problems, saved, task, policy, prover, rollout, budget_multiples, window)
+    check_fit(problems, saved, task, policy, prover, rollout, evaluation)
     return saved
 
 
@@ -68,6 +64,7 @@ def make_base_policy(problems: pd.DataFrame, task: Task, policy: PolicyParams) -
         if policy.given_template is not None and saved.card.template != policy.given_template:
             logger.info("How it thinks and answers is what it was saved with, not policy.template")
         return saved.called(name="base", key=key)
+    assert isinstance(task, ScratchTask) and isinstance(policy, TinyPolicy)  # others have a path
     key = configuration_key(task=task, policy=policy)
     folder = _FOLDER / key
     made = made_once(folder, partial(_warm_start, problems, task, policy, key))
@@ -80,6 +77,7 @@ def find_policy(policy: PolicyParams) -> SavedPolicy:
 
     It may be a run or a registered model of MLflow, a folder, an id on the hub, or weights in a Python package.
     """
+    assert policy.path is not None
     place = fetch_policy(policy.path) or locate(policy.path)
     if isinstance(policy, LanguageModelPolicy) and policy.gguf_file and not is_saved(place):
         folder = _UNPACKED / configuration_key(path=policy.path, gguf_file=policy.gguf_file, dtype=policy.dtype)
@@ -88,16 +86,9 @@ def find_policy(policy: PolicyParams) -> SavedPolicy:
     return policy.saved(place)
 
 
-def _check_number(problems: pd.DataFrame, split: str, n_problems: int) -> None:
-    """How many problems a file holds is not known earlier."""
-    there = int((problems["split"] == split).sum())
-    if n_problems > there:
-        raise InputError(f"evaluation.n_problems is {n_problems}, but there are {there} {split} problems: lower it")
-
-
 def _look_at_adapters(saved: SavedPolicy, policy: PolicyParams) -> None:
     """Adapters keep their rank, whatever the configuration says."""
-    if not saved.has_adapters:
+    if not (saved.has_adapters and saved.folder and isinstance(policy, LanguageModelPolicy) and policy.lora):
         return
     rank = json.loads((saved.folder / ADAPTERS).read_text()).get("r")
     if rank != policy.lora.rank:
@@ -111,8 +102,7 @@ def check_fit(
     policy: PolicyParams,
     prover: Prover,
     rollout: RolloutParams,
-    budget_multiples: list[float],
-    window: int | None,
+    evaluation: EvaluationParams,
 ) -> None:
     """Refuse before anything is sampled what the problems and the policy turn out not to allow.
 
@@ -125,21 +115,20 @@ def check_fit(
         prover.check_template(base_policy.card.template)
     except ValueError as error:
         raise InputError(f"the policy in {policy.path}, by what it was saved with: {error}") from error
-    if window is not None and not template.streams_answer:
+    if evaluation.window is not None and not template.streams_answer:
         raise InputError(
-            f"evaluation.window is {window}, but the policy in {policy.path} does not answer in its stream: set it to "
-            "null"
+            f"evaluation.window is {evaluation.window}, but the policy in {policy.path} does not answer in its stream: "
+            "set it to null"
         )
     if isinstance(task, ScratchTask):
-        unknown = [symbol for symbol in task.symbols() if symbol not in tokenizer.get_vocab()]
-        if unknown:
-            raise InputError(
-                f"the policy in {policy.path} does not know the symbol '{unknown[0]}' of task={task.name}: it was made "
-                "for another task"
-            )
-    longest = budgets_of(rollout.thinking_budget, budget_multiples)[-1] + longest_answer(
-        base_policy.card.template, rollout
-    )
+        for symbol in task.symbols():
+            if symbol not in tokenizer.get_vocab():
+                raise InputError(
+                    f"the policy in {policy.path} does not know the symbol '{symbol}' of task={task.name}: it was "
+                    "made for another task"
+                )
+    longest = budgets_of(rollout.thinking_budget, evaluation.budget_multiples)[-1]
+    longest += longest_answer(base_policy.card.template, rollout)
     lengths = [len(encode_prompt(tokenizer, template, question)) for question in problems["question"]]
     needed = max(lengths) + len(template.stop_phrase) + longest
     if needed > policy.max_length:
@@ -157,25 +146,17 @@ def _warm_start(problems: pd.DataFrame, task: ScratchTask, policy: TinyPolicy, k
     fresh = policy.build(task, key)
     params = policy.warm_start
     logger.info("Warm start of a policy of %d parameters", fresh.n_parameters)
-    with tqdm(total=params.steps, desc="warm start", unit="step", disable=None) as bar:
+    with bar(total=params.steps, desc="warm start", unit="step") as steps:
 
         def log(metrics: dict[str, float], step: int) -> None:
-            bar.update(step - bar.n)
-            bar.set_postfix(loss=f"{metrics['loss']:.3f}")
+            steps.set_postfix(loss=f"{metrics['loss']:.3f}", refresh=False)
+            steps.update(step - steps.n)
             if step % _REPORT_EVERY == 0:
                 logger.info("Warm start, step %d of %d: loss %.3f", step, params.steps, metrics["loss"])
             log_metrics({f"warm_start/{name}": value for name, value in metrics.items()}, step)
 
-        metrics = warm_start(
-            fresh,
-            task,
-            problems_from_table(problems, "train"),
-            params.learner,
-            params.steps,
-            params.batch_size,
-            params.seed,
-            log,
-        )
+        train, sizes = problems_from_table(problems, "train"), (params.steps, params.batch_size, params.seed)
+        metrics = warm_start(fresh, task, train, params.learner, *sizes, log)
     fresh.save(folder)
     record = {"task": task.model_dump(), "policy": policy.model_dump(), "metrics": metrics}
     (folder / "warm_start.json").write_text(json.dumps(record, indent=2))
