@@ -132,17 +132,14 @@ class OwnGrader(GuardedGrader):
         """Raise InputError if there is no such function, or its module cannot be imported."""
         try:
             self._start()
-            return
-        except InputError as error:
-            reason = str(error)
-        except OSError as error:
-            reason = f"importing its module {error}"
-        self.close()
-        raise InputError(
-            f"task.grader={self.name} cannot be used: {reason}. Give task.grader=<module>:<function>, a function "
-            f"grade(answer, problem) -> bool of a module in the working directory ({Path.cwd()}) or of an installed "
-            "package; or task.grader=null to compare answers as mathematics"
-        )
+        except (InputError, OSError) as error:
+            self.close()
+            reason = error if isinstance(error, InputError) else f"importing its module {error}"
+            raise InputError(
+                f"task.grader={self.name} cannot be used: {reason}. Give task.grader=<module>:<function>, a function "
+                f"grade(answer, problem) -> bool of a module in the working directory ({Path.cwd()}) or of an "
+                "installed package; or task.grader=null to compare answers as mathematics"
+            ) from error
 
     def grade(self, problem: Problem, answer: str) -> Grade:
         """CORRECT if the function says True; FAILED unless it says False. Never raises."""

@@ -43,9 +43,7 @@ _READERS: dict[str, Callable[[Path], pd.DataFrame]] = {
 class ProblemSource(Params):
     """Where problems come from: a file, or a dataset on the hub. A path alone will do."""
 
-    path: str = Field(
-        description="a .json, .jsonl, .parquet or .csv file; without such an ending, a dataset on the hub"
-    )
+    path: str = Field(description="a .json, .jsonl, .parquet or .csv file; any other name is a dataset on the hub")
     question: str | None = Field(default=None, description="column; null: one of the usual names")
     answer: str | None = Field(default=None, description="column; null: one of the usual names")
     hub_split: str = Field(default="train", description="split of a dataset on the hub")
