@@ -11,8 +11,7 @@ from pathlib import Path
 
 from mrt_pipeline.tasks.base import Grade
 from mrt_pipeline.tasks.math_grader import MathGrader
-from mrt_pipeline.tasks.math_problems import MathProblems
-from mrt_pipeline.tasks.problem_files import ProblemSource
+from mrt_pipeline.tasks.math_problems import MathProblems, ProblemSource
 
 SHOWN = 20  # exceptions printed of each file
 

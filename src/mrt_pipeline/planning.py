@@ -12,10 +12,6 @@ from typing import Literal, NamedTuple
 from pydantic import Field
 
 from mrt_pipeline.engines.base import EngineParams
-<<<<<<< HEAD:src/mrt_pipeline/planning/estimate.py
-from mrt_pipeline.planning.shapes import ACCELERATORS, ModelShape
-=======
->>>>>>> h-eval2:src/mrt_pipeline/planning.py
 from mrt_pipeline.policy.configured import LanguageModelPolicy, longest_answer
 from mrt_pipeline.registry import Params, PositiveInt
 from mrt_pipeline.rollouts.rollout import RolloutParams

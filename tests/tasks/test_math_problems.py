@@ -5,8 +5,7 @@ import pytest
 
 from mrt_pipeline.errors import InputError
 from mrt_pipeline.tasks.base import Grade
-from mrt_pipeline.tasks.math_problems import MathProblems, normalize_question
-from mrt_pipeline.tasks.problem_files import ProblemSource, gold_answer, read_source
+from mrt_pipeline.tasks.math_problems import MathProblems, ProblemSource, gold_answer, normalize_question, read_source
 
 RECORDS = [{"problem": f"What is {i} + {i}?", "answer": str(2 * i), "level": i} for i in range(10)]
 

@@ -17,7 +17,6 @@ from mrt_pipeline.mrt.episodes import Tokens
 from mrt_pipeline.policy.policy import Policy
 from mrt_pipeline.policy.template import Template, encode_prompt
 from mrt_pipeline.rollouts.rollout import Rollout, RolloutParams
-from mrt_pipeline.rollouts.stream import Stream
 from mrt_pipeline.tasks.base import Grade, Problem, Task
 
 if TYPE_CHECKING:
@@ -95,16 +94,14 @@ class Actor:
         contexts = [np.concatenate(pair) for pair in zip(prompts, starts, strict=True)]
         least = np.broadcast_to(np.asarray(min_thinking), (len(problems),))
         sampled = self.engine.sample(contexts, params, seed, np.maximum(least - used, 0), left)
-        streams = [Stream.of(completion, template, starts[i // n]) for i, completion in enumerate(sampled)]
-        if closed and template.close:
-            streams = [
-                stream if left[i // n] else replace(stream, split=replace(stream.split, close=template.close))
-                for i, stream in enumerate(streams)
-            ]
-        return [
-            replace(rollout, min_thinking=int(least[rollout.group]))
-            for rollout in self.answer_streams(problems, prompts, streams, seed)
-        ]
+        rollouts = []
+        for i, completion in enumerate(bar(sampled, desc="reading", unit="trace")):
+            group = i // n
+            rollout = self.begin(problems[group], group, prompts[group], completion, starts[group], int(least[group]))
+            if closed and template.close and not left[group]:
+                rollout = replace(rollout, close=np.array(template.close, dtype=np.int64))
+            rollouts.append(rollout)
+        return self.finish(rollouts, seed)
 
     def answer(
         self, rollouts: Sequence[Rollout], cuts: Sequence[int], seed: int, closed: bool = False
@@ -122,68 +119,95 @@ class Actor:
             closed=closed,
         )
 
-    def answer_streams(
+    def begin(
         self,
-        problems: Sequence[Problem],
-        prompts: Sequence[np.ndarray],
-        streams: Sequence[Stream],
-        seed: int,
-        recalled: Sequence[np.ndarray] | None = None,
-    ) -> list[Rollout]:
-        """Graded rollouts from what was sampled as thinking; an answer is sampled after each stream that has none.
-
-        prompts: token ids of each problem's. streams: as many of each problem, side by side.
-        recalled: what the policy sees of each stream's thought when its answer is sampled, if that is not all of it.
-        """
-        n = len(streams) // len(problems) if problems else 0
-        seen = [stream.thought for stream in streams] if recalled is None else recalled
-        asked = [i for i, stream in enumerate(streams) if not stream.split.answered]
-        questions = [np.concatenate([prompts[i // n], seen[i], streams[i].close]) for i in asked]
-        forced = [stream.split.close == self.template.stop_phrase for stream in streams]
-        sampled = self.sample_answers(questions, [forced[i] for i in asked], seed + 1)
-        answers = dict(zip(asked, sampled, strict=True))
-        return [
-            self._rollout(problems[i // n], i // n, prompts[i // n], stream, answers.get(i), forced[i])
-            for i, stream in enumerate(bar(streams, desc="grading", unit="answer"))
-        ]
-
-    def _rollout(
-        self, problem: Problem, group: int, prompt: np.ndarray, stream: Stream, sampled: Completion | None, forced: bool
+        problem: Problem,
+        group: int,
+        prompt: np.ndarray,
+        completion: Completion,
+        start: Sequence[int] | np.ndarray = (),
+        min_thinking: int = 0,
     ) -> Rollout:
-        """A rollout from its stream and the answer sampled after it; None: what is left of the stream is the answer."""
-        n, task, template = stream.split.n_thought, self.task, self.template
-        answer = stream.rest if sampled is None else sampled
+        """The rollout whose thinking was sampled after the prefix `start`, with the answer if that was sampled with it.
+
+        group, prompt, min_thinking: as in `Rollout`.
+        """
+        template = self.template
+        tokens = np.concatenate([start, completion.token_ids]).astype(np.int64)
+        choices = np.concatenate([np.full(len(start), NO_CHOICE), completion.choices])
+        logprobs = np.concatenate([np.zeros(len(start), np.float32), completion.logprobs])
+        tried, first_stop = len(start) + completion.natural_length, completion.stop_token_id
+        finished = [len(start)]
+        if tried < len(tokens):  # else the natural end is that of the stream, where nothing need be finished
+            first_stop = int(choices[tried])
+            finished.append(tried)
+        split = template.split(tokens, completion.stop_token_id, finished)
+        thought, rest = np.split(tokens, [split.n_thought])
+        thought_logprobs, rest_logprobs = np.split(logprobs, [split.n_thought])
+        thought_choices, rest_choices = np.split(choices, [split.n_thought])
+        natural_close = () if first_stop is None else template.natural_close(first_stop)
+        stopped_at = stopped_reward = None
+        if first_stop is not None and not natural_close:
+            last = template.snap(tokens, tried) if template.streams_answer else tried
+            stopped_at, stopped_reward = tried, self.task.grade(problem, self._text(tokens[last:tried])).reward
+        rollout = Rollout(
+            problem=problem,
+            group=group,
+            prompt=prompt,
+            thought=thought,
+            thought_choices=thought_choices,
+            thought_logprobs=thought_logprobs,
+            boundaries=template.boundaries(thought, thought_logprobs),
+            natural_length=min(template.snap(tokens, tried, (tried,)), len(thought)),
+            natural_close=np.array(natural_close, dtype=np.int64),
+            stop_reason=split.stop_reason,
+            close=np.array(split.close, dtype=np.int64),
+            close_logprob=completion.stop_logprob,
+            answer=rest[:0],
+            answer_logprobs=rest_logprobs[:0],
+            answer_text="",
+            grade=Grade.UNPARSED,
+            min_thinking=min_thinking,
+            beyond=len(rest),
+            dropped=0 if split.answered else int((rest_choices != NO_CHOICE).sum()),
+            stopped_at=stopped_at,
+            stopped_reward=stopped_reward,
+        )
+        if not split.answered:
+            return rollout
+        answer = replace(completion, token_ids=rest, logprobs=rest_logprobs)
+        return self._with_answer(rollout, answer, self._text(rest))
+
+    def finish(
+        self, rollouts: Sequence[Rollout], seed: int, recalled: Sequence[np.ndarray] | None = None
+    ) -> list[Rollout]:
+        """The rollouts of `begin`, each with an answer; it is sampled for those that have none.
+
+        recalled: what the policy sees of each thought when its answer is sampled, if that is not all of it.
+        """
+        finished = list(rollouts)
+        seen = [rollout.thought for rollout in rollouts] if recalled is None else recalled
+        asked = [i for i, rollout in enumerate(rollouts) if not len(rollout.answer)]
+        questions = [np.concatenate([rollouts[i].prompt, seen[i], rollouts[i].close]) for i in asked]
+        forced = [tuple(rollouts[i].close) == self.template.stop_phrase for i in asked]
+        sampled = self.sample_answers(questions, forced, seed + 1)
+        for i, is_forced, answer in zip(asked, forced, bar(sampled, desc="grading", unit="answer"), strict=True):
+            finished[i] = self._with_answer(rollouts[i], answer, self.read_answer(answer, is_forced))
+        return finished
+
+    def _with_answer(self, rollout: Rollout, answer: Completion, text: str) -> Rollout:
+        """The rollout with this answer, of which `text` is to be graded."""
         ids, logprobs = answer.token_ids, answer.logprobs
         if answer.stop_token_id is not None:  # the token that ended it belongs to it
             ids = np.append(ids, answer.stop_token_id)
             logprobs = np.append(logprobs, np.float32(answer.stop_logprob))
-        written = text = self._text(answer.token_ids)
-        if sampled is not None:
-            length = template.answer_length(ids)
-            ids, logprobs, text = ids[:length], logprobs[:length], self.read_answer(answer, forced)
-        stopped = stream.stopped()
-        thought_logprobs = stream.sampled.logprobs[:n]
-        return Rollout(
-            problem=problem,
-            group=group,
-            prompt=prompt,
-            thought=stream.thought,
-            thought_choices=stream.sampled.choices[:n],
-            thought_logprobs=thought_logprobs,
-            boundaries=template.boundaries(stream.thought, thought_logprobs),
-            natural_length=stream.natural_length,
-            natural_close=stream.natural_close,
-            stop_reason=stream.split.stop_reason,
-            close=stream.close,
-            close_logprob=stream.sampled.stop_logprob,
-            answer=ids,
-            answer_logprobs=logprobs,
-            answer_text=task.read(text or written),
-            grade=task.grade(problem, text) if text else Grade.UNPARSED,
-            beyond=len(stream.sampled.token_ids) - n,
-            dropped=0 if sampled is None else int((stream.sampled.choices[n:] != NO_CHOICE).sum()),
-            stopped_at=None if stopped is None else stream.sampled.natural_length,
-            stopped_reward=None if stopped is None else task.grade(problem, self._text(stopped)).reward,
+        length = self.template.answer_length(ids)
+        return replace(
+            rollout,
+            answer=ids[:length],
+            answer_logprobs=logprobs[:length],
+            answer_text=self.task.read(text or self._text(answer.token_ids)),
+            grade=self.task.grade(rollout.problem, text) if text else Grade.UNPARSED,
         )
 
     def sample_answers(

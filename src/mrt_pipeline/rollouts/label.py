@@ -94,9 +94,8 @@ def label_rollouts(
     queries, wanted = [], []
     for rollout, cuts in zip(rollouts, extra_cuts or [()] * len(rollouts), strict=True):
         boundaries = rollout.measured_boundaries if at_natural_end else rollout.boundaries
-        snapped = [actor.template.snap(rollout.thought, cut, rollout.finished) for cut in cuts]
-        extra = np.array(snapped, dtype=np.int64)
         asked = boundaries if at_boundaries else boundaries[:0]
+        extra = np.array([actor.template.snap(rollout.thought, cut, rollout.finished) for cut in cuts], dtype=np.int64)
         queries.append(Query.about(rollout, np.union1d(asked, extra), at_natural_end))
         wanted.append((boundaries, asked, extra))
     found = iter(prover.success(actor, [query for query in queries if len(query.cuts)], seed))

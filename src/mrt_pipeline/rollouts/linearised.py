@@ -25,7 +25,6 @@ from mrt_pipeline.engines.base import Completion, SamplingParams
 from mrt_pipeline.policy.template import Template
 from mrt_pipeline.rollouts.actor import Actor
 from mrt_pipeline.rollouts.rollout import Rollout, RolloutParams
-from mrt_pipeline.rollouts.stream import Stream
 from mrt_pipeline.tasks.base import Problem
 
 
@@ -55,8 +54,8 @@ def sample_linearised(
         sampled = actor.engine.sample(contexts, params, int(seeds.integers(2**62)), max_tokens=most)
         for chain, completion, limit in zip(running, sampled, most, strict=True):
             chain.add(completion, limit, template)
-    streams = [Stream.of(chain.completion(), template) for chain in chains]
-    return actor.answer_streams(problems, prompts, streams, seed, [chain.recalled() for chain in chains])
+    begun = [actor.begin(problems[i // n], i // n, chain.prompt, chain.completion()) for i, chain in enumerate(chains)]
+    return actor.finish(begun, seed, [chain.recalled() for chain in chains])
 
 
 class _Chain:
@@ -113,9 +112,10 @@ class _Chain:
             stop = None
         self.tokens = np.concatenate([self.tokens, ids]).astype(np.int64)
         self.logprobs = np.concatenate([self.logprobs, logprobs]).astype(np.float32)
-        end = _first_end(template, self.tokens[self.ends[-1] :])
-        if end:
-            self.ends.append(self.ends[-1] + end)
+        new = self.tokens[self.ends[-1] :]
+        whole = [int(end) for end in template.boundaries(new, ()) if end and template.snap(new, end) == end]
+        if whole:  # the last boundary may be that of an episode that is not
+            self.ends.append(self.ends[-1] + whole[0])
             self.tokens, self.logprobs = self.tokens[: self.ends[-1]], self.logprobs[: self.ends[-1]]
             return
         self.ended = stop is not None or self.left() == 0
@@ -132,8 +132,3 @@ class _Chain:
             stop_logprob=self.stop_logprob,
             natural_length=len(self.tokens),
         )
-
-
-def _first_end(template: Template, tokens: np.ndarray) -> int:
-    """Tokens of the first whole episode; 0 if there is none. The last boundary may be that of an unfinished one."""
-    return next((int(end) for end in template.boundaries(tokens, ()) if end and template.snap(tokens, end) == end), 0)

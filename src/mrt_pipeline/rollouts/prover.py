@@ -139,17 +139,16 @@ class ExactProver(Prover):
         scores = [np.empty((len(query.cuts), len(query.problem.answers))) for query in queries]
         n_passes = [0] * len(queries)
         for close in sorted({close for found in closes for close in found}):
-            places = [np.array([other == close for other in found], dtype=bool) for found in closes]
-            asked = [i for i, here in enumerate(places) if here.any()]
+            places = {i: [other == close for other in found] for i, found in enumerate(closes) if close in found}
             found = actor.engine.score(
-                [np.concatenate([queries[i].prompt, queries[i].thought]) for i in asked],
-                [len(queries[i].prompt) + queries[i].cuts[places[i]] for i in asked],
+                [np.concatenate([queries[i].prompt, queries[i].thought]) for i in places],
+                [len(queries[i].prompt) + queries[i].cuts[here] for i, here in places.items()],
                 close,
-                [answers[i] for i in asked],
+                [answers[i] for i in places],
                 actor.limits.temperature,
             )
-            for i, score in zip(asked, found, strict=True):
-                scores[i][places[i]] = score
+            for (i, here), score in zip(places.items(), found, strict=True):
+                scores[i][here] = score
                 n_passes[i] += 1
         result = []
         for i, query in enumerate(queries):

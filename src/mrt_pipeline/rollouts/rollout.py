@@ -24,12 +24,8 @@ class RolloutParams(Params):
     """
 
     thinking_budget: PositiveInt = Field(default=96, description="training budget: most thinking tokens of a rollout")
-    answer_tokens: PositiveInt = Field(
-        default=6, description="most tokens of an answer, but for one that is written freely"
-    )
-    temperature: NonNegative = Field(
-        default=1.0, description="of thought and answer; 0 is greedy, which the library can sample but not train"
-    )
+    answer_tokens: PositiveInt = Field(default=6, description="most tokens of an answer that is not written freely")
+    temperature: NonNegative = Field(default=1.0, description="of thought and answer; 0 is greedy, in the library only")
 
     def within(self, thinking_budget: int) -> "RolloutParams":
         """The same with another thinking budget."""
@@ -137,6 +133,5 @@ class Rollout:
 
     def per_token(self, thought: np.ndarray | float, rest: float) -> np.ndarray:
         """One number per token after the prompt: `thought` on the thinking tokens, `rest` on close and answer."""
-        weights = np.full(len(self.thought) + len(self.close) + len(self.answer), rest, dtype=np.float64)
-        weights[: len(self.thought)] = thought
-        return weights
+        after = np.full(len(self.close) + len(self.answer), rest, dtype=np.float64)
+        return np.concatenate([np.broadcast_to(thought, len(self.thought)), after])

@@ -4,7 +4,7 @@ Pure string work in bounded time; nothing here interprets mathematics. See `math
 """
 
 import re
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 
 MAX_ANSWER_CHARS = 512  # a longer "answer" is none: nothing that long is compared with a gold answer
 _TAIL_CHARS = 20_000  # an answer is looked for in the end of a text only
@@ -80,9 +80,5 @@ def normalize_answer(answer: str) -> str:
 def as_number(answer: str) -> Decimal | None:
     """The number that an answer spells in plain decimal notation ('1,234', '27.0', '$5', '.5'); None otherwise."""
     plain = normalize_answer(answer).removeprefix("\\").removeprefix("$")
-    if not re.fullmatch(r"-?(?:\d{1,3}(?:,\d{3})+|\d*)(?:\.\d+)?", plain):
-        return None
-    try:
-        return Decimal(plain.replace(",", ""))
-    except InvalidOperation:
-        return None
+    is_number = re.fullmatch(r"-?(?=.)(?:\d{1,3}(?:,\d{3})+|\d*)(?:\.\d+)?", plain)
+    return Decimal(plain.replace(",", "")) if is_number else None

@@ -7,9 +7,11 @@ from enum import Enum
 from typing import ClassVar
 
 import numpy as np
+from pydantic import Field
 
+from mrt_pipeline.errors import InputError
 from mrt_pipeline.policy.template import TemplateParams
-from mrt_pipeline.registry import Registered
+from mrt_pipeline.registry import PositiveInt, Registered
 
 
 class Grade(Enum):
@@ -63,7 +65,7 @@ class Task(Registered):
     """What is asked, and how answers are graded.
 
     A member defines `problems` and `grade`; the rest has defaults that do for text. A task of a pipeline also has the
-    fields `n_train`, `n_validation` and `n_test`, the problems of each split; None: all there are.
+    fields `n_train`, `n_validation` and `n_test`; see `SplitTask`.
 
     from_scratch: whether its policy is made from scratch over symbols; see `ScratchTask`.
     """
@@ -100,6 +102,24 @@ class Task(Registered):
     def longest_answer(self) -> int:
         """Tokens that the longest answer needs; 1 where nothing is known of it."""
         return 1
+
+
+class SplitTask(Task):
+    """A task whose splits are of a given size; None: all there are."""
+
+    n_train: PositiveInt | None = Field(default=None, description="training problems; null: all that are left")
+    n_validation: PositiveInt = Field(default=200, description="problems to watch training with and for every choice")
+    n_test: PositiveInt | None = Field(default=None, description="held-out problems; null: all")
+    seed: int = Field(default=0, description="of the split, and of problems that are generated")
+
+    def _sized(self, splits: dict[str, list[Problem]], remedy: str) -> list[Problem]:
+        """The first problems of each split, as many as wanted. Raises InputError with the remedy if there are fewer."""
+        for split, found in splits.items():
+            wanted = getattr(self, f"n_{split}") or 1
+            if len(found) < wanted:
+                left = f"{len(found)} are left: {remedy} or lower task.n_{split}"
+                raise InputError(f"task.n_{split} asks for {wanted} problems, {left}")
+        return [p for split in ("train", "validation", "test") for p in splits[split][: getattr(self, f"n_{split}")]]
 
 
 class ScratchTask(Task):

@@ -14,6 +14,7 @@ that succeeds goes on to state the answer, `... =48 yes (7 - 3) * 12`, as reason
 what was found can then be copied later, so that a small model can recall it.
 """
 
+import math
 import operator
 import re
 from abc import abstractmethod
@@ -25,10 +26,9 @@ from typing import Annotated, ClassVar, Literal, Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from mrt_pipeline.errors import InputError
 from mrt_pipeline.policy.template import THINK_CLOSE, THINK_OPEN, SymbolThinkParams
 from mrt_pipeline.registry import Fraction, PositiveInt
-from mrt_pipeline.tasks.base import Grade, Problem, ScratchTask, SearchTrace
+from mrt_pipeline.tasks.base import Grade, Problem, ScratchTask, SearchTrace, SplitTask
 
 EPISODE_MARKER = "wait"
 OPERATIONS: dict[str, Callable[[int, int], int]] = {
@@ -77,7 +77,7 @@ class Chain:
         return f"{EPISODE_MARKER} {self.written_out()} {verdict}"
 
 
-class CountdownRules(ScratchTask):
+class CountdownRules(ScratchTask, SplitTask):
     """What the variants of the task have in common: rules and problems.
 
     Splits never share a number multiset, so nothing can be memorised. Problems with many solutions are left out, since
@@ -90,12 +90,7 @@ class CountdownRules(ScratchTask):
     target_max: PositiveInt = Field(default=99, description="largest target")
     max_result: PositiveInt = Field(default=99, description="largest intermediate result allowed")
     max_solutions: PositiveInt = Field(default=4, description="problems with more solving chains are left out")
-    n_train: PositiveInt | None = Field(default=None, description="training problems; null: all that are left")
-    n_validation: PositiveInt = Field(
-        default=200, description="problems watched during training and used for every choice"
-    )
     n_test: PositiveInt = Field(default=600, description="held-out problems of the evaluation")
-    seed: int = Field(default=0, description="of the split")
 
     @model_validator(mode="after")
     def _targets(self) -> Self:
@@ -113,31 +108,21 @@ class CountdownRules(ScratchTask):
         """All problems, split by number multiset: test first, then validation, the rest is train."""
         multisets = list(combinations_with_replacement(range(1, self.max_number + 1), self.n_numbers))
         np.random.default_rng(self.seed).shuffle(multisets)
-        quota = {"test": self.n_test, "validation": self.n_validation, "train": self.n_train or 10**9}
-        splits: dict[str, list[Problem]] = {split: [] for split in quota}
+        splits: dict[str, list[Problem]] = {"test": [], "validation": [], "train": []}
+        wanted = {"test": self.n_test, "validation": self.n_validation, "train": self.n_train or math.inf}
         for numbers in multisets:
-            split = next((split for split in quota if len(splits[split]) < quota[split]), None)
+            split = next((split for split, found in splits.items() if len(found) < wanted[split]), None)
             if split is None:
                 break
-            splits[split] += self._problems(numbers, split)
-        for split, found in splits.items():
-            wanted = 1 if split == "train" and self.n_train is None else quota[split]
-            if len(found) < wanted:
-                raise InputError(
-                    f"countdown has only {len(found)} problems left for the {split} split, "
-                    f"{wanted} were asked for: raise task.max_number or lower task.n_{split}"
-                )
-        return [problem for split in ("train", "validation", "test") for problem in splits[split][: quota[split]]]
-
-    def _problems(self, numbers: tuple[int, ...], split: str) -> list[Problem]:
-        solutions: dict[int, list[Chain]] = {}
-        for chain in self.chains(numbers):
-            solutions.setdefault(chain.value, []).append(chain)
-        return [
-            self._problem(numbers, target, chains, split)
-            for target, chains in sorted(solutions.items())
-            if self.target_min <= target <= self.target_max and len(chains) <= self.max_solutions
-        ]
+            solutions: dict[int, list[Chain]] = {}
+            for chain in self.chains(numbers):
+                solutions.setdefault(chain.value, []).append(chain)
+            splits[split] += [
+                self._problem(numbers, target, chains, split)
+                for target, chains in sorted(solutions.items())
+                if self.target_min <= target <= self.target_max and len(chains) <= self.max_solutions
+            ]
+        return self._sized(splits, "raise task.max_number")
 
     def _problem(self, numbers: tuple[int, ...], target: int, chains: list[Chain], split: str) -> Problem:
         swapped = [Chain((c.numbers[1], c.numbers[0], *c.numbers[2:]), c.operators) for c in chains]
@@ -181,12 +166,8 @@ class Countdown(CountdownRules):
 
     name: Literal["countdown"] = "countdown"
     cut_fraction: Fraction = Field(default=0.25, description="share of warm-start traces cut at a random symbol")
-    long_fraction: Fraction = Field(
-        default=0.05, description="share of warm-start traces that go on to max_attempts whatever they find"
-    )
-    max_attempts: PositiveInt = Field(
-        default=48, description="most attempts of a warm-start trace; places beyond are new to the policy"
-    )
+    long_fraction: Fraction = Field(default=0.05, description="share that go on to max_attempts whatever they find")
+    max_attempts: PositiveInt = Field(default=48, description="most attempts of a warm-start trace")
 
     markers: ClassVar[tuple[str, ...]] = (THINK_OPEN, THINK_CLOSE)
 

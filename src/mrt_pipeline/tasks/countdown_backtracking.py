@@ -16,6 +16,7 @@ Warm-start traces go back by a heuristic, `backtrack`:
     restart   always to the start: plain retries, as in RISE (arXiv 2407.18219)
 """
 
+import re
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 
@@ -137,20 +138,11 @@ def kept_prefix(trace: str) -> list[bool]:
 
     trace: text with the attempts and back symbols; what stands before the opening, and special tokens, are left out.
     """
-    attempts: list[list[str]] = [[]]
-    steps = []
-    for symbol in trace.rpartition(f" {OPENING} ")[2].split():
-        if symbol.startswith("back"):
-            steps.append(int(symbol[4:]))
-            attempts.append([])
-        elif not symbol.startswith("<"):
-            attempts[-1].append(symbol)
-    if not attempts[-1]:  # nothing was attempted after going back
-        attempts.pop()
+    stream = re.sub(r"<\S*", "", trace.rpartition(f" {OPENING} ")[2])
+    first, *rest = re.split(r"back(\d+)", stream)
+    if rest and not rest[-1].strip():  # nothing was attempted after going back
+        del rest[-2:]
+    attempts = [text.split() for text in (first, *rest[1::2])]
     # Of `step` operations, the first number, then an operator, a number and a result each.
-    lengths = [1 + 3 * step for step in steps]
-    return [
-        len(after) >= n and after[:n] == before[:n]
-        for before, n, after in zip(attempts, lengths, attempts[1:])
-        if n > 1
-    ]
+    kept = [1 + 3 * int(step) for step in rest[::2]]
+    return [len(b) >= n and b[:n] == a[:n] for a, n, b in zip(attempts, kept, attempts[1:], strict=False) if n > 1]

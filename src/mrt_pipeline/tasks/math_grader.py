@@ -20,7 +20,7 @@ from pydantic import Field
 from mrt_pipeline.errors import InputError
 from mrt_pipeline.registry import PositiveFloat
 from mrt_pipeline.tasks.answers import as_number, find_answer, normalize_answer
-from mrt_pipeline.tasks.base import Grade, Problem, Task
+from mrt_pipeline.tasks.base import Grade, Problem, SplitTask
 
 logger = logging.getLogger(__name__)
 MAX_OWN_CHARS = 20_000  # a longer "answer" is none: the user's function is not asked about it
@@ -132,17 +132,14 @@ class OwnGrader(GuardedGrader):
         """Raise InputError if there is no such function, or its module cannot be imported."""
         try:
             self._start()
-            return
-        except InputError as error:
-            reason = str(error)
-        except OSError as error:
-            reason = f"importing its module {error}"
-        self.close()
-        raise InputError(
-            f"task.grader={self.name} cannot be used: {reason}. Give task.grader=<module>:<function>, a function "
-            f"grade(answer, problem) -> bool of a module in the working directory ({Path.cwd()}) or of an installed "
-            "package; or task.grader=null to compare answers as mathematics"
-        )
+        except (InputError, OSError) as error:
+            self.close()
+            reason = error if isinstance(error, InputError) else f"importing its module {error}"
+            raise InputError(
+                f"task.grader={self.name} cannot be used: {reason}. Give task.grader=<module>:<function>, a function "
+                f"grade(answer, problem) -> bool of a module in the working directory ({Path.cwd()}) or of an "
+                "installed package; or task.grader=null to compare answers as mathematics"
+            ) from error
 
     def grade(self, problem: Problem, answer: str) -> Grade:
         """CORRECT if the function says True; FAILED unless it says False. Never raises."""
@@ -152,8 +149,8 @@ class OwnGrader(GuardedGrader):
         return self.ask(shown, answer)
 
 
-class MathAnswers(Task):
-    """A `Task` with mathematical answers, up to its problems."""
+class MathAnswers(SplitTask):
+    """A task with mathematical answers, up to its problems."""
 
     grading_seconds: PositiveFloat = Field(default=5.0, description="deadline for comparing one answer")
 

@@ -1,4 +1,4 @@
-"""Problems with a mathematical answer, read from files or from the hub.
+"""Problems with a mathematical answer, from files or from the Hugging Face hub, whatever their columns are called.
 
 Training problems that also stand in an evaluation source are found by their normalised text, reported and dropped, as
 are repetitions within the training sources; so no evaluation problem is ever trained on. Answers are graded by
@@ -6,24 +6,57 @@ math-verify, or by a function of the user's, `grader`.
 """
 
 import logging
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import cached_property
-from typing import Literal
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
-from pydantic import Field, field_validator
+import pandas as pd
+from pydantic import Field, field_validator, model_validator
 
 from mrt_pipeline.errors import InputError
-from mrt_pipeline.registry import Fraction, PositiveInt, code_of
+from mrt_pipeline.registry import Fraction, Params, code_of
+from mrt_pipeline.tasks.answers import find_answer, last_boxed
 from mrt_pipeline.tasks.base import Grade, Problem
 from mrt_pipeline.tasks.math_grader import MathAnswers, OwnGrader
-from mrt_pipeline.tasks.problem_files import ProblemSource, read_source
 
 logger = logging.getLogger(__name__)
 _FUNCTION = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*:[^\W\d]\w*")
 _LATEX_SPACING = re.compile(r"\\[,;:! ]|\\(?:left|right|displaystyle|text|mathrm|q?quad)(?![a-zA-Z])|[\s$~{}]+")
+# Looked for in this order, so that a file with both a short answer and a worked solution gives its answer.
+_COLUMNS = {
+    "question": ("problem", "question", "prompt", "instruction", "input"),
+    "answer": ("answer", "final_answer", "expected_answer", "ground_truth", "target", "solution", "output"),
+}
+_READERS: dict[str, Callable[[Path], pd.DataFrame]] = {
+    ".json": partial(pd.read_json, dtype=False, convert_dates=False),
+    ".jsonl": partial(pd.read_json, dtype=False, convert_dates=False, lines=True),
+    ".parquet": pd.read_parquet,
+    ".csv": partial(pd.read_csv, dtype=str, keep_default_na=False),
+}
+
+
+class ProblemSource(Params):
+    """Where problems come from: a file, or a dataset on the hub. A path alone will do."""
+
+    path: str = Field(description="a .json, .jsonl, .parquet or .csv file; any other name is a dataset on the hub")
+    question: str | None = Field(default=None, description="column; null: one of the usual names")
+    answer: str | None = Field(default=None, description="column; null: one of the usual names")
+    hub_split: str = Field(default="train", description="split of a dataset on the hub")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _path_alone(cls, given: Any) -> Any:
+        return {"path": given} if isinstance(given, str) else given
+
+    @property
+    def name(self) -> str:
+        """The file's name without its ending, or the dataset's."""
+        return Path(self.path).stem if Path(self.path).suffix in _READERS else self.path
 
 
 class MathProblems(MathAnswers):
@@ -35,20 +68,12 @@ class MathProblems(MathAnswers):
     name: Literal["math"] = "math"
     train: list[ProblemSource] = Field(min_length=1, description="sources of training and validation problems")
     evaluation: list[ProblemSource] = Field(min_length=1, description="sources of held-out problems")
-    n_train: PositiveInt | None = Field(default=None, description="training problems; null: all that are left")
-    n_validation: PositiveInt = Field(
-        default=200, description="problems taken from the training sources for every choice"
-    )
-    n_test: PositiveInt | None = Field(default=None, description="held-out problems; null: all")
-    max_unusable: Fraction = Field(
-        default=0.01, description="largest share of a source's rows that may lack a question or an answer"
-    )
+    max_unusable: Fraction = Field(default=0.01, description="largest share of a source's rows without an answer")
     grader: str | None = Field(
         default=None,
         description="your own: <module>:<function>, a function grade(answer: str, problem: dict) -> bool of a module "
         "in the working directory or of an installed one; null: answers are compared as mathematics",
     )
-    seed: int = Field(default=0, description="of the split")
 
     @field_validator("grader")
     @classmethod
@@ -73,19 +98,12 @@ class MathProblems(MathAnswers):
         test = self._read(self.evaluation, "test")
         train = _without_repetitions(self._read(self.train, "train"), test)
         train = [train[i] for i in rng.permutation(len(train))]
-        test = [test[i] for i in sorted(rng.permutation(len(test))[: self.n_test])]
-        validation = [replace(problem, split="validation") for problem in train[: self.n_validation]]
-        train = train[self.n_validation :][: self.n_train]
-        for split, found, wanted in (
-            ("validation", validation, self.n_validation),
-            ("train", train, self.n_train or 1),
-            ("test", test, self.n_test or 1),
-        ):
-            if len(found) < wanted:
-                raise InputError(
-                    f"task.n_{split} asks for {wanted} problems, {len(found)} are left: lower it, or add a source"
-                )
-        return [*train, *validation, *test]
+        splits = {
+            "validation": [replace(problem, split="validation") for problem in train[: self.n_validation]],
+            "train": train[self.n_validation :],
+            "test": [test[i] for i in sorted(rng.permutation(len(test))[: self.n_test])],
+        }
+        return self._sized(splits, "add a source")
 
     def deciding(self) -> dict:
         """See `Params.deciding`; of a grader also its file."""
@@ -116,20 +134,100 @@ class MathProblems(MathAnswers):
 def _without_repetitions(train: Sequence[Problem], test: Sequence[Problem]) -> list[Problem]:
     """The first of each training problem that is not a test problem."""
     held_out = {normalize_question(problem.question) for problem in test}
-    texts = [normalize_question(problem.question) for problem in train]
+    ours = [problem for problem in train if normalize_question(problem.question) not in held_out]
     kept: dict[str, Problem] = {}
-    for text, problem in zip(texts, train, strict=True):
-        if text not in held_out:
-            kept.setdefault(text, problem)
-    n_held_out = sum(text in held_out for text in texts)
-    n_repeated = len(train) - n_held_out - len(kept)
-    if n_held_out or n_repeated:
-        logger.warning(
-            "Training problems dropped: %d that stand in an evaluation source, %d repeated", n_held_out, n_repeated
-        )
+    for problem in ours:
+        kept.setdefault(normalize_question(problem.question), problem)
+    if len(kept) < len(train):
+        dropped = len(train) - len(ours), len(ours) - len(kept)
+        logger.warning("Training problems dropped: %d that stand in an evaluation source, %d repeated", *dropped)
     return list(kept.values())
 
 
 def normalize_question(question: str) -> str:
     """A question without spacing, dollars, braces and letter case: what two spellings of one problem have in common."""
     return _LATEX_SPACING.sub("", question).lower().rstrip(".?!")
+
+
+def read_source(source: ProblemSource, split: str, max_unusable: float = 0.01) -> list[Problem]:
+    """All problems of a source, in its order and for one split; their ids end in their row (0, 1, ...).
+
+    Rows without a question or an answer are left out with a warning. Raises InputError if the source is not there, is
+    empty, lacks a column, or if a larger share of rows than `max_unusable` is without a question or an answer.
+    """
+    table = _read_table(source)
+    if table.empty:
+        raise InputError(f"{source.path} has no problems in it")
+    question, answer = _column(table, source, "question"), _column(table, source, "answer")
+    known = [name for name in table.columns if all(name not in usual for usual in _COLUMNS.values())]
+    problems, unusable = [], []
+    for row, record in enumerate(table.to_dict("records")):
+        asked, gold = str(record[question] or "").strip(), gold_answer(record[answer])
+        if asked and gold is not None:
+            metadata = {name: record[name] for name in known if _is_plain(record[name])}
+            problems.append(Problem(f"{source.name}-{row}", source.name, split, asked, (gold,), metadata))
+        else:
+            unusable.append(row)
+    if len(unusable) > max_unusable * len(table):
+        raise InputError(
+            f"{source.path}: {len(unusable)} of {len(table)} rows have no question or no answer that can be read from "
+            f"column '{answer}', such as rows {', '.join(map(str, unusable[:5]))} (counted from 0): name another "
+            "column, or raise task.max_unusable"
+        )
+    if unusable:
+        logger.warning("%s: %d rows without a question or an answer are left out", source.path, len(unusable))
+    return problems
+
+
+def gold_answer(value: Any) -> str | None:
+    r"""The answer in a cell: a number, a short answer, or a solution with `\boxed{}` or `####` in it; None if none."""
+    if value is None or isinstance(value, bool) or (isinstance(value, float) and not math.isfinite(value)):
+        return None
+    text = str(int(value) if isinstance(value, float) and value.is_integer() else value).strip()
+    if last_boxed(text) is not None or "####" in text:
+        return find_answer(text)
+    return text if text and "\n" not in text else None
+
+
+def _read_table(source: ProblemSource) -> pd.DataFrame:
+    path = Path(source.path)
+    if path.suffix not in _READERS:
+        return _read_hub(source)
+    if not path.is_file():
+        raise InputError(f"there is no file {path}: correct task.train or task.evaluation")
+    try:
+        return _READERS[path.suffix](path)
+    except Exception as error:
+        raise InputError(f"cannot read {path} as {path.suffix[1:]}: {error}") from error
+
+
+def _read_hub(source: ProblemSource) -> pd.DataFrame:
+    from datasets import load_dataset
+
+    try:
+        return load_dataset(source.path, split=source.hub_split).to_pandas()
+    except Exception as error:  # no connection, no such dataset, no such split: all come as different errors
+        raise InputError(
+            f"'{source.path}' is not a problem file ({', '.join(_READERS)}), and as a dataset on the hub it cannot be "
+            f"loaded: {(str(error) or type(error).__name__).splitlines()[0]}. Check the name and the connection, or "
+            "download it and give the file"
+        ) from error
+
+
+def _column(table: pd.DataFrame, source: ProblemSource, what: str) -> str:
+    wanted, usual = getattr(source, what), _COLUMNS[what]
+    found = [name for name in ([wanted] if wanted else usual) if name in table.columns]
+    if found:
+        return found[0]
+    missing = f"no column '{wanted}'" if wanted else f"none of the usual columns ({', '.join(usual)})"
+    raise InputError(
+        f"{source.path} has {missing} for the {what}; it has {', '.join(map(str, table.columns))}: "
+        f"give the source as {{path: ..., {what}: <column>}}"
+    )
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether it is a number or a short string, which JSON can hold."""
+    if isinstance(value, str):
+        return 0 < len(value) <= 64
+    return isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))

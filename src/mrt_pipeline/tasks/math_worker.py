@@ -56,9 +56,7 @@ def own_function(name: str) -> Callable[[dict[str, Any], str], Verdict]:
     name: "<module>:<function>". Raises ValueError that says why it cannot be used.
     """
     module_name, _, function_name = name.partition(":")
-    here = os.getcwd()
-    if here not in sys.path:  # it is there already, unless Python runs in its safe-path mode
-        sys.path.append(here)
+    sys.path.append(os.getcwd())  # where it is not, as Python can be told not to look there
     try:
         module = importlib.import_module(module_name)
     except (Exception, SystemExit) as error:
@@ -105,21 +103,17 @@ def judge_in_fork(deadline: float, judge: Callable[..., Verdict], *question: Any
 def _judge(sender: Connection, deadline: float, judge: Callable[..., Verdict], *question: Any) -> None:
     os.setpgid(0, 0)  # what it starts is killed with it
     signal.alarm(math.ceil(deadline) + 1)  # it ends even if its parent, which would kill it, is killed
-    _limit_memory()
-    try:
-        verdict = judge(*question)
-    except BaseException as error:  # SystemExit, too
-        verdict = {"failed": _in_words(error)}
-    sender.send_bytes(json.dumps(verdict).encode())
-
-
-def _limit_memory() -> None:
     taken = 0
     with contextlib.suppress(OSError):  # Linux only
         taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     limit = taken + _MAX_BYTES if hard == resource.RLIM_INFINITY else min(taken + _MAX_BYTES, hard)
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    try:
+        verdict = judge(*question)
+    except BaseException as error:  # SystemExit, too
+        verdict = {"failed": _in_words(error)}
+    sender.send_bytes(json.dumps(verdict).encode())
 
 
 def _in_words(error: BaseException) -> str:

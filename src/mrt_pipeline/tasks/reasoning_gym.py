@@ -28,11 +28,7 @@ class ReasoningGym(MathAnswers):
         default={}, description="its settings where they differ from the generator's own: +task.config.min_terms=3"
     )
     n_train: PositiveInt = Field(default=4_000, description="training problems")
-    n_validation: PositiveInt = Field(
-        default=200, description="problems watched during training and used for every choice"
-    )
     n_test: PositiveInt = Field(default=600, description="held-out problems")
-    seed: int = Field(default=0, description="of the generator")
 
     def problems(self) -> list[Problem]:
         """All problems: train, validation, test. Raises InputError for a generator that cannot make them."""
