@@ -43,8 +43,12 @@ settings.register_profile("project", deadline=None, max_examples=60, derandomize
 settings.load_profile("project")
 
 
+@pytest.hookimpl(tryfirst=True)  # before tests are left out by their marks
 def pytest_collection_modifyitems(items):
-    """Whole jobs come first, so that the processes that share the tests end at about the same time."""
+    """Whole jobs are slow, and come first, so that the processes that share the tests end at about the same time."""
+    for item in items:
+        if "copy_project" in item.fixturenames or {"browser", "long"} & {mark.name for mark in item.iter_markers()}:
+            item.add_marker("slow")
     items.sort(key=lambda item: "copy_project" not in item.fixturenames)
 
 
