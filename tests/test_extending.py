@@ -4,7 +4,7 @@ import json
 import re
 import subprocess
 import sys
-from importlib.metadata import EntryPoint
+from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
 from typing import Literal
 
@@ -84,9 +84,9 @@ def test_a_broken_package_breaks_only_what_chooses_it(monkeypatch):
         def load(self):
             raise ImportError("gone")
 
-    def offered(group, name=None):
+    def offered(group):
         points = [Broken("broken", "nothing", "mrt_pipeline.algorithm")]
-        return [point for point in points if point.group == group and name in (None, point.name)]
+        return EntryPoints(point for point in points if point.group == group)
 
     monkeypatch.setattr(registry, "entry_points", offered)
     assert tree().algorithm.name == "mrt_online"
@@ -99,9 +99,9 @@ def test_a_package_offers_its_classes_by_entry_points(mine, monkeypatch):
         def load(self):
             return mine
 
-    def offered(group, name=None):
+    def offered(group):
         points = [Offered("early", "mine", "mrt_pipeline.algorithm")]
-        return [point for point in points if point.group == group and name in (None, point.name)]
+        return EntryPoints(point for point in points if point.group == group)
 
     monkeypatch.setattr(registry, "entry_points", offered)
     assert tree(algorithm="early").algorithm.name == "early"
