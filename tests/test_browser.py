@@ -13,6 +13,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 import mlflow
+import pandas as pd
 import pytest
 from playwright.sync_api import expect, sync_playwright
 
@@ -189,6 +190,25 @@ def viz(kedro_viz, page):
     page.goto(f"{kedro_viz}/?pid=mrt_rl&expandAllPipelines=true")
     expect(page.locator(".pipeline-node--task").first).to_be_visible()
     return page
+
+
+def test_the_anytime_figure_draws_the_accuracy_of_both_policies(project, page):
+    folder = Path(project) / "data/08_reporting"
+    page.set_viewport_size({"width": 1000, "height": 420})
+    page.goto((folder / "figures/anytime.html").resolve().as_uri())
+    page.locator(".js-plotly-plot .scatterlayer .trace").first.wait_for()
+    drawn = page.evaluate("document.querySelector('.js-plotly-plot')._fullData.map(t => [t.name, [...t.x], [...t.y]])")
+    accuracy = pd.read_parquet(folder / "accuracy.parquet").sort_values("budget")
+    for name, x, y in drawn:
+        policy, _, forced = name.partition(", ")
+        curve = accuracy[(accuracy["policy"] == policy) & (accuracy["forced"] == (forced == "forced on"))]
+        assert (x, y) == (curve["budget"].tolist(), curve["accuracy"].tolist())
+    assert len(drawn) == 4
+    for name in ("base, forced on", "trained, forced on"):
+        page.locator(".legendtoggle").nth([name for name, *_ in drawn].index(name)).click()
+        page.wait_for_timeout(SECOND)  # else it is a double click
+    expect(page.locator(".js-plotly-plot .scatterlayer .trace")).to_have_count(2)
+    keep(page, "anytime")
 
 
 def test_kedro_viz_shows_a_box_for_each_stage_from_top_to_bottom(collapsed):
