@@ -13,6 +13,7 @@ FOLDER = Path(__file__).parent.resolve()
 
 
 def main() -> None:
+    """Run and write all of them."""
     os.environ["PLOTLY_RENDERER"] = "plotly_mimetype"  # without five megabytes of JavaScript in each
     for path in sorted(FOLDER.glob("*.ipynb")):
         document = nbformat.read(path, as_version=4)
