@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from mrt_pipeline.config import Parameters
-from mrt_pipeline.config_loader import HydraConfigLoader, choices, compose_parameters, flatten
+from mrt_pipeline.config_loader import HydraConfigLoader, choices, compose_parameters
 from mrt_pipeline.errors import InputError
 from mrt_pipeline.settings import CONFIG_LOADER_ARGS
 
@@ -184,10 +184,6 @@ def test_what_can_be_chosen_are_files_and_classes(tmp_path):
     found = choices(tmp_path)
     assert found["prover"] == ["exact", "many", "sampled"]
     assert {"grpo", "mrt_online"} <= {*found["algorithm"]} and "rollout" not in found
-
-
-def test_flatten_joins_nested_keys():
-    assert flatten({"a": {"b": {"c": 1}}, "d": [2]}) == {"a.b.c": 1, "d": [2]}
 
 
 def test_the_release_of_june_2026_normalises_nothing():

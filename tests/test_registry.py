@@ -5,7 +5,7 @@ import pytest
 from pydantic import Field, ValidationError
 
 from mrt_pipeline.errors import InputError
-from mrt_pipeline.registry import INCIDENTAL, Params, Registered, code_of, import_plugins
+from mrt_pipeline.registry import INCIDENTAL, Params, Registered, code_of, flatten, import_plugins
 
 
 class Shape(Registered):
@@ -101,3 +101,7 @@ def test_plugins_of_the_working_directory_are_found_and_others_refused(tmp_path,
         (tmp_path / "a_broken_plugin.py").write_text(text + "\n")
         with pytest.raises(InputError, match=f"plugin 'a_broken_plugin' cannot be imported: .*{said}"):
             import_plugins(["a_broken_plugin"])
+
+
+def test_flatten_joins_nested_keys():
+    assert flatten({"a": {"b": {"c": 1}}, "d": [2]}) == {"a.b.c": 1, "d": [2]}

@@ -70,7 +70,7 @@ class Parameters(Params):
         if self.rollout.temperature == 0:
             raise ValueError("rollout.temperature is 0, but greedy traces are all alike: give a temperature above 0")
         template = self.policy.given_template or (task.template if isinstance(task, ScratchTask) else None)
-        if template is None or (self.policy.given_template is None) != task.from_scratch:
+        if template is None or (self.policy.given_template is None) != isinstance(task, ScratchTask):
             raise ValueError(
                 f"policy={self.policy.name} does not fit task={task.name}: policy=tiny is made for Countdown's "
                 "symbols, language models take tasks in words, as task=math or task=reasoning_gym"

@@ -27,7 +27,7 @@ from pydantic import ValidationError
 
 from mrt_pipeline.config import CLASSES, Parameters, class_defaults, class_names
 from mrt_pipeline.errors import InputError
-from mrt_pipeline.registry import import_plugins
+from mrt_pipeline.registry import flatten, import_plugins
 from mrt_pipeline.rollouts.rollout import GONE
 
 # What a pipeline runs with if nothing else is asked for; the tree's own defaults are those of mrt_rl.
@@ -154,14 +154,6 @@ def prepare_hydra(folder: Path, own: Path | None) -> None:
     for file in own.rglob("*.yaml") if own else ():
         if own and (folder / file.relative_to(own)).exists():
             raise InputError(f"{file} has the name of a shipped file and would be ignored: give it another name")
-
-
-def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested keys joined by dots: {"a": {"b": 1}} becomes {"a.b": 1}."""
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat
 
 
 def explain_composition(error: Exception) -> str:

@@ -55,7 +55,8 @@ class ConsoleHook:
         logging.getLogger("kedro.runner").setLevel(logging.NOTSET)  # see on_node_error
         used = {name.removeprefix("params:").split(".")[0] for name in pipeline.inputs()}
         named = [f"{name} {catalog.load(f'params:{path}')}" for name, path in _NAMED.items() if name in used]
-        logger.info("%s", ", ".join([f"{self._pipelines}: {_counted(self._n_nodes, 'node')}", *named]))
+        nodes = f"{self._n_nodes} node{'' if self._n_nodes == 1 else 's'}"
+        logger.info("%s", ", ".join([f"{self._pipelines}: {nodes}", *named]))
         if where := run_url() or run_id():
             logger.info("MLflow: %s", where)
 
@@ -114,10 +115,6 @@ def duration(seconds: float) -> str:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
-
-
-def _counted(n: int, what: str) -> str:
-    return f"{n} {what}{'' if n == 1 else 's'}"
 
 
 def _show_bars() -> ExitStack:

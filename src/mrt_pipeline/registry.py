@@ -11,7 +11,7 @@ name; a name that nobody has registered is refused with those that are known.
 import hashlib
 import importlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from importlib.metadata import EntryPoints, entry_points
 from importlib.util import find_spec
@@ -59,6 +59,14 @@ def _deciding(value: Any) -> Any:
     if isinstance(value, dict):
         return {str(key): _deciding(item) for key, item in value.items()}
     return value if value is None or isinstance(value, str | int | float) else str(value)
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested keys joined by dots: {"a": {"b": 1}} becomes {"a.b": 1}."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
 
 
 def code_of(module: str) -> str:

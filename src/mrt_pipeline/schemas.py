@@ -101,10 +101,7 @@ COMPARISON = _schema("arm quantity budget forced", f"{_BOUNDS} thinking_tokens n
 COMPARISON_DIFFERENCES = _schema("arm against quantity budget forced", f"{_BOUNDS} excludes_zero", difference=_CHANGE)
 COMPARISON_GAINS = _schema("arm quantity budget forced", f"{_BOUNDS} baseline", ratio=_or_none(_NUMBER))
 COMPARISON_EFFICIENCY = _schema(
-    "arm",
-    f"baseline level ratio {_BOUNDS} sampled_tokens",
-    tokens_to_level=_or_none(_SPENT),
-    prover_tokens=_AMOUNT,
+    "arm", f"baseline level ratio {_BOUNDS} sampled_tokens", tokens_to_level=_or_none(_SPENT), prover_tokens=_AMOUNT
 )
 COMPARISON_SOURCES = _schema(
     "arm difficulty quantity", f"budget {_BOUNDS} {_DIFFERENCE} baseline n_seeds", **_SUMMARY, n_problems=_COUNT

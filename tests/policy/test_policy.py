@@ -31,8 +31,8 @@ def test_embeddings_are_tied(tiny_policy):
 
 def test_the_template_fits_the_tokenizer(tiny_policy):
     tokenizer, template = tiny_policy.tokenizer, tiny_policy.template
-    assert tokenizer.convert_ids_to_tokens(template.close_id) == "</think>"
-    assert template.stop_phrase == (template.close_id,)
+    assert tokenizer.convert_ids_to_tokens(template.close_ids[0]) == "</think>"
+    assert template.stop_phrase == (template.close_ids[0],)
     assert template.marker_ids == {tokenizer.convert_tokens_to_ids(EPISODE_MARKER)} == set(template.extensions[0])
     assert template.eos_id == tokenizer.eos_token_id == tiny_policy.model.config.eos_token_id
 

@@ -30,10 +30,10 @@ def think(tokenizer, **changes):
 def test_words_become_tokens(tokenizer):
     words = {"stop_phrase": f"time is up {THINK_CLOSE}", "extensions": ["but wait"], "markers": ["wait", "but"]}
     template = think(tokenizer, **words)
-    assert [template.close_id] == ids(tokenizer, THINK_CLOSE)
+    assert [template.close_ids[0]] == ids(tokenizer, THINK_CLOSE)
     assert template.eos_id == tokenizer.eos_token_id
     assert list(template.stop_phrase) == ids(tokenizer, f"time is up {THINK_CLOSE}")
-    assert template.stop_phrase[-1] == template.close_id
+    assert template.stop_phrase[-1] == template.close_ids[0]
     assert list(map(list, template.extensions)) == [ids(tokenizer, "but wait")]
     assert template.marker_ids == set(ids(tokenizer, "wait but"))
 
@@ -120,7 +120,7 @@ def test_a_thought_can_be_stopped_anywhere_between_think_tags(tokenizer):
     assert [template.snap([7, 8, 9], cut) for cut in range(4)] == [0, 1, 2, 3]
     for stop, close, reason, answered in (
         (None, template.stop_phrase, "length", False),
-        (template.close_id, (template.close_id,), "stop", False),
+        (template.close_ids[0], (template.close_ids[0],), "stop", False),
         (template.eos_id, (), "eos", True),
     ):
         split = template.split([7, 8, 9], stop)

@@ -1,7 +1,8 @@
 import pandas as pd
 import pytest
 
-from mrt_pipeline.reporting.verdict import aligned, comparison_overview, comparison_verdict, overview, verdict
+from mrt_pipeline.reporting.cells import aligned
+from mrt_pipeline.reporting.verdict import comparison_overview, comparison_verdict, overview, verdict
 
 NAN = float("nan")
 

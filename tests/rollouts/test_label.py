@@ -73,7 +73,7 @@ def test_the_natural_end_is_a_boundary_where_it_is_asked_for(make_rollout, warm_
     """Wherever the template sees an episode end: where it was turned from stopping the policy was done, too."""
     template = warm_actor.template
     marker = next(iter(template.marker_ids))
-    closed = (template.close_id,)
+    closed = (template.close_ids[0],)
     turned = make_rollout((marker, 8, 9, 8, 8, 9), natural_length=3, natural_close=closed, template=template)
     ended = make_rollout((8, 9), template=template, natural_close=closed)
     prover = KnownProver()

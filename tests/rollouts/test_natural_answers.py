@@ -226,7 +226,7 @@ def test_j_is_that_of_the_natural_answer_at_the_natural_end_and_of_a_stopped_one
                     )
                     for answer in rollout.problem.answers
                 )
-                for suffix in ((template.close_id,), template.stop_phrase)
+                for suffix in ((template.close_ids[0],), template.stop_phrase)
             ]
             assert success == pytest.approx(by_suffix[0 if natural else 1], abs=1e-4)
             ends += bool(natural)
@@ -241,7 +241,7 @@ def test_the_expected_outcome_is_the_mean_reward_of_the_policys_own_answers(labe
         rollout = item.rollout
         if rollout.stop_reason != "stop":
             continue
-        context = [*rollout.prompt, *rollout.thought, two_ways.template.close_id]
+        context = [*rollout.prompt, *rollout.thought, two_ways.template.close_ids[0]]
         answers = two_ways.sample_answers([context], [False], seed=5, n=n)
         texts = [two_ways.tokenizer.decode(a.token_ids) if a.stop_token_id is not None else "" for a in answers]
         mean = np.mean([task.grade(rollout.problem, text).reward for text in texts])
@@ -342,6 +342,7 @@ def written(preset, reasoner, tokenizer, grader, real_thoughts, make_actor):
     return make_actor(Policy(model, tokenizer, template), game=grader, **limits).sample(problems, 8, seed=0)
 
 
+@pytest.mark.slow
 def test_nine_of_ten_natural_answers_with_a_box_are_read_from_a_toy_that_writes_them(written, tokenizer):
     natural = [rollout for rollout in written if rollout.stop_reason == "stop"]
     boxed = [rollout for rollout in natural if last_boxed(tokenizer.decode(rollout.answer)) is not None]

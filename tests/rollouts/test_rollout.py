@@ -60,7 +60,7 @@ def test_parts_and_flags_of_every_rollout_fit(rollouts, warm_policy, task):
         check_lengths(rollout)
         assert rollout.natural_length == len(rollout.thought) <= 24
         assert np.array_equal(rollout.thought_choices, rollout.thought)
-        assert rollout.close.tolist() == ([] if rollout.stop_reason == "eos" else [template.close_id])
+        assert rollout.close.tolist() == ([] if rollout.stop_reason == "eos" else [template.close_ids[0]])
         assert np.array_equal(
             rollout.token_ids(), np.concatenate([rollout.prompt, rollout.thought, rollout.close, rollout.answer])
         )
@@ -97,8 +97,8 @@ def test_forcing_holds_the_thought_to_its_minimum_and_marks_what_was_put_in(forc
         assert set(rollout.thought_choices[put_in].tolist()) <= set(template.thinking_stops)  # what was really chosen
         assert rollout.natural_length == (put_in[0] if len(put_in) else 24)
         assert rollout.sampled()[put_in].all()
-        closed = len(put_in) and rollout.thought_choices[put_in[0]] == template.close_id
-        assert rollout.natural_close.tolist() == ([template.close_id] if closed else [])
+        closed = len(put_in) and rollout.thought_choices[put_in[0]] == template.close_ids[0]
+        assert rollout.natural_close.tolist() == ([template.close_ids[0]] if closed else [])
     assert any(rollout.natural_length < 24 for rollout in forced)
 
 
@@ -112,9 +112,9 @@ def test_the_seed_repeats_and_matters(rollouts, warm_actor, known_problems):
 
 def test_a_closed_thought_is_answered_after_its_close_token(scripted, warm_policy, problems):
     template, answer = warm_policy.template, problems[0].answers[0]
-    rollout, engine = scripted("wait 1", template.close_id, answer)
+    rollout, engine = scripted("wait 1", template.close_ids[0], answer)
     asked = engine.calls[1]
-    assert asked["prompts"] == [[*rollout.prompt, *ids(warm_policy, "wait 1"), template.close_id]]
+    assert asked["prompts"] == [[*rollout.prompt, *ids(warm_policy, "wait 1"), template.close_ids[0]]]
     assert asked["params"].max_tokens == 6 and asked["params"].stop_token_ids == (template.eos_id,)
     assert asked["seed"] != engine.calls[0]["seed"]
     assert rollout.stop_reason == "stop" and rollout.grade is Grade.CORRECT and rollout.answer_text == answer
@@ -139,7 +139,7 @@ def test_a_forced_stop_phrase_is_never_marked_as_sampled(
 
 
 def test_an_answer_without_its_end_token_is_unparsed(scripted, warm_policy, problems):
-    rollout, _ = scripted("wait 1", warm_policy.template.close_id, problems[0].answers[0], ends=False)
+    rollout, _ = scripted("wait 1", warm_policy.template.close_ids[0], problems[0].answers[0], ends=False)
     assert rollout.answer_text == problems[0].answers[0]
     assert rollout.grade is Grade.UNPARSED and rollout.reward == 0
     assert len(rollout.answer) == 5
@@ -167,7 +167,7 @@ def test_a_trace_that_ends_without_an_answer_is_unparsed(scripted, warm_policy):
 )
 def test_n_sampled_counts_the_sampled_tokens(scripted, warm_policy, problems, stop):
     template = warm_policy.template
-    stop_token_id = {"stop": template.close_id, "length": None, "eos": template.eos_id}[stop]
+    stop_token_id = {"stop": template.close_ids[0], "length": None, "eos": template.eos_id}[stop]
     rollout, _ = scripted(
         "wait 1 +",
         stop_token_id,
@@ -181,7 +181,7 @@ def test_n_sampled_counts_the_sampled_tokens(scripted, warm_policy, problems, st
 @pytest.mark.parametrize("special", ["<pad>", "<unk>", "<bos>"])
 def test_an_answer_with_a_special_token_inside_is_not_correct(scripted, warm_policy, problems, special):
     first, rest = problems[0].answers[0].split(" ", 1)
-    rollout, _ = scripted("wait 1", warm_policy.template.close_id, f"{first} {special} {rest}")
+    rollout, _ = scripted("wait 1", warm_policy.template.close_ids[0], f"{first} {special} {rest}")
     assert rollout.grade is not Grade.CORRECT
 
 
@@ -193,8 +193,8 @@ def test_only_rollouts_with_an_answer_to_give_are_asked_for_one(
     wrong = make_completion(ids(warm_policy, problems[0].answers[0]), template.eos_id)
     thoughts = [
         make_completion(ids(warm_policy, "wait 1"), template.eos_id),
-        make_completion(ids(warm_policy, "wait 2"), template.close_id),
-        make_completion(ids(warm_policy, "wait 3"), template.close_id),
+        make_completion(ids(warm_policy, "wait 2"), template.close_ids[0]),
+        make_completion(ids(warm_policy, "wait 3"), template.close_ids[0]),
         make_completion(ids(warm_policy, "wait 4")),
     ]
     engine = scripted_engine(thoughts, [right, right, wrong])
@@ -212,7 +212,7 @@ def test_settings_reach_the_engine(scripted_engine, make_completion, make_actor,
     actor.sample(problems[:1], 1, seed=3, min_thinking=4)
     thinking, answering = (call["params"] for call in engine.calls)
     assert (thinking.max_tokens, thinking.temperature, thinking.n) == (11, 0.7, 1)
-    assert set(thinking.stop_token_ids) == {template.close_id, template.eos_id}
+    assert set(thinking.stop_token_ids) == {template.close_ids[0], template.eos_id}
     assert thinking.extensions == template.extensions
     assert (engine.calls[0]["seed"], list(engine.calls[0]["min"])) == (3, [4])
     assert (answering.max_tokens, answering.temperature, answering.extensions) == (3, 0.7, ())

@@ -36,7 +36,6 @@ def test_the_longest_answer_is_as_long_as_any(name, n_numbers, longest):
 
 
 def test_only_countdown_is_made_from_scratch():
-    assert [Task.member(name).from_scratch for name in NAMES] == [True, True, False, False]
     assert [issubclass(Task.member(name), ScratchTask) for name in NAMES] == [True, True, False, False]
 
 
@@ -58,7 +57,7 @@ def test_a_task_needs_problems_and_a_grade_and_nothing_else():
     try:
         task = Task.model_validate({"name": "echo_for_a_test"})
         assert task.read(" hello\n") == "hello"
-        assert task.trace_metrics(["hello"]) == {} and task.longest_answer == 1 and not task.from_scratch
+        assert task.trace_metrics(["hello"]) == {} and task.longest_answer == 1
     finally:
         del Task._members["echo_for_a_test"]
 

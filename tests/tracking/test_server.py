@@ -52,6 +52,7 @@ def test_a_run_goes_on_without_a_server_and_arrives_there_later(project, server,
     assert found.inputs.dataset_inputs[0].dataset.name == "countdown"
 
 
+@pytest.mark.slow
 def test_a_server_that_stops_answering_costs_nothing_and_gets_everything_later(server, tracking_at, tmp_path):
     server.start()
     tracking_at(server.uri, timeout=1)

@@ -173,7 +173,7 @@ def test_the_success_of_a_prefix_is_that_of_being_stopped_there(
 ):
     """Also where the policy closed its thought at once, so that the empty prefix is its natural end, too."""
     template = warm_policy.template
-    thinking, answer = make_completion(thought, template.close_id), make_completion([8], template.eos_id)
+    thinking, answer = make_completion(thought, template.close_ids[0]), make_completion([8], template.eos_id)
 
     def actor():
         return make_actor(warm_policy, scripted_engine([thinking], [answer]), thinking_budget=BUDGET)

@@ -267,7 +267,7 @@ def test_an_iteration_of_star_trains_the_base_or_goes_on(run, trained_on, warm_p
 
 
 def test_mrt_star_imitates_the_policys_own_close_and_never_a_stop_phrase(run, trained_on, warm_policy):
-    tokenizer, close = warm_policy.tokenizer, warm_policy.template.close_id
+    tokenizer, close = warm_policy.tokenizer, warm_policy.template.close_ids[0]
     phrase = tokenizer.encode("low high 7 </think>", add_special_tokens=False)
     template = replace(warm_policy.template, stop_phrase=tuple(phrase))
     run("run", MRTStar(keep=2), sampled_tokens=4_000, template=template)
@@ -328,7 +328,7 @@ def test_groups_without_signal_are_counted(run):
 
 
 def test_cuts_are_trained_where_the_policy_sampled_them_including_the_stop(run, trained_on, warm_policy):
-    spy, close = Spy(MRTStar(keep=2)), warm_policy.template.close_id
+    spy, close = Spy(MRTStar(keep=2)), warm_policy.template.close_ids[0]
     run("run", spy, sampled_tokens=4_000)
     n_cuts = 0
     for sequences, batch in zip(trained_on, spy.batches, strict=True):

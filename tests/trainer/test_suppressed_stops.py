@@ -123,8 +123,8 @@ def test_between_a_stop_and_the_token_that_leads_to_the_same_state_the_update_is
 ):
     """The same thought and answer after it, so the same weight, whichever of the two was chosen; also where closing a
     thought and being stopped lead to different answers."""
-    template = replace(warm_policy.template, stop_phrase=(7, warm_policy.template.close_id))
-    wait, close = template.extensions[0][0], template.close_id
+    template = replace(warm_policy.template, stop_phrase=(7, warm_policy.template.close_ids[0]))
+    wait, close = template.extensions[0][0], template.close_ids[0]
     thought = [6, wait, 8, 9]
     actor = make_actor(warm_policy, template=template)
     how = {"thought": thought, "stop_reason": stop_reason, "reward": 1.0, "template": template}

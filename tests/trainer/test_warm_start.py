@@ -57,7 +57,7 @@ def test_training_sequences(batches, make_policy, problems):
         rest = item.token_ids[item.prompt_length :]
         untrained = rest[~item.trained].tolist()
         cut = "=4" not in text
-        assert untrained == ([template.close_id] if cut else [])  # stopping after a cut thought is not to be imitated
+        assert untrained == ([*template.close_ids] if cut else [])  # stopping after a cut thought is not to be imitated
         n_cut += cut
     assert n_cut
 

@@ -151,7 +151,6 @@ class Engine(Protocol):
         min_tokens: budget forcing up to that many tokens, for all prompts or for each.
         max_tokens: for each prompt, if it is less than `params.max_tokens`; at 0 nothing is sampled.
         """
-        ...
 
     def score(
         self,
@@ -167,11 +166,9 @@ class Engine(Protocol):
         The suffix may be empty: then c is predicted from the last token of trace[:k].
         Returns one float64 array (len(cuts[i]), len(continuations[i])) for each trace.
         """
-        ...
 
     def update_weights(self) -> None:
         """Take over the policy's current weights; to be called after every optimiser step."""
-        ...
 
 
 class EngineParams(Registered):

@@ -12,6 +12,7 @@ from mrt_pipeline.evaluation.evaluate import budgets_of, measure
 from mrt_pipeline.evaluation.intervals import BASE, Arm
 from mrt_pipeline.evaluation.regret_sources import regret_sources, source_values
 from mrt_pipeline.evaluation.voting import majority_by_problem, shown_episodes, trace_regrets
+from mrt_pipeline.registry import flatten
 from mrt_pipeline.rollouts.rollout import GONE
 
 logger = logging.getLogger(__name__)
@@ -168,5 +169,4 @@ def _names(configurations: Sequence[tuple]) -> list[str]:
 
 def _flat(tree: Mapping[str, Any]) -> dict[str, Any]:
     """Names joined by dots, without what parameters no longer have."""
-    (flat,) = pd.json_normalize(dict(tree)).to_dict("records")
-    return {name: value for name, value in flat.items() if name not in GONE}
+    return {name: value for name, value in flatten(tree).items() if name not in GONE}

@@ -12,7 +12,7 @@ import pandas as pd
 
 from mrt_pipeline.evaluation.evaluate import reading
 from mrt_pipeline.evaluation.intervals import Intervals
-from mrt_pipeline.mrt.regret import regret
+from mrt_pipeline.mrt.regret import regret, up_to
 
 SOURCES = ("never_found", "found_late", "lost", "unsure")
 QUANTITIES = ("regret", *SOURCES, "found", "tokens_after")
@@ -31,7 +31,7 @@ def regret_sources(episodes: pd.DataFrame, samples: pd.DataFrame, budget: int) -
     rows = []
     for trace, points in reading(episodes, forced=False).groupby(_TRACE, sort=False):
         x, y = points["n_tokens"].to_numpy(), points["success"].to_numpy()
-        reached, success = _up_to(x, y, budget)
+        reached, success = up_to(x, y, budget)
         found_at = float(min(reached[success >= _FOUND], default=np.nan))
         measured = regret(x, y, budget), *trace_sources(x, y, budget).values()
         after = min(x[-1], budget) - found_at
@@ -47,7 +47,7 @@ def trace_sources(
 
     n_tokens: thinking tokens at the episode boundaries, the first one 0, (n,). success: J there, (n,).
     """
-    x, y = _up_to(n_tokens, success, budget)
+    x, y = up_to(n_tokens, success, budget)
     areas = np.diff(x) * (1.0 - (y[:-1] + y[1:]) / 2) / budget
     right = y >= threshold
     found = np.maximum.accumulate(right)
@@ -55,14 +55,6 @@ def trace_sources(
     source = np.where(found[:-1], np.where(right[1:], unsure, lost), late if found[-1] else never)
     parts = np.bincount(source, areas, len(SOURCES))
     return dict(zip(SOURCES, np.minimum(parts, 1.0).tolist(), strict=True))  # a sum of many may round above 1
-
-
-def _up_to(n_tokens: np.ndarray, success: np.ndarray, budget: float) -> tuple[np.ndarray, np.ndarray]:
-    """The points of a curve before the budget and the one at it, as `anytime_area` has them."""
-    inside = np.asarray(n_tokens) < budget
-    end = int(inside.sum()) + 1
-    at_budget = np.interp(budget, n_tokens[:end], success[:end])
-    return np.append(np.asarray(n_tokens)[inside], budget).astype(np.float64), np.append(success[inside], at_budget)
 
 
 def difficulty_of(samples: pd.DataFrame) -> dict[str, str]:

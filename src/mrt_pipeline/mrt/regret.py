@@ -21,12 +21,17 @@ def anytime_area(n_tokens: np.ndarray, success: np.ndarray, budget: float) -> fl
 
     n_tokens: thinking tokens at the points, non-decreasing, (n,). success: J there, (n,). budget > 0.
     """
-    points = _checked(n_tokens, success, budget)
-    x, y = (np.concatenate([[0.0], values]) for values in points)
-    inside = x < budget
+    x, y = _checked(n_tokens, success, budget)
+    x, y = up_to(np.append(0.0, x), np.append(0.0, y), budget)
+    return float(np.trapezoid(y, x) / budget)
+
+
+def up_to(n_tokens: np.ndarray, success: np.ndarray, budget: float) -> tuple[np.ndarray, np.ndarray]:
+    """The points of a curve before the budget and the one at it, interpolated; arguments as for `anytime_area`."""
+    inside = n_tokens < budget
     end = int(inside.sum()) + 1  # only the first of several points at the budget is reached
-    at_budget = np.interp(budget, x[:end], y[:end])  # holds the last value beyond the end
-    return float(np.trapezoid(np.append(y[inside], at_budget), np.append(x[inside], budget)) / budget)
+    at_budget = np.interp(budget, n_tokens[:end], success[:end])  # holds the last value beyond the end
+    return np.append(n_tokens[inside], budget), np.append(success[inside], at_budget)
 
 
 def step_area(n_tokens: np.ndarray, success: np.ndarray, budget: float) -> float:

@@ -55,8 +55,7 @@ class LanguageModelPolicy(PolicyParams):
     gguf_file: str | None = Field(default=None, description="of the folder, with the weights; they are unpacked once")
     revision: str | None = Field(default=None, description="of a model on the hub")
     dtype: Literal["float32", "bfloat16"] = Field(
-        default="bfloat16",
-        description="of the weights; float32 if all are trained: bfloat16 rounds small steps away",
+        default="bfloat16", description="of the weights; float32 if all are trained: bfloat16 rounds small steps away"
     )
     lora: LoRAParams | None = Field(
         default=LoRAParams(rank=16, alpha=32, dropout=0.0), description="null: all weights are trained"
@@ -173,15 +172,6 @@ def open_policy(path: str, **how) -> Policy:
     if (Path(place) / CARD).is_file() and not how:
         return SavedPolicy.read(place).open()
     return LanguageModelPolicy(path=path, **how).saved(place).open()
-
-
-def check_length(saved: SavedPolicy) -> None:
-    """Raise InputError if the policy is asked for longer traces than its model was made for."""
-    asked, context = saved.card.max_length, saved.context_length
-    if asked > context:
-        raise InputError(
-            f"policy.max_length {asked} exceeds the {context} tokens that {saved.start} can take: lower it"
-        )
 
 
 def longest_answer(template: TemplateParams | None, rollout) -> int:

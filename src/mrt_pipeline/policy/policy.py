@@ -25,7 +25,7 @@ from mrt_pipeline.policy.template import (
     build_symbol_tokenizer,
 )
 from mrt_pipeline.policy.text_template import TextBacktrackTemplateParams, TextTemplateParams
-from mrt_pipeline.registry import Fraction, Params, PositiveInt
+from mrt_pipeline.registry import Fraction, Params, PositiveFloat, PositiveInt
 
 if TYPE_CHECKING:
     import torch
@@ -49,7 +49,7 @@ class LoRAParams(Params):
     """Low-rank adapters on all linear layers, by peft; the base policy is the model without them."""
 
     rank: PositiveInt = Field(description="rank of the adapters")
-    alpha: Annotated[float, Field(gt=0)] = Field(description="scale: adapters are multiplied by alpha / rank")
+    alpha: PositiveFloat = Field(description="scale: adapters are multiplied by alpha / rank")
     dropout: Fraction = Field(description="dropout on the adapters' input")
 
 

@@ -197,11 +197,6 @@ class ThinkTemplate(Template):
 
     marker_ids: frozenset[int]
 
-    @property
-    def close_id(self) -> int:
-        """The one token that ends a thought."""
-        return self.close_ids[0]
-
     def boundaries(self, thought: Tokens, logprobs: Sequence[float] | np.ndarray = ()) -> np.ndarray:
         """See `Template`."""
         return episode_boundaries(thought, self.marker_ids)

@@ -142,8 +142,7 @@ class TextTemplateParams(ChatParams):
 
     kind: Literal["think"] = "think"
     family: Literal["auto", "r1", "qwen3", "think"] | None = Field(
-        default="auto",
-        description="gives suffix, opening and close where null; auto: found from the chat template",
+        default="auto", description="gives suffix, opening and close where null; auto: found from the chat template"
     )
     suffix: str | None = Field(default=None, description="put after every question; null: the family's instruction")
     opening: str | None = Field(default=None, description="put before the thought; null: the family's, if it has one")

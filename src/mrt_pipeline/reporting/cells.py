@@ -37,10 +37,22 @@ def markdown(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     """The lines of a Markdown table. A head that ends in a colon is of a column of numbers, flush right."""
     names = [head.removesuffix(":") for head in heads]
     rules = ["---:" if head.endswith(":") else "---" for head in heads]
-    return [f"| {' | '.join(cells)} |" for cells in (names, rules, *rows)]
+    return _lines([names, rules, *rows])
 
 
-def pivot(table: pd.DataFrame, rows: str, columns: str = "budget") -> list[str]:
+def aligned(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """A Markdown table whose columns are as wide as their widest cell; all but the first are right-aligned."""
+    widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
+    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
+    lines = [[cells[0].ljust(widths[0]), *map(str.rjust, cells[1:], widths[1:])] for cells in (heads, rule, *rows)]
+    return _lines(lines)
+
+
+def _lines(rows: Iterable[Sequence[str]]) -> list[str]:
+    return [f"| {' | '.join(cells)} |" for cells in rows]
+
+
+def pivot(table: pd.DataFrame, rows: str, columns: str) -> list[str]:
     """A Markdown table of the column `cell`, by the columns `rows` and `columns` of the table."""
     names = list(dict.fromkeys(table[columns]))
     by_row = [(row, part.set_index(columns)["cell"]) for row, part in table.groupby(rows, sort=False)]

@@ -1,11 +1,11 @@
 """What was found: one sentence in words and one small table. Both are of the natural stop and the paper's regret."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import pandas as pd
 
 from mrt_pipeline.evaluation.intervals import BASE
-from mrt_pipeline.reporting.cells import clear_sign
+from mrt_pipeline.reporting.cells import aligned, clear_sign
 
 Rows = dict[tuple[str, int], pd.Series]  # by policy and budget
 
@@ -121,14 +121,6 @@ def comparison_overview(comparison: pd.DataFrame, thinking_budget: int) -> list[
     means = natural[natural["budget"] == at].pivot(index="arm", columns="quantity", values="mean").sort_values("regret")
     rows = [[str(arm), f"{row['regret']:.3f}", f"{row.get('accuracy'):.3f}"] for arm, row in means.iterrows()]
     return aligned(["arm", f"regret at {at}", f"accuracy at {at}"], rows)
-
-
-def aligned(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """A Markdown table whose columns are as wide as their widest cell; all but the first are right-aligned."""
-    widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
-    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
-    lines = [[cells[0].ljust(widths[0]), *map(str.rjust, cells[1:], widths[1:])] for cells in (heads, rule, *rows)]
-    return [f"| {' | '.join(cells)} |" for cells in lines]
 
 
 def _natural(table: pd.DataFrame) -> Rows:

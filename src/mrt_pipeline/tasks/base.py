@@ -66,8 +66,6 @@ class Task(Registered):
 
     A member defines `problems` and `grade`; the rest has defaults that do for text. A task of a pipeline also has the
     fields `n_train`, `n_validation` and `n_test`; see `SplitTask`.
-
-    from_scratch: whether its policy is made from scratch over symbols; see `ScratchTask`.
     """
 
     kind: ClassVar[str] = "task"
@@ -77,7 +75,6 @@ class Task(Registered):
         "math": "mrt_pipeline.tasks.math_problems",
         "reasoning_gym": "mrt_pipeline.tasks.reasoning_gym",
     }
-    from_scratch: ClassVar[bool] = False
 
     @abstractmethod
     def problems(self) -> list[Problem]:
@@ -128,7 +125,6 @@ class ScratchTask(Task):
     markers: symbols around a thought, the opening one first; not among `symbols`.
     """
 
-    from_scratch: ClassVar[bool] = True
     markers: ClassVar[tuple[str, ...]]
 
     @property

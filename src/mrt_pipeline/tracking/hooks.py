@@ -10,8 +10,8 @@ from kedro.io import AbstractVersionedDataset, DataCatalog
 from kedro.pipeline import Pipeline
 
 from mrt_pipeline.config import Parameters
-from mrt_pipeline.config_loader import flatten
 from mrt_pipeline.datasets.policy_dataset import PolicyDataset
+from mrt_pipeline.registry import flatten
 from mrt_pipeline.tracking import runs
 from mrt_pipeline.tracking.read_runs import choose_runs
 

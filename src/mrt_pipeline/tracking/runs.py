@@ -157,11 +157,10 @@ def log_problems(problems: pd.DataFrame, name: str) -> None:
         send({"kind": "input", "dataset": described.to_dict(), "context": "problems"})
 
 
-def log_model(folder: Path, name: str, step: int, metrics: dict[str, float], register: str | None = None) -> None:
+def log_model(folder: Path, name: str, step: int, metrics: dict[str, float], register: str | None) -> None:
     """Log a saved policy as a LoggedModel with its metrics, so that the best one can be searched for.
 
-    register: also make it the next version of this registered model; it gets no
-    alias, so nothing is promoted.
+    register: also make it the next version of this registered model; it gets no alias, so nothing is promoted.
     """
     check_finite(metrics)
     values = {name: float(value) for name, value in metrics.items()}

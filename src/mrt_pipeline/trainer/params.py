@@ -58,8 +58,7 @@ class TrainingParams(Params):
         default=200, description="validation problems watched during training"
     )
     forced_fraction: Fraction = Field(
-        default=0.25,
-        description="share of groups whose thoughts are forced on to the budget, past their natural end",
+        default=0.25, description="share of groups whose thoughts are forced on to the budget, past their natural end"
     )
     answer_weight: NonNegative = Field(
         default=0.0, description="weight of training answers that are forced at a random token of each thought; 0: none"
@@ -80,9 +79,8 @@ class TrainingParams(Params):
         description="registered model in MLflow that the trained policy becomes the next version of; null: none",
         json_schema_extra=INCIDENTAL,
     )
-    learner: LearnerParams = LearnerParams(
-        minibatches=2, learning_rate=6e-4, schedule="cosine"
-    )  # docs/LOG.md, 2026-11-24
+    # docs/LOG.md, 2026-11-24
+    learner: LearnerParams = LearnerParams(minibatches=2, learning_rate=6e-4, schedule="cosine")
 
     @property
     def size(self) -> DrawSize:

@@ -15,7 +15,6 @@ from mrt_pipeline.keys import configuration_key, reads
 from mrt_pipeline.policy.configured import (
     LanguageModelPolicy,
     PolicyParams,
-    check_length,
     is_saved,
     locate,
     longest_answer,
@@ -113,10 +112,14 @@ def check_fit(
 ) -> None:
     """Refuse before anything is sampled what the problems and the policy turn out not to allow.
 
-    Raises InputError: a policy that does not know the task's symbols, or that the prover cannot judge; prompts that
-    leave no room in its context.
+    Raises InputError: traces longer than the model was made for; a policy that does not know the task's symbols, or
+    that the prover cannot judge; prompts that leave no room in its context.
     """
-    check_length(base_policy)
+    asked, context = base_policy.card.max_length, base_policy.context_length
+    if asked > context:
+        raise InputError(
+            f"policy.max_length {asked} exceeds the {context} tokens that {base_policy.start} can take: lower it"
+        )
     tokenizer, template = base_policy.tokenizer, base_policy.template
     try:
         prover.check_template(base_policy.card.template)

@@ -1,4 +1,4 @@
-"""Nodes of `evaluate` and `evaluate_trained` that sample and label held-out traces of one policy."""
+"""Nodes of `evaluate_base` and `evaluate_trained` that sample and label held-out traces of one policy."""
 
 from collections.abc import Sequence
 
