@@ -12,6 +12,7 @@ from mrt_pipeline.engines.base import NO_CHOICE, SamplingParams
 from mrt_pipeline.engines.torch_engine import TorchEngine
 from mrt_pipeline.engines.vllm_engine import InProcess, VLLMEngine, VLLMEngineParams, merged_weights
 from mrt_pipeline.engines.vllm_server import Server, VLLMServerEngineParams
+from mrt_pipeline.policy.fused import FusedModel
 from mrt_pipeline.policy.policy import add_adapters, load_language_model
 
 STOPS = (3, 5, 15)
@@ -25,11 +26,22 @@ def model(letters_policy, copy_policy):
 
 @pytest.fixture(
     scope="module",
-    params=["torch", pytest.param("vllm", marks=without_vllm), pytest.param("vllm_server", marks=without_vllm)],
+    params=[
+        "torch",
+        "plain",
+        pytest.param("vllm", marks=without_vllm),
+        pytest.param("vllm_server", marks=without_vllm),
+    ],
 )
 def engine(request, model, tmp_path_factory, free_port, served):
     if request.param == "torch":
+        assert FusedModel.fits(model)
         yield TorchEngine(model)
+        return
+    if request.param == "plain":  # the torch engine on transformers' own forward pass, as of models that do not fit
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(FusedModel, "fits", lambda model: False)
+            yield TorchEngine(model)
         return
     folder = tmp_path_factory.mktemp("weights")
     model.save_pretrained(folder)
@@ -198,12 +210,12 @@ def test_a_maximum_above_that_of_the_parameters_is_refused(engine, prompts):
 @pytest.mark.parametrize("extensions", [((7,),), ((7, 10),), ((5, 7),)])  # the last one holds a stop token itself
 def test_forced_samples_never_stop_early_and_mark_what_was_put_in(engine, model, prompts, all_logprobs, extensions):
     least, (extension,) = [0, 2, 12, 5, 12, 7], extensions
-    params = SamplingParams(max_tokens=12, stop_token_ids=STOPS, n=6, extensions=extensions)
+    params = SamplingParams(max_tokens=12, stop_token_ids=STOPS, n=12, extensions=extensions)
     found = engine.sample(prompts, params, seed=6, min_tokens=least)
     for i, completion in enumerate(found):
         n = len(completion.token_ids)
-        assert n >= least[i // 6]
-        check_logprobs(all_logprobs, model, prompts[i // 6], completion, 1.0)
+        assert n >= least[i // 12]
+        check_logprobs(all_logprobs, model, prompts[i // 12], completion, 1.0)
         starts = np.flatnonzero(np.isin(completion.choices, STOPS))  # an extension stands in place of a stop
         put_in = (starts[:, None] + np.arange(len(extension))).ravel()
         put_in = put_in[put_in < n]
@@ -213,7 +225,7 @@ def test_forced_samples_never_stop_early_and_mark_what_was_put_in(engine, model,
         assert np.array_equal(np.flatnonzero(completion.choices == NO_CHOICE), np.setdiff1d(put_in, starts))
         own = np.setdiff1d(np.arange(n), put_in)
         assert np.array_equal(completion.choices[own], completion.token_ids[own])
-        assert np.all(starts < least[i // 6])
+        assert np.all(starts < least[i // 12])
         assert completion.natural_length == (starts[0] if len(starts) else n)
     assert sum(c.natural_length < len(c.token_ids) for c in found) > 10
 

@@ -1,60 +1,28 @@
-"""The embedded engine: plain torch on the policy itself, with a preallocated key-value cache."""
+"""The embedded engine: torch on the policy itself, sampling with a preallocated key-value cache, scoring by trees."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from inspect import signature
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from transformers import LlamaForCausalLM
-from transformers.cache_utils import Cache, DynamicLayer
 
 from mrt_pipeline.bars import bar
 from mrt_pipeline.engines.base import Completion, Row, SamplingParams
+from mrt_pipeline.engines.decoding import FusedDecoder, PlainDecoder
+from mrt_pipeline.engines.memory import Memory, pad_rows
 from mrt_pipeline.engines.tree import AnswerTree, pack_trees
 from mrt_pipeline.mrt.episodes import Tokens
+from mrt_pipeline.policy.fused import FusedModel, in_rows
 
 if TYPE_CHECKING:
     from mrt_pipeline.policy.policy import Model
 
-# Later releases of transformers call a model's argument `cache` and take the old name until 5.40; vLLM 0.32 needs 5.19.
-_CACHE = "cache" if "cache" in signature(LlamaForCausalLM.forward).parameters else "past_key_values"
 _COMPACT_BELOW = 0.75  # drop finished rows from the batch when fewer than this share is still running
-
-
-class _PreallocatedLayer(DynamicLayer):
-    """A cache layer whose memory is taken once; attention sees only the part filled so far.
-
-    transformers' own one copies everything for each token, so that sampling takes two to four times as long.
-    """
-
-    def __init__(self, max_length: int):
-        super().__init__()
-        self._max_length = max_length
-
-    def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
-        super().lazy_initialization(key_states, value_states)
-        self._keys, self._values = (
-            states.new_empty(*states.shape[:2], self._max_length, states.shape[-1])
-            for states in (key_states, value_states)
-        )
-
-    def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *args, **kwargs):
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-        start = self.get_seq_length()
-        end = start + key_states.shape[-2]
-        self._keys[:, :, start:end] = key_states
-        self._values[:, :, start:end] = value_states
-        self.keys, self.values = self._keys[:, :, :end], self._values[:, :, :end]
-        return self.keys, self.values
-
-    def batch_select_indices(self, indices: torch.Tensor) -> None:
-        self._keys, self._values = self._keys[indices], self._values[indices]
 
 
 class TorchEngine:
@@ -67,6 +35,7 @@ class TorchEngine:
 
     def __init__(self, model: Model, batch_size: int = 256, score_tokens: int = 4_096):
         self.model, self.batch_size, self.score_tokens = model, batch_size, score_tokens
+        self._memory = Memory()
 
     def update_weights(self) -> None:
         """Nothing to do: the weights are shared with the trainer."""
@@ -83,6 +52,8 @@ class TorchEngine:
         rows = params.rows(len(prompts), min_tokens, max_tokens)
         generator = torch.Generator(self.model.device).manual_seed(seed)
         size = max(1, self.batch_size // params.n)
+        if not self._memory.find(prompts[:1], new=True):
+            self._memory.clear()  # what comes now is not about what was sampled before
         with _at_rest(self.model):
             for start in bar(range(0, len(prompts), size), desc="sampling", unit="batch"):
                 batch = slice(start * params.n, (start + size) * params.n)
@@ -95,25 +66,28 @@ class TorchEngine:
         device = self.model.device
         rows_of_ids = [torch.as_tensor(prompt, dtype=torch.long) for prompt in prompts]
         ids = pad_sequence(rows_of_ids, batch_first=True, padding_side="left")  # all go on from the same column
-        longest = ids.shape[1]
-        padding = torch.tensor([longest - len(prompt) for prompt in prompts], device=device)
-        n_layers = self.model.config.num_hidden_layers
-        cache = Cache(layers=[_PreallocatedLayer(longest + params.max_tokens) for _ in range(n_layers)])
-
-        def next_logits(ids: torch.Tensor, mask: torch.Tensor | None, positions: torch.Tensor) -> torch.Tensor:
-            given = {"input_ids": ids, "attention_mask": mask, "position_ids": positions, _CACHE: cache}
-            return self.model(**given, use_cache=True, logits_to_keep=1).logits[:, -1]
-
-        columns = torch.arange(longest, device=device)
-        mask = None
-        if padding.any():
-            seen = (columns[:, None] >= columns) & (columns >= padding[:, None])[:, None]
-            mask = (seen | torch.eye(longest, dtype=torch.bool, device=device))[:, None]  # padding must see something
-        logits = next_logits(ids.to(device), mask, (columns - padding[:, None]).clamp(min=0))
-
+        padding = torch.tensor([ids.shape[1] - len(prompt) for prompt in prompts])
+        fused = self._fused()
+        known = self._memory.find(prompts, new=True) if fused else None
+        decoder: FusedDecoder | PlainDecoder
+        decoder = FusedDecoder(fused, params.max_tokens) if fused else PlainDecoder(self.model, params.max_tokens)
+        if known and isinstance(decoder, FusedDecoder):
+            new = ids[:, max(row.shape[-2] for row in known) :]  # what is known ends at the same column in all rows
+            logits = decoder.resume(known, new.to(device))
+        else:
+            logits = decoder.start(ids.to(device), padding.to(device))
         copies = torch.arange(len(prompts), device=device).repeat_interleave(params.n)
-        cache.batch_select_indices(copies)
-        padding, logits = padding[copies], logits[copies]
+        decoder.select(copies)
+        logits = logits[copies]
+        contexts = [prompt for prompt in prompts for _ in range(params.n)]
+
+        def remember(left: Iterable[int]) -> None:
+            """Rows that are ready, before the decoder lets go of them."""
+            if isinstance(decoder, FusedDecoder) and not known:
+                for i in left:
+                    seen = [*contexts[i], *rows[i].tokens]
+                    self._memory.keep(seen, decoder.known(i, len(seen)))
+
         for step in bar(range(params.max_tokens + 1), desc="tokens", unit="token"):
             tokens, logprobs = (drawn.tolist() for drawn in _draw(logits, params.temperature, generator))
             for i, row in enumerate(rows):
@@ -123,15 +97,14 @@ class TorchEngine:
                     tokens[i] = row.tokens[step]
             kept = [i for i, row in enumerate(rows) if row.stop_token_id is None and step < row.most]
             if not kept:
+                remember(range(len(rows)))
                 break
             if len(kept) < _COMPACT_BELOW * len(rows):
-                rows, tokens = [rows[i] for i in kept], [tokens[i] for i in kept]
-                chosen = torch.tensor(kept, device=device)
-                padding = padding[chosen]
-                cache.batch_select_indices(chosen)
-            length = longest + step + 1
-            mask = (torch.arange(length, device=device) >= padding[:, None])[:, None, None] if padding.any() else None
-            logits = next_logits(torch.tensor(tokens, device=device)[:, None], mask, (length - 1 - padding)[:, None])
+                remember(sorted({*range(len(rows))} - {*kept}))
+                rows, contexts = [rows[i] for i in kept], [contexts[i] for i in kept]
+                tokens = [tokens[i] for i in kept]
+                decoder.select(torch.tensor(kept, device=device))
+            logits = decoder.step(torch.tensor(tokens, device=device))
 
     def score(
         self,
@@ -148,6 +121,8 @@ class TorchEngine:
         results: list[np.ndarray] = [np.empty(0)] * len(traces)
         order = sorted(range(len(traces)), key=sizes.__getitem__, reverse=True)
         scored_traces = bar(total=len(traces), desc="scoring", unit="trace")
+        with _at_rest(self.model):
+            fused = self._fused()
         while order:
             rows, trace_columns, branch_columns = 0, 0, 0
             for i in order:
@@ -159,9 +134,8 @@ class TorchEngine:
             batch, order = order[:rows], order[rows:]
             *packed, n_columns = pack_trees([asked[i] for i in batch])
             ids, positions, mask = (torch.from_numpy(array).to(self.model.device) for array in packed)
-            given = {"input_ids": ids, "attention_mask": mask[:, None], "position_ids": positions}
             with _at_rest(self.model):
-                logits = self.model(**given, use_cache=False, logits_to_keep=n_columns).logits
+                logits = self._tree_logits(fused, [traces[i] for i in batch], ids, positions, mask[:, None], n_columns)
                 logprobs = torch.log_softmax(logits.float() / temperature, dim=-1)
             for row, i in enumerate(batch):
                 tree, n_cuts = trees[i], len(cuts[i])
@@ -171,6 +145,43 @@ class TorchEngine:
             scored_traces.update(rows)
         scored_traces.close()
         return results
+
+    def _fused(self) -> FusedModel | None:
+        """The model as it is now, if it can be computed in fewer operations; the memory is of these weights then."""
+        if not FusedModel.fits(self.model):
+            return None
+        fused = FusedModel(self.model)
+        self._memory.of(fused)
+        return fused
+
+    def _tree_logits(
+        self,
+        fused: FusedModel | None,
+        traces: Sequence[Tokens],
+        ids: Tensor,
+        positions: Tensor,
+        mask: Tensor,
+        n_columns: int,
+    ) -> Tensor:
+        """Logits (rows, n_columns, n_symbols) of the last columns of the packed trees of these traces."""
+        if fused is None:
+            given = {"input_ids": ids, "attention_mask": mask, "position_ids": positions}
+            return self.model(**given, use_cache=False, logits_to_keep=n_columns).logits
+        rows, length = ids.shape
+        of_traces, of_branches = slice(0, length - n_columns), slice(length - n_columns, length)
+        known = self._memory.find(traces, new=False)
+        if known:
+            cache = pad_rows(known, length - n_columns)
+        else:
+            cache = []
+            fused.hidden(
+                ids[:, of_traces].flatten(),
+                positions[:, of_traces].flatten(),
+                in_rows((rows, length - n_columns), keep=cache),
+            )
+        attend = in_rows((rows, n_columns), mask[:, :, of_branches], before=cache)
+        hidden = fused.hidden(ids[:, of_branches].flatten(), positions[:, of_branches].flatten(), attend)
+        return fused.logits(hidden.unflatten(0, (rows, n_columns)))
 
 
 @contextmanager
@@ -185,11 +196,17 @@ def _at_rest(model: Model) -> Iterator[None]:
         model.train(was_training)
 
 
-def _draw(logits: torch.Tensor, temperature: float, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-    """One token for each row of logits, and its log-probability; the most probable one at temperature 0."""
+def _draw(logits: Tensor, temperature: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """One token for each row of logits, and its log-probability; the most probable one at temperature 0.
+
+    A uniform number picks it from the cumulated probabilities: a random number for each symbol, as the Gumbel trick and
+    torch.multinomial take it, costs more than all else where there are many symbols.
+    """
     logprobs = torch.log_softmax(logits.float() / (temperature or 1.0), dim=-1)
-    scores = logprobs
-    if temperature > 0:  # the Gumbel trick
-        scores = logprobs - torch.empty_like(logprobs).exponential_(generator=generator).log_()
-    tokens = scores.argmax(dim=-1)
-    return tokens, logprobs.gather(1, tokens[:, None])[:, 0]
+    if temperature > 0:
+        cumulated = logprobs.double().exp().cumsum(dim=-1)
+        drawn = torch.rand(len(logits), 1, dtype=torch.float64, device=logits.device, generator=generator)
+        tokens = torch.searchsorted(cumulated, drawn * cumulated[:, -1:], right=True).clamp(max=logits.shape[-1] - 1)
+    else:
+        tokens = logprobs.argmax(dim=-1, keepdim=True)
+    return tokens[:, 0], logprobs.gather(1, tokens)[:, 0]

@@ -8,6 +8,7 @@ pass (activation checkpointing of the head alone).
 import torch
 from torch.utils.checkpoint import checkpoint
 
+from mrt_pipeline.policy.fused import FusedModel, in_rows
 from mrt_pipeline.trainer.batch import MicroBatch
 
 MOST_LOGITS = 2**27
@@ -29,8 +30,19 @@ def token_logprobs(
         found = _in_pieces(model, head, batch, temperature, most_logits)
         if found is not None:
             return found
-    logits = model(**batch.inputs, use_cache=False, logits_to_keep=batch.targets.shape[1] + 1).logits[:, :-1]
-    return _of_logits(logits, batch.targets, temperature)
+    return _of_logits(_logits(model, batch), batch.targets, temperature)
+
+
+def _logits(model, batch: MicroBatch) -> torch.Tensor:
+    """What predicts the targets: (rows, kept, n_symbols)."""
+    ids, n_kept = batch.inputs["input_ids"], batch.targets.shape[1]
+    if not FusedModel.fits(model):
+        return model(**batch.inputs, use_cache=False, logits_to_keep=n_kept + 1).logits[:, :-1]
+    fused, positions = FusedModel(model), torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
+    positions = batch.inputs.get("position_ids", positions)
+    attend = in_rows((ids.shape[0], ids.shape[1]), batch.inputs.get("attention_mask"))
+    hidden = fused.hidden(ids.flatten(), positions.flatten(), attend).unflatten(0, ids.shape)
+    return fused.logits(hidden[:, -n_kept - 1 : -1])
 
 
 def _in_pieces(
