@@ -29,7 +29,7 @@ from mrt_pipeline.trainer import draw
 from mrt_pipeline.trainer.reinforce import _sequences
 
 sys.path.append(str(Path(__file__).parents[1] / "examples"))
-from trl_progress_credit import ON_A_CPU, GRPOTrainer, toy_arguments  # noqa: E402
+from trl_progress_credit import ON_A_CPU, GRPOTrainer, toy_arguments
 
 BUDGET, ANSWER, GROUP = 96, 6, 8  # thinking tokens, answer tokens, rollouts of a problem
 

@@ -125,15 +125,17 @@ class FusedDecoder:
         hidden = model.hidden(ids.flatten(), positions.flatten(), attend)
         return model.logits(hidden.view(rows, length, -1)[:, -1])
 
-    def resume(self, known: Sequence[Tensor], ids: Tensor) -> Tensor:
+    def resume(self, known: Sequence[Sequence[Tensor]], ids: Tensor) -> Tensor:
         """Logits after what is known of each row (`Memory`), and the tokens (rows, length) that follow it."""
-        lengths = [row.shape[-2] for row in known]
+        lengths = [row[0].shape[-2] for row in known]
         length = max(lengths)
         padding = torch.tensor([length - n for n in lengths], device=ids.device)
         self._take_room(len(known), length, padding, ids.shape[1])
         for i, row in enumerate(known):
+            first = length - lengths[i]
             for layer, of_row in zip(self._cache, row, strict=True):
-                layer[:, i, :, length - lengths[i] : length] = of_row
+                layer[:, i, :, :first] = 0  # masked, but what is no number would be none even then
+                layer[:, i, :, first:length] = of_row
         for tokens in ids.T:
             logits = self.step(tokens)
         return logits
@@ -147,7 +149,7 @@ class FusedDecoder:
         model = self._model
         shape = (2, rows, model.n_kv_heads, length + more + self._room, model.width)
         self._length, self._padding = length, padding
-        self._cache = [torch.zeros(shape, device=padding.device) for _ in range(model.n_layers)]
+        self._cache = [torch.empty(shape, device=padding.device) for _ in range(model.n_layers)]
 
     def select(self, rows: Tensor) -> None:
         """See `Decoder`."""

@@ -19,7 +19,7 @@ _MOST_NEW = 8  # tokens after what is known, fed one at a time
 
 
 class Memory:
-    """What is known of token sequences: of each (n_layers, 2, n_kv_heads, n_tokens, width)."""
+    """What is known of token sequences: keys and values (2, n_kv_heads, n_tokens, width) of each layer."""
 
     def __init__(self) -> None:
         self._weights: list[Tensor] = []
@@ -27,7 +27,7 @@ class Memory:
 
     def clear(self) -> None:
         """Forget everything."""
-        self._known: dict[bytes, Tensor] = {}
+        self._known: dict[bytes, list[Tensor]] = {}
         self._room = MOST_BYTES
 
     def of(self, model: FusedModel) -> "Memory":
@@ -39,14 +39,14 @@ class Memory:
             self._weights = [weight.clone() for weight in weights] if small else []
         return self
 
-    def keep(self, tokens: Tokens, cache: Sequence[Tensor]) -> None:
-        """Remember a sequence, if there is room. cache: (2, n_kv_heads, n_tokens, width) of each layer."""
-        size = sum(layer.numel() * layer.element_size() for layer in cache)
+    def keep(self, tokens: Tokens, layers: list[Tensor]) -> None:
+        """Remember a sequence, if there is room."""
+        size = sum(layer.numel() * layer.element_size() for layer in layers)
         if self._weights and size <= self._room:
             self._room -= size
-            self._known[_key(tokens)] = torch.stack(list(cache))
+            self._known[_key(tokens)] = layers
 
-    def find(self, sequences: Sequence[Tokens], new: bool) -> list[Tensor] | None:
+    def find(self, sequences: Sequence[Tokens], new: bool) -> list[list[Tensor]] | None:
         """What is known of these sequences, or None if it is not all known.
 
         new: of each all but the last tokens, as many for all, at least one; otherwise of the whole of it.
@@ -62,17 +62,23 @@ class Memory:
                 return None
             n_new = max(n_new, len(ids) - here[0])
             found.append(here[1])
-        return [known[..., : len(ids) - n_new, :] for ids, known in zip(sequences, found, strict=True)]
+        return [
+            [layer[..., : len(ids) - n_new, :] for layer in layers]
+            for ids, layers in zip(sequences, found, strict=True)
+        ]
 
 
 def _key(tokens: Tokens) -> bytes:
     return np.asarray(tokens, dtype=np.int64).tobytes()
 
 
-def pad_rows(known: Sequence[Tensor], length: int) -> list[tuple[Tensor, Tensor]]:
+def pad_rows(known: Sequence[Sequence[Tensor]], length: int) -> list[tuple[Tensor, Tensor]]:
     """Of each layer, keys and values (rows, n_kv_heads, length, width) of sequences that `Memory` knows."""
-    n_layers, _, n_heads, _, width = known[0].shape
-    padded = known[0].new_zeros(n_layers, 2, len(known), n_heads, length, width)
-    for i, row in enumerate(known):
-        padded[:, :, i, :, : row.shape[-2]] = row
-    return [(layer[0], layer[1]) for layer in padded]
+    padded = []
+    for of_rows in zip(*known, strict=True):
+        _, n_heads, _, width = of_rows[0].shape
+        layer = of_rows[0].new_zeros(2, len(of_rows), n_heads, length, width)
+        for i, row in enumerate(of_rows):
+            layer[:, i, :, : row.shape[-2]] = row
+        padded.append((layer[0], layer[1]))
+    return padded

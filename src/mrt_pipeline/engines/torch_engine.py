@@ -72,7 +72,7 @@ class TorchEngine:
         decoder: FusedDecoder | PlainDecoder
         decoder = FusedDecoder(fused, params.max_tokens) if fused else PlainDecoder(self.model, params.max_tokens)
         if known and isinstance(decoder, FusedDecoder):
-            new = ids[:, max(row.shape[-2] for row in known) :]  # what is known ends at the same column in all rows
+            new = ids[:, max(row[0].shape[-2] for row in known) :]  # what is known ends at the same column in all rows
             logits = decoder.resume(known, new.to(device))
         else:
             logits = decoder.start(ids.to(device), padding.to(device))
@@ -81,12 +81,12 @@ class TorchEngine:
         logits = logits[copies]
         contexts = [prompt for prompt in prompts for _ in range(params.n)]
 
-        def remember(left: Iterable[int]) -> None:
-            """Rows that are ready, before the decoder lets go of them."""
+        def remember(ready: Iterable[int], copied: bool) -> None:
             if isinstance(decoder, FusedDecoder) and not known:
-                for i in left:
+                for i in ready:
                     seen = [*contexts[i], *rows[i].tokens]
-                    self._memory.keep(seen, decoder.known(i, len(seen)))
+                    layers = decoder.known(i, len(seen))
+                    self._memory.keep(seen, [layer.clone() for layer in layers] if copied else layers)
 
         for step in bar(range(params.max_tokens + 1), desc="tokens", unit="token"):
             tokens, logprobs = (drawn.tolist() for drawn in _draw(logits, params.temperature, generator))
@@ -97,10 +97,10 @@ class TorchEngine:
                     tokens[i] = row.tokens[step]
             kept = [i for i, row in enumerate(rows) if row.stop_token_id is None and step < row.most]
             if not kept:
-                remember(range(len(rows)))
+                remember(range(len(rows)), copied=False)
                 break
             if len(kept) < _COMPACT_BELOW * len(rows):
-                remember(sorted({*range(len(rows))} - {*kept}))
+                remember(sorted({*range(len(rows))} - {*kept}), copied=True)  # the decoder drops them
                 rows, contexts = [rows[i] for i in kept], [contexts[i] for i in kept]
                 tokens = [tokens[i] for i in kept]
                 decoder.select(torch.tensor(kept, device=device))
