@@ -97,6 +97,14 @@ def moody(answer, problem):
     return answer == "fish"
 
 
+def remembers(answer, problem):
+    seen.append(answer)
+    return len(seen) == 1
+
+
+seen = []
+
+
 def one_argument(answer):
     return True
 
@@ -203,6 +211,10 @@ def test_many_answers_have_the_grades_of_each(make_task, caplog):
     assert make_task("raises").grade_all([PROBLEM] * 3, ["a", "b", "c"]) == [Grade.FAILED] * 3
     (warning,) = caplog.messages
     assert "KeyError: 'a'" in warning  # of the first answer, whichever failed first
+
+
+def test_nothing_is_carried_from_one_answer_to_the_next(make_task):
+    assert make_task("remembers").grade_all([PROBLEM] * 5, ["a", "b", "c", "d", "e"]) == [Grade.CORRECT] * 5
 
 
 def test_what_the_function_starts_is_killed_with_it(make_task, folder):
