@@ -23,10 +23,9 @@ def main(paths: list[str]) -> None:
         source = ProblemSource(path=path)
         task = MathProblems(train=[source], evaluation=[source])
         problems = task._read([source], "train")
-        spelled = [task.grade(p, f"So the answer is $\\boxed{{{p.answers[0]}}}$.") for p in problems]
-        grader = MathGrader()
-        verdicts = {gold: grader.ask([gold], gold) for gold in sorted({p.answers[0] for p in problems})}
-        compared = [verdicts[p.answers[0]] for p in problems]
+        golds = [p.answers[0] for p in problems]
+        spelled = task.grade_all(problems, [f"So the answer is $\\boxed{{{gold}}}$." for gold in golds])
+        compared = MathGrader().ask([[gold], gold] for gold in golds)
         right = [sum(grade is Grade.CORRECT for grade in grades) / len(problems) for grades in (spelled, compared)]
         n_rows = 1 + max(int(p.problem_id.rpartition("-")[2]) for p in problems)
         print(

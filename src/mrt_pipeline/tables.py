@@ -13,7 +13,7 @@ from mrt_pipeline.engines.base import Completion
 from mrt_pipeline.mrt.progress import progress
 from mrt_pipeline.rollouts.actor import Actor
 from mrt_pipeline.rollouts.label import LabelledRollout
-from mrt_pipeline.rollouts.prover import Query, n_tokens
+from mrt_pipeline.rollouts.prover import Query, grade_answers, n_tokens
 from mrt_pipeline.rollouts.rollout import Rollout
 from mrt_pipeline.schemas import LABELS, PROBLEMS, ROLLOUTS
 from mrt_pipeline.tasks.base import Grade, Problem
@@ -186,15 +186,11 @@ def votes_table(
 ) -> pd.DataFrame:
     """One row an episode boundary: the answers forced there, as votes count them (empty: none), rewards and tokens."""
     rows = []
-    for ids, query, answers in zip(_trace_ids(rollouts, policy), queries, found, strict=True):
-        for episode, (cut, forced, sampled) in enumerate(zip(query.cuts, query.forced, answers, strict=True), start=-1):
-            texts = [actor.read_answer(answer, forced) for answer in sampled]
-            grades = [actor.task.grade(query.problem, text) if text else Grade.UNPARSED for text in texts]
-            voted = [
-                "" if grade is Grade.UNPARSED else actor.task.read(text).strip()
-                for text, grade in zip(texts, grades, strict=True)
-            ]
-            rewards = np.array([grade.reward for grade in grades], dtype=np.float64)
+    graded = grade_answers(actor, queries, found)
+    for ids, query, answers, read in zip(_trace_ids(rollouts, policy), queries, found, graded, strict=True):
+        for episode, (cut, sampled, at_cut) in enumerate(zip(query.cuts, answers, read, strict=True), start=-1):
+            voted = ["" if grade is Grade.UNPARSED else actor.task.read(text).strip() for text, grade in at_cut]
+            rewards = np.array([grade.reward for _, grade in at_cut], dtype=np.float64)
             row = {**ids, "episode": episode, "n_tokens": int(cut), "answers": voted, "rewards": rewards}
             rows.append({**row, "answer_tokens": _ids([n_tokens(answer) for answer in sampled])})
     return pd.DataFrame(rows)

@@ -12,7 +12,7 @@ from mrt_pipeline.policy.template import encode_prompt
 from mrt_pipeline.policy.text_template import TextBacktrackTemplateParams
 from mrt_pipeline.rollouts.linearised import sample_linearised
 from mrt_pipeline.rollouts.rollout import RolloutParams
-from mrt_pipeline.tasks.base import Grade, Problem
+from mrt_pipeline.tasks.base import Grade, Problem, Task
 
 ALL = 1000  # a window that no trace here fills
 
@@ -195,6 +195,8 @@ def test_think_tags_cannot_be_linearised(scripted_engine, make_actor, tiny_polic
 
 class Anything:
     """Every text is right."""
+
+    grade_all = Task.grade_all
 
     def grade(self, problem, text):
         return Grade.CORRECT

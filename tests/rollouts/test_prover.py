@@ -163,3 +163,26 @@ def test_the_exact_prover_refuses_a_policy_that_samples_greedily(warm_actor, que
     with pytest.raises(InputError, match="temperature 0"):
         EXACT.success(greedy, queries)
     assert len(SampledProver(n_answers=2).success(greedy, queries)) == len(queries)
+
+
+class Counting:
+    """A task that says how often it was asked to grade."""
+
+    def __init__(self, task):
+        self.task, self.calls = task, []
+
+    def __getattr__(self, name):
+        return getattr(self.task, name)
+
+    def grade_all(self, problems, answers):
+        self.calls.append(len(answers))
+        return self.task.grade_all(problems, answers)
+
+
+def test_all_answers_are_graded_at_once(make_actor, warm_policy, task, queries, known_problems):
+    counting = Counting(task)
+    actor = make_actor(warm_policy, game=counting)
+    SampledProver(n_answers=3).success(actor, queries)
+    assert counting.calls == [3 * sum(len(query.cuts) for query in queries)]
+    actor.sample(known_problems, n=2, seed=0)
+    assert len(counting.calls) == 2

@@ -11,7 +11,7 @@ from mrt_pipeline.policy.template import encode_prompt
 from mrt_pipeline.policy.text_template import Paragraphs, TextTemplateParams, token_texts
 from mrt_pipeline.rollouts.label import label_rollouts
 from mrt_pipeline.rollouts.prover import ExactProver
-from mrt_pipeline.tasks.base import Grade, Problem
+from mrt_pipeline.tasks.base import Grade, Problem, Task
 
 PROBLEM = Problem("p", "hand", "test", "12 + 7?", ("19",), {})
 THOUGHT = ["12 + 7 = 19\n\n", "19 it is", "\nWait", "\n\nso 30 ", "- 11"]
@@ -19,6 +19,8 @@ THOUGHT = ["12 + 7 = 19\n\n", "19 it is", "\nWait", "\n\nso 30 ", "- 11"]
 
 class Exactly:
     """Right is 19, and nothing else."""
+
+    grade_all = Task.grade_all
 
     def grade(self, problem, text):
         return Grade.CORRECT if text == "19" else Grade.WRONG

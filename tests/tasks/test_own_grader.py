@@ -97,6 +97,14 @@ def moody(answer, problem):
     return answer == "fish"
 
 
+def remembers(answer, problem):
+    seen.append(answer)
+    return len(seen) == 1
+
+
+seen = []
+
+
 def one_argument(answer):
     return True
 
@@ -189,9 +197,24 @@ def test_after_a_failure_the_next_answer_is_graded(make_task):
         Grade.WRONG,
         Grade.WRONG,
     ]
-    os.kill(task.own_grader._child.pid, 9)
+    os.kill(task.own_grader.children[0].process.pid, 9)
     assert task.grade(PROBLEM, "a fish") is Grade.FAILED
     assert task.grade(PROBLEM, "two fish") is Grade.WRONG
+
+
+def test_many_answers_have_the_grades_of_each(make_task, caplog):
+    answers = ["fish", "fowl", " Fish\n", "", "\\boxed{fish}", "fish"]
+    problems = [PROBLEM] * len(answers)
+    one_by_one = [make_task("grade").grade(PROBLEM, answer) for answer in answers]
+    assert make_task("grade").grade_all(problems, answers) == one_by_one
+    assert one_by_one == [Grade[name] for name in ("CORRECT", "WRONG", "CORRECT", "UNPARSED", "WRONG", "CORRECT")]
+    assert make_task("raises").grade_all([PROBLEM] * 3, ["a", "b", "c"]) == [Grade.FAILED] * 3
+    (warning,) = caplog.messages
+    assert "KeyError: 'a'" in warning  # of the first answer, whichever failed first
+
+
+def test_nothing_is_carried_from_one_answer_to_the_next(make_task):
+    assert make_task("remembers").grade_all([PROBLEM] * 5, ["a", "b", "c", "d", "e"]) == [Grade.CORRECT] * 5
 
 
 def test_what_the_function_starts_is_killed_with_it(make_task, folder):
@@ -294,7 +317,7 @@ def test_a_copy_of_a_task_in_use_has_a_child_of_its_own(make_task):
     other = copy.deepcopy(task)
     assert other == task
     assert other.grade(PROBLEM, "fish") is task.grade(PROBLEM, "fish") is Grade.CORRECT
-    assert other.own_grader._child.pid != task.own_grader._child.pid
+    assert other.own_grader.children[0].process.pid != task.own_grader.children[0].process.pid
     other.own_grader.close()
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
 
@@ -21,6 +21,18 @@ from mrt_pipeline.tasks.base import Grade, Problem, Task
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+
+class Begun(NamedTuple):
+    """A rollout that is not graded yet.
+
+    answer: text to grade of the answer that was sampled with the thought. tried: text to grade where the policy first
+        tried to stop (`Rollout.stopped_at`). Empty: there is none.
+    """
+
+    rollout: Rollout
+    answer: str
+    tried: str
 
 
 @dataclass(frozen=True)
@@ -94,14 +106,14 @@ class Actor:
         contexts = [np.concatenate(pair) for pair in zip(prompts, starts, strict=True)]
         least = np.broadcast_to(np.asarray(min_thinking), (len(problems),))
         sampled = self.engine.sample(contexts, params, seed, np.maximum(least - used, 0), left)
-        rollouts = []
+        begun = []
         for i, completion in enumerate(bar(sampled, desc="reading", unit="trace")):
             group = i // n
-            rollout = self.begin(problems[group], group, prompts[group], completion, starts[group], int(least[group]))
+            item = self.begin(problems[group], group, prompts[group], completion, starts[group], int(least[group]))
             if closed and template.close and not left[group]:
-                rollout = replace(rollout, close=np.array(template.close, dtype=np.int64))
-            rollouts.append(rollout)
-        return self.finish(rollouts, seed)
+                item = item._replace(rollout=replace(item.rollout, close=np.array(template.close, dtype=np.int64)))
+            begun.append(item)
+        return self.finish(begun, seed)
 
     def answer(
         self, rollouts: Sequence[Rollout], cuts: Sequence[int], seed: int, closed: bool = False
@@ -127,7 +139,7 @@ class Actor:
         completion: Completion,
         start: Sequence[int] | np.ndarray = (),
         min_thinking: int = 0,
-    ) -> Rollout:
+    ) -> Begun:
         """The rollout whose thinking was sampled after the prefix `start`, with the answer if that was sampled with it.
 
         group, prompt, min_thinking: as in `Rollout`.
@@ -146,10 +158,10 @@ class Actor:
         thought_logprobs, rest_logprobs = np.split(logprobs, [split.n_thought])
         thought_choices, rest_choices = np.split(choices, [split.n_thought])
         natural_close = () if first_stop is None else template.natural_close(first_stop)
-        stopped_at = stopped_reward = None
+        stopped_at, tried_text = None, ""
         if first_stop is not None and not natural_close:
             last = template.snap(tokens, tried) if template.streams_answer else tried
-            stopped_at, stopped_reward = tried, self.task.grade(problem, self._text(tokens[last:tried])).reward
+            stopped_at, tried_text = tried, self._text(tokens[last:tried])
         rollout = Rollout(
             problem=problem,
             group=group,
@@ -171,29 +183,33 @@ class Actor:
             beyond=len(rest),
             dropped=0 if split.answered else int((rest_choices != NO_CHOICE).sum()),
             stopped_at=stopped_at,
-            stopped_reward=stopped_reward,
         )
         if not split.answered:
-            return rollout
-        answer = replace(completion, token_ids=rest, logprobs=rest_logprobs)
-        return self._with_answer(rollout, answer, self._text(rest))
+            return Begun(rollout, "", tried_text)
+        text = self._text(rest)
+        rollout = self._with_answer(rollout, replace(completion, token_ids=rest, logprobs=rest_logprobs), text)
+        return Begun(rollout, text, tried_text)
 
-    def finish(
-        self, rollouts: Sequence[Rollout], seed: int, recalled: Sequence[np.ndarray] | None = None
-    ) -> list[Rollout]:
-        """The rollouts of `begin`, each with an answer; it is sampled for those that have none.
+    def finish(self, begun: Sequence[Begun], seed: int, recalled: Sequence[np.ndarray] | None = None) -> list[Rollout]:
+        """The rollouts of `begin`, each with a graded answer; it is sampled for those that have none.
 
         recalled: what the policy sees of each thought when its answer is sampled, if that is not all of it.
         """
-        finished = list(rollouts)
+        rollouts, texts = [item.rollout for item in begun], [item.answer for item in begun]
         seen = [rollout.thought for rollout in rollouts] if recalled is None else recalled
         asked = [i for i, rollout in enumerate(rollouts) if not len(rollout.answer)]
         questions = [np.concatenate([rollouts[i].prompt, seen[i], rollouts[i].close]) for i in asked]
         forced = [tuple(rollouts[i].close) == self.template.stop_phrase for i in asked]
         sampled = self.sample_answers(questions, forced, seed + 1)
-        for i, is_forced, answer in zip(asked, forced, bar(sampled, desc="grading", unit="answer"), strict=True):
-            finished[i] = self._with_answer(rollouts[i], answer, self.read_answer(answer, is_forced))
-        return finished
+        for i, is_forced, answer in zip(asked, forced, sampled, strict=True):
+            texts[i] = self.read_answer(answer, is_forced)
+            rollouts[i] = self._with_answer(rollouts[i], answer, texts[i])
+        problems = [rollout.problem for rollout in rollouts]
+        grades = self.task.grade_all([*problems, *problems], [*texts, *(item.tried for item in begun)])
+        return [
+            replace(rollout, grade=grade, stopped_reward=None if rollout.stopped_at is None else stopped.reward)
+            for rollout, grade, stopped in zip(rollouts, grades[: len(begun)], grades[len(begun) :], strict=True)
+        ]
 
     def _with_answer(self, rollout: Rollout, answer: Completion, text: str) -> Rollout:
         """The rollout with this answer, of which `text` is to be graded."""
@@ -207,7 +223,6 @@ class Actor:
             answer=ids[:length],
             answer_logprobs=logprobs[:length],
             answer_text=self.task.read(text or self._text(answer.token_ids)),
-            grade=self.task.grade(rollout.problem, text) if text else Grade.UNPARSED,
         )
 
     def sample_answers(

@@ -21,7 +21,6 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from mrt_pipeline.bars import bar
 from mrt_pipeline.engines.base import Completion
 from mrt_pipeline.errors import InputError
 from mrt_pipeline.policy.template import Template, TemplateParams
@@ -29,7 +28,7 @@ from mrt_pipeline.policy.text_template import TextBacktrackTemplateParams
 from mrt_pipeline.registry import PositiveInt, Registered
 from mrt_pipeline.rollouts.actor import Actor
 from mrt_pipeline.rollouts.rollout import Rollout
-from mrt_pipeline.tasks.base import Problem
+from mrt_pipeline.tasks.base import Grade, Problem
 
 
 @dataclass(frozen=True)
@@ -166,11 +165,11 @@ class SampledProver(Prover):
 
     def success(self, actor: Actor, queries: Sequence[Query], seed: int = 0) -> list[Success]:
         """See `Prover.success`."""
-        result = []
         forced_answers = force_answers(actor, queries, self.n_answers, seed)
-        for query, found in zip(bar(queries, desc="grading", unit="trace"), forced_answers, strict=True):
-            texts = [[actor.read_answer(a, forced) for a in at] for at, forced in zip(found, query.forced, strict=True)]
-            rewards = [[actor.task.grade(query.problem, t).reward if t else 0.0 for t in at_cut] for at_cut in texts]
+        graded = grade_answers(actor, queries, forced_answers)
+        result = []
+        for query, found, read in zip(queries, forced_answers, graded, strict=True):
+            rewards = [[grade.reward for _, grade in at_cut] for at_cut in read]
             mean = np.array(rewards).reshape(len(query.cuts), self.n_answers).mean(axis=1)
             sem = np.sqrt(mean * (1 - mean) / self.n_answers)
             result.append(Success(mean, sem, sum(n_tokens(answer) for at_cut in found for answer in at_cut)))
@@ -187,6 +186,21 @@ def force_answers(actor: Actor, queries: Sequence[Query], n: int, seed: int) -> 
     ]
     completions = iter(actor.sample_answers(contexts, forced, seed, n))
     return [[[next(completions) for _ in range(n)] for _ in query.cuts] for query in queries]
+
+
+def grade_answers(
+    actor: Actor, queries: Sequence[Query], found: Sequence[Sequence[Sequence[Completion]]]
+) -> list[list[list[tuple[str, Grade]]]]:
+    """What is read of each answer that was found at each cut of each query (empty: none), and its grade."""
+    asked = [
+        (query.problem, actor.read_answer(answer, forced))
+        for query, at_cuts in zip(queries, found, strict=True)
+        for forced, answers in zip(query.forced, at_cuts, strict=True)
+        for answer in answers
+    ]
+    texts = [text for _, text in asked]
+    graded = zip(texts, actor.task.grade_all([problem for problem, _ in asked], texts), strict=True)
+    return [[[next(graded) for _ in answers] for answers in at_cuts] for at_cuts in found]
 
 
 def n_tokens(answer: Completion) -> int:

@@ -84,6 +84,14 @@ class Task(Registered):
     def grade(self, problem: Problem, answer: str) -> Grade:
         """Grade untrusted model text. Never raises and never runs it."""
 
+    def grade_all(self, problems: Sequence[Problem], answers: Sequence[str]) -> list[Grade]:
+        """The grade of each answer to its problem, as by `grade`; an empty text is UNPARSED.
+
+        For tasks that are faster with many answers at once.
+        """
+        pairs = zip(problems, answers, strict=True)
+        return [self.grade(problem, answer) if answer else Grade.UNPARSED for problem, answer in pairs]
+
     def read(self, text: str) -> str:
         """The answer in what a model wrote as its answer, as votes count it; empty if there is none.
 
