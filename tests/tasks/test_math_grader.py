@@ -1,11 +1,12 @@
 import json
 import os
 import time
+from typing import Literal
 
 import pytest
 
-from mrt_pipeline.tasks.base import Grade
-from mrt_pipeline.tasks.math_grader import MathGrader
+from mrt_pipeline.tasks.base import Grade, Problem
+from mrt_pipeline.tasks.math_grader import MathAnswers, MathGrader
 
 COMPARED = [
     ("27", "27.0", Grade.CORRECT),
@@ -148,3 +149,17 @@ def test_the_verdict_of_a_child_does_not_depend_on_what_it_was_asked_before(pool
         for child, order in zip(pool.children, (questions, questions[::-1], questions), strict=True)
     ]
     assert verdicts[0] == verdicts[1][::-1] == verdicts[2]
+
+
+def test_a_class_with_a_grade_of_its_own_is_asked_by_it():
+    class Lenient(MathAnswers):
+        name: Literal["lenient"] = "lenient"
+
+        def problems(self):
+            return []
+
+        def grade(self, problem, answer):
+            return Grade.CORRECT if "42" in answer else super().grade(problem, answer)
+
+    problem = Problem("p", "s", "train", "q", ("7",))
+    assert Lenient().grade_all([problem] * 3, ["42", "7", "8"]) == [Grade.CORRECT, Grade.CORRECT, Grade.WRONG]

@@ -123,10 +123,10 @@ class MathProblems(MathAnswers):
         found = super().read(text)
         return found if found or self.grader is None else text.strip()
 
-    def grade_all(self, problems: Sequence[Problem], answers: Sequence[str]) -> list[Grade]:
+    def _graded_together(self, problems: Sequence[Problem], answers: Sequence[str]) -> list[Grade]:
         """As the user's function says of the whole text, if there is one; else as mathematics."""
-        grade_all = super().grade_all if self.own_grader is None else self.own_grader.grade_all
-        return grade_all(problems, answers)
+        together = super()._graded_together if self.own_grader is None else self.own_grader.grade_all
+        return together(problems, answers)
 
     def _read(self, sources: Sequence[ProblemSource], split: str) -> list[Problem]:
         return [problem for source in sources for problem in read_source(source, split, self.max_unusable)]
