@@ -75,7 +75,9 @@ def make_base_policy(problems: pd.DataFrame, task: Task, policy: PolicyParams) -
     assert isinstance(task, ScratchTask) and isinstance(policy, TinyPolicy)  # others have a path
     key = configuration_key(task=task, policy=policy)
     if shipped := shipped_base(key):
-        logger.info("Base policy: the one that ships for this configuration; policy.warm_start.remake=true trains it anew")
+        logger.info(
+            "Base policy: the one that ships for this configuration; policy.warm_start.remake=true trains it anew"
+        )
         return shipped
     folder = _FOLDER / key
     made = made_once(folder, partial(_warm_start, problems, task, policy, key))
