@@ -59,11 +59,8 @@ def test_lists_of_sources_may_be_given_as_python_values():
 
 def test_backtracking_is_chosen_by_one_override_and_brings_what_it_needs():
     tree = compose_parameters(FOLDER, {"preset": "smoke", "task": "countdown_backtracking"})
-    assert (tree["task"]["name"], tree["task"]["backtrack"], tree["task"]["n_train"]) == (
-        "countdown_backtracking",
-        "value",
-        64,
-    )
+    found = (tree["task"]["name"], tree["task"]["backtrack"], tree["training"]["group_size"])
+    assert found == ("countdown_backtracking", "value", 4)
     assert tree["rollout"]["answer_tokens"] == 8
     assert tree["evaluation"]["window"] == 4 and compose_parameters(FOLDER, {})["evaluation"]["window"] is None
     assert compose_parameters(FOLDER, {})["rollout"]["answer_tokens"] == 6
@@ -80,10 +77,10 @@ def test_the_papers_presets_drop_unfinished_paragraphs_and_the_others_do_not():
 
 
 def test_an_override_wins_over_the_preset():
-    tree = compose_parameters(FOLDER, {"preset": "smoke", "policy.hidden_size": "64"})
+    tree = compose_parameters(FOLDER, {"preset": "smoke", "training.groups": "8"})
     assert tree["preset"] == "smoke"
-    assert tree["policy"]["hidden_size"] == 64
-    assert tree["policy"]["n_layers"] == 2
+    assert tree["training"]["groups"] == 8
+    assert tree["training"]["group_size"] == 4
 
 
 @pytest.mark.parametrize(

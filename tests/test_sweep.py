@@ -12,7 +12,8 @@ import pytest
 from mrt_pipeline.sweep import command, expand, job_request
 
 ROOT = Path(__file__).parents[1]
-TINY = ["preset=smoke", "training.sampled_tokens=1500", "training.n_validation=4", "evaluation.n_problems=4"]
+TINY = ["preset=smoke", "policy=toy", "training.sampled_tokens=1500", "training.n_validation=4"]
+TINY += ["evaluation.n_problems=4"]
 
 
 @pytest.fixture(scope="module")

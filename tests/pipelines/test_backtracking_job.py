@@ -6,6 +6,8 @@ from job import TABLES, run, runs, tables
 
 from mrt_pipeline.schemas import ROLLOUTS
 
+TOY = "task=countdown_backtracking,policy=toy"  # no base ships for it
+
 
 @pytest.fixture(scope="module")
 def project(copy_project):
@@ -13,7 +15,7 @@ def project(copy_project):
 
 
 def test_backtracking_search_runs_to_the_end_by_one_override(project):
-    result = run(project, "task=countdown_backtracking,training.answer_weight=1")
+    result = run(project, f"{TOY},training.answer_weight=1")
     assert result.returncode == 0, result.stdout + result.stderr
     made = tables(project)
     for name, table in made.items():
@@ -30,12 +32,12 @@ def test_backtracking_search_runs_to_the_end_by_one_override(project):
         assert len(accuracy[(accuracy["budget"] == budget) & (accuracy["forced"] == natural)]) == 2
     (last, *_) = runs(project)[1][::-1]
     assert last.data.tags["task"] == "countdown_backtracking"
-    refused = run(project, "task=countdown_backtracking,rollout.answer_tokens=6")
+    refused = run(project, f"{TOY},rollout.answer_tokens=6")
     assert refused.returncode == 1 and "rollout.answer_tokens is 6" in refused.stderr
 
 
 def test_mrt_star_runs_on_backtracking_search_with_the_sampled_prover(project):
-    result = run(project, "task=countdown_backtracking,prover=sampled,training.groups=4", pipeline="mrt_star")
+    result = run(project, f"{TOY},prover=sampled,training.groups=4", pipeline="mrt_star")
     assert result.returncode == 0, result.stdout + result.stderr
     assert (
         "algorithm mrt_star, task countdown_backtracking" in result.stdout and "Base policy: reusing" in result.stdout

@@ -220,19 +220,26 @@ def test_mrt_star_runs_on_the_same_base_with_the_sampled_prover_and_a_kl_term(pr
     folder, _ = project
     result = kedro(folder, "run", "--pipeline=mrt_star", "--params", STAR)
     assert result.returncode == 0, result.stdout + result.stderr
-    assert "Base policy: reusing" in result.stdout
+    assert "Base policy: the one that ships" in result.stdout
     assert (folder / "data/08_reporting/report.md").read_text().startswith("# mrt_star, seed 0")
 
 
 def test_the_warm_start_is_kept_under_a_key_of_its_configuration(project):
     folder, _ = project
-    kept = list((folder / "data/06_models/warm_start").glob("*/warm_start.json"))
-    assert len(kept) == 1
+    assert not (folder / "data/06_models/warm_start").exists()  # the other tests have the one that ships
+    quick = "preset=smoke,policy=toy,policy.warm_start.steps=10"
+    for params, said, n_kept in (
+        (quick, "written to", 1),
+        (quick, "reusing", 1),
+        (f"{quick},policy.warm_start.seed=1", "written to", 2),
+    ):
+        result = kedro(folder, "run", "--pipelines=ingest,base_policy", "--params", params)
+        assert result.returncode == 0, result.stdout + result.stderr
+        assert f"Base policy: {said}" in result.stdout
+        kept = list((folder / "data/06_models/warm_start").glob("*/warm_start.json"))
+        assert len(kept) == n_kept
     record = json.loads(kept[0].read_text())
-    assert record["policy"]["hidden_size"] == 64
-    other = kedro(folder, "run", "--pipelines=ingest,base_policy", "--params", "preset=smoke,policy.warm_start.seed=1")
-    assert other.returncode == 0, other.stdout + other.stderr
-    assert len(list((folder / "data/06_models/warm_start").glob("*/warm_start.json"))) == 2
+    assert record["policy"]["hidden_size"] == 64 and record["key"] == kept[0].parent.name
 
 
 def test_finished_runs_are_compared(project):
@@ -325,7 +332,7 @@ def test_nothing_is_reported_to_anybody(project):
 
 def test_a_base_whose_answers_cannot_be_read_is_refused_before_training(project):
     folder, _ = project
-    params = "policy.warm_start.steps=1,training.groups=16"
+    params = "policy=toy,policy.warm_start.steps=1,training.groups=16"
     result = run(folder, params)
     assert result.returncode == 1
     assert "cannot be read" in result.stderr and "policy.warm_start.steps" in result.stderr

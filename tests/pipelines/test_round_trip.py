@@ -49,7 +49,7 @@ def tracking_at(folder):
 
 @pytest.fixture(scope="module")
 def project(copy_project):
-    """A project in which the toy policy was trained and registered, and its run."""
+    """A project in which a policy was trained and registered, from the base that ships, and its run."""
     project = copy_project()
     result = run(project, "training.register_as=toy,training.learner.learning_rate=0.003")
     assert result.returncode == 0, result.stdout + result.stderr
@@ -131,7 +131,7 @@ def test_what_mlflow_does_not_have_is_refused_in_words(tmp_path, monkeypatch, pa
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        ({"task.n_numbers": 4, "task.n_test": 16, "rollout.answer_tokens": 7}, "does not know the symbol"),
+        ({"task.n_numbers": 4, "rollout.answer_tokens": 7}, "does not know the symbol"),
         (
             {"policy": "smollm2", "policy.gguf_file": "null", "task": "reasoning_gym", "prover": "sampled"},
             "is made of symbols: give policy=tiny",
@@ -141,7 +141,8 @@ def test_what_mlflow_does_not_have_is_refused_in_words(tmp_path, monkeypatch, pa
 def test_a_policy_of_another_kind_is_refused_in_words(project, monkeypatch, overrides, said):
     project, _, _ = project
     monkeypatch.chdir(project)
-    given = {"preset": "smoke", "policy.path": str(project / "data/06_models/trained_policy"), **overrides}
+    sizes = {"task.n_train": 64, "task.n_validation": 16, "task.n_test": 16}
+    given = {"preset": "smoke", "policy.path": str(project / "data/06_models/trained_policy"), **sizes, **overrides}
     tree = Parameters.model_validate(compose_parameters(project / "conf/base/parameters", given))
     problems, evaluation = make_problems(tree.task), tree.evaluation.model_copy(update={"budget_multiples": [1.0]})
     with pytest.raises(InputError, match=said):

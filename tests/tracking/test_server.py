@@ -32,7 +32,7 @@ def project(copy_project):
 
 
 def test_a_run_goes_on_without_a_server_and_arrives_there_later(project, server, tracking_at):
-    ingest = ("kedro", "run", "--pipelines=ingest", "--params", "preset=smoke")
+    ingest = ("kedro", "run", "--pipelines=ingest", "--params", "preset=smoke,task.n_train=64")
     without = run(project, server, *ingest)
     assert without.returncode == 0, without.stdout + without.stderr
     assert without.stdout.count("Connection refused") == 1 and "mrt_pipeline.tracking.resend" in without.stdout

@@ -193,6 +193,15 @@ class SavedPolicy:
         return Policy(model, self.tokenizer, self.template, self.card)
 
 
+def shipped_base(key: str) -> SavedPolicy | None:
+    """The base policy that ships with this package for the configuration of that key, if there is one."""
+    for card in (Path(__file__).parent / "bases").glob(f"*/{CARD}"):
+        saved = SavedPolicy.read(card.parent)
+        if saved.card.key == key:
+            return saved
+    return None
+
+
 def load_tokenizer(path: str, revision: str | None, chat_template: str | None) -> PreTrainedTokenizerBase:
     """The tokenizer, with another chat template if one is given. Raises InputError if it cannot be had."""
     from transformers import AutoTokenizer

@@ -96,6 +96,9 @@ class WarmStartParams(Params):
     seed: int = Field(
         default=0, description="of weights and traces; independent of the run's seed, so that runs share the result"
     )
+    remake: bool = Field(
+        default=False, description="train, although a base of this configuration ships with the package"
+    )
     # Muon reaches AdamW's loss in about half of the steps here.
     learner: LearnerParams = LearnerParams(optimizer="muon", learning_rate=3e-3, warmup=0.03, schedule="cosine")
 

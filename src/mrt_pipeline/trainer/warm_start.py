@@ -25,11 +25,12 @@ def warm_start(
     seed: int,
     log: Callable[[dict[str, float], int], None],
     log_every: int = 50,
+    log_first: int = 0,
 ) -> dict[str, float]:
     """Train `policy` in place on fresh traces for `steps` batches; the last metrics are returned.
 
-    problems: the training problems. log: called every `log_every` steps with the means since the last call, and the
-    step.
+    problems: the training problems. log: called after each of the first `log_first` steps, every `log_every` steps and
+    at the end, with the means since the last call, and the step.
     """
     learner = Learner(policy.model, settings)
     batches = _batches(policy, task, problems, batch_size, np.random.default_rng([seed, 0]))
@@ -39,7 +40,7 @@ def warm_start(
     for step, batch in zip(range(steps), batches):
         recent.append(learner.update(batch, step / steps, seed=step))
         n_tokens += sum(len(sequence.token_ids) for sequence in batch)
-        if (step + 1) % log_every == 0 or step + 1 == steps:
+        if step < log_first or (step + 1) % log_every == 0 or step + 1 == steps:
             metrics = {name: float(np.mean([entry[name] for entry in recent])) for name in recent[0]}
             metrics["tokens_per_second"] = n_tokens / (time.perf_counter() - started)
             recent = []

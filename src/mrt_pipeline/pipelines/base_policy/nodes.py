@@ -20,7 +20,7 @@ from mrt_pipeline.policy.configured import (
     longest_answer,
     unpack_gguf,
 )
-from mrt_pipeline.policy.policy import ADAPTERS, SavedPolicy
+from mrt_pipeline.policy.policy import ADAPTERS, SavedPolicy, shipped_base
 from mrt_pipeline.policy.template import encode_prompt
 from mrt_pipeline.reuse import made_once
 from mrt_pipeline.rollouts.prover import Prover
@@ -35,6 +35,7 @@ logger = logging.getLogger(__name__)
 _FOLDER = Path("data/06_models/warm_start")
 _UNPACKED = Path("data/06_models/unpacked")
 _REPORT_EVERY = 200
+_FIRST = 20  # steps whose losses are recorded one by one
 
 
 @reads(prover=[], rollout=[], evaluation=[])
@@ -60,6 +61,7 @@ def provide_base_policy(
 def make_base_policy(problems: pd.DataFrame, task: Task, policy: PolicyParams) -> SavedPolicy:
     """Train the base policy on imperfect search traces, or take the one that this very configuration made before.
 
+    That of the default configuration ships with the package; with `policy.warm_start.remake` it is trained anew.
     With `policy.path` it is found and checked instead, so that what does not fit is refused early.
     """
     if policy.path is not None:
@@ -72,6 +74,11 @@ def make_base_policy(problems: pd.DataFrame, task: Task, policy: PolicyParams) -
         return saved.called(name="base", key=key)
     assert isinstance(task, ScratchTask) and isinstance(policy, TinyPolicy)  # others have a path
     key = configuration_key(task=task, policy=policy)
+    if shipped := shipped_base(key):
+        logger.info(
+            "Base policy: the one that ships for this configuration; policy.warm_start.remake=true trains it anew"
+        )
+        return shipped
     folder = _FOLDER / key
     made = made_once(folder, partial(_warm_start, problems, task, policy, key))
     logger.info("Base policy: %s", f"written to {folder}" if made else f"reusing {folder}, of the same configuration")
@@ -157,18 +164,22 @@ def _warm_start(problems: pd.DataFrame, task: ScratchTask, policy: TinyPolicy, k
 
     fresh = policy.build(task, key)
     params = policy.warm_start
+    first_losses: list[float] = []
     logger.info("Warm start of a policy of %d parameters", fresh.model.num_parameters())
     with bar(total=params.steps, desc="warm start", unit="step") as steps:
 
         def log(metrics: dict[str, float], step: int) -> None:
             steps.set_postfix(loss=f"{metrics['loss']:.3f}", refresh=False)
             steps.update(step - steps.n)
+            if step <= _FIRST:
+                first_losses.append(metrics["loss"])
             if step % _REPORT_EVERY == 0:
                 logger.info("Warm start, step %d of %d: loss %.3f", step, params.steps, metrics["loss"])
             log_metrics({f"warm_start/{name}": value for name, value in metrics.items()}, step)
 
         train, sizes = problems_from_table(problems, "train"), (params.steps, params.batch_size, params.seed)
-        metrics = warm_start(fresh, task, train, params.learner, *sizes, log)
+        metrics = warm_start(fresh, task, train, params.learner, *sizes, log, log_first=_FIRST)
     fresh.save(folder)
-    record = {"task": task.model_dump(), "policy": policy.model_dump(), "metrics": metrics}
+    made_of = {"key": key, "task": task.model_dump(), "policy": policy.model_dump()}
+    record = {**made_of, "metrics": metrics, "first_losses": first_losses}
     (folder / "warm_start.json").write_text(json.dumps(record, indent=2))
