@@ -21,7 +21,7 @@ from mrt_pipeline.policy.policy import SavedPolicy
 from mrt_pipeline.registry import Params
 
 # Raise when a change of the code changes what the same configuration produces.
-CODE_VERSION = 3
+CODE_VERSION = 4
 _PARAMETER = "params:"
 
 
