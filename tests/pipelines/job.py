@@ -21,6 +21,7 @@ from mrt_pipeline.schemas import (
     VOTES,
 )
 
+ROOT = Path(__file__).parents[2]
 TABLES = {
     "01_raw/problems": PROBLEMS,
     "02_intermediate/rollouts": ROLLOUTS,
