@@ -1,6 +1,6 @@
 """Run the notebooks in their order, in this project, and keep what they show: `python notebooks/run.py`.
 
-Needs the packages of `.[test]`. Takes about 15 minutes: the first trains the default, the third GRPO beside it.
+Needs the packages of `.[test]`. Takes about six minutes: the first trains the default, the third GRPO beside it.
 """
 
 import os
