@@ -186,3 +186,28 @@ def test_all_answers_are_graded_at_once(make_actor, warm_policy, task, queries, 
     assert counting.calls == [3 * sum(len(query.cuts) for query in queries)]
     actor.sample(known_problems, n=2, seed=0)
     assert len(counting.calls) == 2
+
+
+def test_what_several_traces_begin_with_is_asked_once(warm_actor, queries, monkeypatch):
+    query, other = queries
+    longer = dataclasses.replace(query, cuts=query.cuts[:2])
+    apart = dataclasses.replace(query, thought=query.thought[::-1])  # the same at cut 0 alone
+    renamed = dataclasses.replace(query, problem=dataclasses.replace(query.problem, answers=query.problem.answers[:1]))
+    batch = [query, longer, apart, other, renamed, query]
+    expected = [EXACT.success(warm_actor, [one])[0] for one in batch]
+    asked, score = [], warm_actor.engine.score
+    monkeypatch.setattr(
+        warm_actor.engine, "score", lambda traces, cuts, *rest: asked.append(cuts) or score(traces, cuts, *rest)
+    )
+    found = EXACT.success(warm_actor, batch)
+    assert [len(cuts) for cuts in asked[0]] == [4, 3, 4, 4] and len(asked) == 1
+    for one, alone in zip(found, expected, strict=True):
+        assert np.allclose(one.mean, alone.mean, atol=1e-5)
+    spent = [success.n_tokens for success in expected]
+    assert [success.n_tokens for success in found] == [
+        spent[0],
+        0,
+        spent[2] - (spent[0] - spent[1]) // 2,
+        *spent[3:5],
+        0,
+    ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -115,7 +116,8 @@ class TorchEngine:
         temperature: float = 1.0,
     ) -> list[np.ndarray]:
         """See `Engine.score`. All branches of a trace share it in one pass, under a tree-shaped attention mask."""
-        trees = [AnswerTree(suffix, answers) for answers in continuations]
+        tree_of = cache(lambda answers: AnswerTree(suffix, answers))  # traces of a problem have the same
+        trees = [tree_of(tuple(map(tuple, answers))) for answers in continuations]
         asked = list(zip(traces, cuts, trees, strict=True))
         sizes = [len(trace) + len(cut) * tree.size for trace, cut, tree in asked]
         results: list[np.ndarray] = [np.empty(0)] * len(traces)
@@ -138,10 +140,10 @@ class TorchEngine:
                 logits = self._tree_logits(fused, [traces[i] for i in batch], ids, positions, mask[:, None], n_columns)
                 logprobs = torch.log_softmax(logits.float() / temperature, dim=-1)
             for row, i in enumerate(batch):
-                tree, n_cuts = trees[i], len(cuts[i])
-                branches = logprobs[row, : n_cuts * tree.size].reshape(n_cuts, tree.size, logprobs.shape[-1])
-                scored = branches[:, tree.parents, tree.tokens_scored].double().cpu().numpy()
-                results[i] = scored @ tree.paths.T
+                own, n_cuts = trees[i], len(cuts[i])
+                branches = logprobs[row, : n_cuts * own.size].reshape(n_cuts, own.size, logprobs.shape[-1])
+                scored = branches[:, own.parents, own.tokens_scored].double().cpu().numpy()
+                results[i] = scored @ own.paths.T
             scored_traces.update(rows)
         scored_traces.close()
         return results

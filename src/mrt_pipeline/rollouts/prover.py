@@ -75,7 +75,10 @@ class Query:
 
 @dataclass(frozen=True)
 class Success:
-    """J at the cuts of a query: `mean` (n_cuts,) in [0, 1] and its standard error `sem` (n_cuts,); tokens spent."""
+    """J at the cuts of a query: `mean` (n_cuts,) in [0, 1] and its standard error `sem` (n_cuts,); tokens spent.
+
+    n_tokens: what was computed for this query; nothing for what another one of the same call had asked.
+    """
 
     mean: np.ndarray
     sem: np.ndarray
@@ -135,26 +138,38 @@ class ExactProver(Prover):
         encoded = {answer: [*encode(answer, add_special_tokens=False), *end] for answer in distinct}
         answers = [[encoded[answer] for answer in query.problem.answers] for query in queries]
         closes = [query.closes(actor.template.stop_phrase) for query in queries]
-        scores = [np.empty((len(query.cuts), len(query.problem.answers))) for query in queries]
-        n_passes = [0] * len(queries)
+        traces = [np.concatenate([query.prompt, query.thought]) for query in queries]
+        means = [np.empty(len(query.cuts)) for query in queries]
+        n_spent = [0] * len(queries)
         for close in sorted({close for found in closes for close in found}):
             places = {i: [other == close for other in found] for i, found in enumerate(closes) if close in found}
+            contexts = {
+                i: [
+                    (int(n), traces[i][:n].tobytes(), queries[i].problem.answers)
+                    for n in len(queries[i].prompt) + queries[i].cuts[here]
+                ]
+                for i, here in places.items()
+            }
+            first: dict[tuple, int] = {}  # traces of a problem begin alike: each context is asked of the first only
+            for i, wanted in contexts.items():
+                for context in wanted:
+                    first.setdefault(context, i)
+            new = {i: [c for c in dict.fromkeys(wanted) if first[c] == i] for i, wanted in contexts.items()}
+            new = {i: asked for i, asked in new.items() if asked}
             found = actor.engine.score(
-                [np.concatenate([queries[i].prompt, queries[i].thought]) for i in places],
-                [len(queries[i].prompt) + queries[i].cuts[here] for i, here in places.items()],
+                [traces[i] for i in new],
+                [np.array([n for n, *_ in asked]) for asked in new.values()],
                 close,
-                [answers[i] for i in places],
+                [answers[i] for i in new],
                 actor.limits.temperature,
             )
-            for (i, here), score in zip(places.items(), found, strict=True):
-                scores[i][here] = score
-                n_passes[i] += 1
-        result = []
-        for i, query in enumerate(queries):
-            mean = np.exp(scores[i]).sum(axis=1).clip(0.0, 1.0)
-            n_trace, n_answers = len(query.prompt) + len(query.thought), sum(map(len, answers[i]))
-            result.append(Success(mean, np.zeros_like(mean), n_passes[i] * n_trace + len(query.cuts) * n_answers))
-        return result
+            success: dict[tuple, float] = {}
+            for (i, asked), scores in zip(new.items(), found, strict=True):
+                success.update(zip(asked, np.exp(scores).sum(axis=1).clip(0.0, 1.0), strict=True))
+                n_spent[i] += len(traces[i]) + len(asked) * sum(map(len, answers[i]))
+            for i, here in places.items():
+                means[i][here] = [success[context] for context in contexts[i]]
+        return [Success(mean, np.zeros_like(mean), n) for mean, n in zip(means, n_spent, strict=True)]
 
 
 class SampledProver(Prover):
