@@ -1,6 +1,6 @@
 """Time of an RL step of the embedded default beside TRL's GRPOTrainer, in one run: same model, prompts and lengths.
 
-    OMP_NUM_THREADS=1 python benchmarks/rl_step.py [--groups 8] [--rounds 5] [--policy FOLDER]
+    OMP_NUM_THREADS=1 python benchmarks/rl_step.py [--groups 8] [--rounds 5] [--budget 96] [--policy FOLDER | --lora]
 
 After each step of TRL comes one of ours by GRPO and one by MRT-online (sampling, prover, update), so that all three see
 the same machine. One optimiser step each; the learning rates are so small that the policy stays as it is. Prints
@@ -12,26 +12,37 @@ import copy
 import statistics
 import sys
 import tempfile
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from time import perf_counter
 
 import torch
-from transformers import TrainerCallback
+from prover import SMOLLM2_135M
+from transformers import LlamaForCausalLM, TrainerCallback
 from trl import GRPOConfig
 
 import mrt_pipeline as mrt
 from mrt_pipeline.algorithms.grpo import GRPO
 from mrt_pipeline.algorithms.mrt_online import MRTOnline
-from mrt_pipeline.policy.policy import Policy
+from mrt_pipeline.policy.policy import Policy, add_adapters
 from mrt_pipeline.trainer import draw
 from mrt_pipeline.trainer.reinforce import _sequences
 
 sys.path.append(str(Path(__file__).parents[1] / "examples"))
 from trl_progress_credit import ON_A_CPU, GRPOTrainer, toy_arguments
 
-BUDGET, ANSWER, GROUP = 96, 6, 8  # thinking tokens, answer tokens, rollouts of a problem
+ANSWER, GROUP = 6, 8  # answer tokens, rollouts of a problem
+
+
+def large_policy(task) -> Policy:
+    """A model with the sizes of SmolLM2-135M and random weights, and LoRA adapters, on the symbols of the task."""
+    small = mrt.TinyPolicy().build(task)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = LlamaForCausalLM(SMOLLM2_135M)
+    return replace(small, model=add_adapters(model, rank=16, alpha=32, dropout=0.0, seed=0))
 
 
 def our_step(actor, algorithm, learner, problems, step):
@@ -65,13 +76,20 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--groups", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--policy", help="folder of a saved policy; without it, random weights that never stop early")
+    parser.add_argument("--budget", type=int, default=96, help="thinking tokens")
+    parser.add_argument("--policy", help="folder of a saved policy; without it, random weights that rarely stop early")
+    parser.add_argument(
+        "--lora", action="store_true", help="135 M parameters, of which adapters are trained"
+    )
     given = parser.parse_args()
     task = mrt.Countdown()
-    policy = mrt.open_policy(given.policy) if given.policy else mrt.TinyPolicy().build(task)
+    if given.lora:
+        policy = large_policy(task)
+    else:
+        policy = mrt.open_policy(given.policy) if given.policy else mrt.TinyPolicy().build(task)
     problems = [problem for problem in task.problems() if problem.split == "train"][: given.groups]
     ours = Policy(copy.deepcopy(policy.model), policy.tokenizer, policy.template)
-    actor = mrt.Actor.of(ours, task, mrt.RolloutParams(thinking_budget=BUDGET, answer_tokens=ANSWER))
+    actor = mrt.Actor.of(ours, task, mrt.RolloutParams(thinking_budget=given.budget, answer_tokens=ANSWER))
     learner = mrt.Learner(ours.model, mrt.LearnerParams(learning_rate=1e-9))
     steps = {
         algorithm.name: partial(our_step, actor, algorithm, learner, problems) for algorithm in (GRPO(), MRTOnline())
@@ -83,7 +101,10 @@ def main():
             max_steps=given.rounds + 1,
             per_device_train_batch_size=given.groups * GROUP,
             num_generations=GROUP,
-            max_completion_length=BUDGET + 1 + ANSWER + 1,  # with the tokens that close the thought and end the answer
+            max_completion_length=given.budget
+            + 1
+            + ANSWER
+            + 1,  # with the tokens that close the thought and end the answer
             learning_rate=1e-9,
             loss_type="dapo",
             logging_steps=1,
