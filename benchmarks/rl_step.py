@@ -78,9 +78,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--budget", type=int, default=96, help="thinking tokens")
     parser.add_argument("--policy", help="folder of a saved policy; without it, random weights that rarely stop early")
-    parser.add_argument(
-        "--lora", action="store_true", help="135 M parameters, of which adapters are trained"
-    )
+    parser.add_argument("--lora", action="store_true", help="135 M parameters, of which adapters are trained")
     given = parser.parse_args()
     task = mrt.Countdown()
     if given.lora:
@@ -101,10 +99,7 @@ def main():
             max_steps=given.rounds + 1,
             per_device_train_batch_size=given.groups * GROUP,
             num_generations=GROUP,
-            max_completion_length=given.budget
-            + 1
-            + ANSWER
-            + 1,  # with the tokens that close the thought and end the answer
+            max_completion_length=given.budget + ANSWER + 2,  # with what closes the thought and ends the answer
             learning_rate=1e-9,
             loss_type="dapo",
             logging_steps=1,
