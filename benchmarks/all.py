@@ -1,4 +1,6 @@
-"""All that docs/performance.md quotes, one after the other, on one thread; some ten minutes on an idle machine.
+"""What docs/performance.md quotes, one after the other, on one thread; some ten minutes on an idle machine.
+
+Not `prover.py`, which needs vLLM, and not `rl_step.py --lora`, which takes as long again.
 
 python benchmarks/all.py
 """
