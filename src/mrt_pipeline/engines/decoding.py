@@ -44,6 +44,11 @@ def _seen_by_prompts(length: int, padding: Tensor) -> Tensor | None:
     return (seen | torch.eye(length, dtype=torch.bool, device=padding.device))[:, None]  # padding must see something
 
 
+def _prompt_positions(length: int, padding: Tensor) -> Tensor:
+    """(rows, length), from 0 on where the padding ends."""
+    return (torch.arange(length, device=padding.device) - padding[:, None]).clamp(min=0)
+
+
 class _PreallocatedLayer(DynamicLayer):
     """A cache layer whose memory is taken once; attention sees only the part filled so far."""
 
@@ -83,8 +88,7 @@ class PlainDecoder:
         self._length, self._padding = ids.shape[1], padding
         n_layers = self._model.config.num_hidden_layers
         self._cache = Cache(layers=[_PreallocatedLayer(self._length + self._room) for _ in range(n_layers)])
-        positions = (torch.arange(self._length, device=ids.device) - padding[:, None]).clamp(min=0)
-        return self._logits(ids, _seen_by_prompts(self._length, padding), positions)
+        return self._logits(ids, _seen_by_prompts(self._length, padding), _prompt_positions(self._length, padding))
 
     def select(self, rows: Tensor) -> None:
         """See `Decoder`."""
@@ -121,8 +125,7 @@ class FusedDecoder:
                 kept[:, :, :length] = new.unflatten(0, (rows, length)).transpose(1, 2)
             return among_prompts(layer, queries, keys, values)
 
-        positions = (torch.arange(length, device=ids.device) - padding[:, None]).clamp(min=0)
-        hidden = model.hidden(ids.flatten(), positions.flatten(), attend)
+        hidden = model.hidden(ids.flatten(), _prompt_positions(length, padding).flatten(), attend)
         return model.logits(hidden.view(rows, length, -1)[:, -1])
 
     def resume(self, known: Sequence[Sequence[Tensor]], ids: Tensor) -> Tensor:

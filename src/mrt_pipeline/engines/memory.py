@@ -30,14 +30,13 @@ class Memory:
         self._known: dict[bytes, list[Tensor]] = {}
         self._room = MOST_BYTES
 
-    def of(self, model: FusedModel) -> "Memory":
-        """This memory, emptied if it is of other weights."""
+    def begin(self, model: FusedModel) -> None:
+        """What comes is of this model: forget what is of other weights."""
         weights = list(model.weights())
         if len(weights) != len(self._weights) or not all(map(torch.equal, weights, self._weights)):
             self.clear()
             small = sum(weight.numel() for weight in weights) <= MOST_WEIGHTS
             self._weights = [weight.clone() for weight in weights] if small else []
-        return self
 
     def keep(self, tokens: Tokens, layers: list[Tensor]) -> None:
         """Remember a sequence, if there is room."""

@@ -14,7 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from mrt_pipeline.bars import bar
 from mrt_pipeline.engines.base import Completion, Row, SamplingParams
-from mrt_pipeline.engines.decoding import FusedDecoder, PlainDecoder
+from mrt_pipeline.engines.decoding import Decoder, FusedDecoder, PlainDecoder
 from mrt_pipeline.engines.memory import Memory, pad_rows
 from mrt_pipeline.engines.tree import AnswerTree, pack_trees
 from mrt_pipeline.mrt.episodes import Tokens
@@ -53,24 +53,29 @@ class TorchEngine:
         rows = params.rows(len(prompts), min_tokens, max_tokens)
         generator = torch.Generator(self.model.device).manual_seed(seed)
         size = max(1, self.batch_size // params.n)
-        if not self._memory.find(prompts[:1], new=True):
-            self._memory.clear()  # what comes now is not about what was sampled before
         with _at_rest(self.model):
+            fused = self._fused()
+            if not self._memory.find(prompts[:1], new=True):
+                self._memory.clear()  # what comes now is not about what was sampled before
             for start in bar(range(0, len(prompts), size), desc="sampling", unit="batch"):
                 batch = slice(start * params.n, (start + size) * params.n)
-                self._sample_batch(prompts[start : start + size], rows[batch], params, generator)
+                self._sample_batch(fused, prompts[start : start + size], rows[batch], params, generator)
         return [row.completion() for row in rows]
 
     def _sample_batch(
-        self, prompts: Sequence[Tokens], rows: list[Row], params: SamplingParams, generator: torch.Generator
+        self,
+        fused: FusedModel | None,
+        prompts: Sequence[Tokens],
+        rows: list[Row],
+        params: SamplingParams,
+        generator: torch.Generator,
     ) -> None:
         device = self.model.device
         rows_of_ids = [torch.as_tensor(prompt, dtype=torch.long) for prompt in prompts]
         ids = pad_sequence(rows_of_ids, batch_first=True, padding_side="left")  # all go on from the same column
         padding = torch.tensor([ids.shape[1] - len(prompt) for prompt in prompts])
-        fused = self._fused()
         known = self._memory.find(prompts, new=True) if fused else None
-        decoder: FusedDecoder | PlainDecoder
+        decoder: Decoder
         decoder = FusedDecoder(fused, params.max_tokens) if fused else PlainDecoder(self.model, params.max_tokens)
         if known and isinstance(decoder, FusedDecoder):
             new = ids[:, max(row[0].shape[-2] for row in known) :]  # what is known ends at the same column in all rows
@@ -153,7 +158,7 @@ class TorchEngine:
         if not FusedModel.fits(self.model):
             return None
         fused = FusedModel(self.model)
-        self._memory.of(fused)
+        self._memory.begin(fused)
         return fused
 
     def _tree_logits(
