@@ -33,7 +33,7 @@ def _plain(value):
 @pytest.mark.parametrize("name", Algorithm.names())
 def test_an_algorithm_is_chosen_with_the_defaults_of_its_class(name):
     given = {"algorithm": name, "rollout.thinking_budget": "54"}
-    needs = {"budget": 54} if name in ("brpo", "regret_to_go") else {}
+    needs = {"budget": 54} if name in ("anytime", "brpo", "regret_to_go") else {}
     training = {"training": "star"} if Algorithm.member(name).likelihood else {}
     assert compose_parameters(FOLDER, given | training)["algorithm"] == Algorithm.member(name)(**needs).model_dump()
 

@@ -85,6 +85,27 @@ class Tabular:
                     total = total + first[2] * second[2] * self.score(trace, weights[chosen])
         return total
 
+    def expected_over_pairs(self, traces, make_labelled, j, weigh):
+        """The expected sum over a group of two of weights times scores, by listing all pairs.
+
+        j: J after each thought. weigh(pair of labelled rollouts): weights of the choices of each, that of the answer
+        left out.
+        """
+        labelled = [(trace, self.with_success(trace, make_labelled, j), self.chance(trace)) for trace in traces]
+        total = 0.0
+        for first in labelled:
+            for second in labelled:
+                for (trace, _, _), weights in zip((first, second), weigh([first[1], second[1]]), strict=True):
+                    assert len(weights) == len(trace.choices) - 1
+                    total += first[2] * second[2] * self.score(trace, [*weights, 0.0])
+        return total
+
+    @staticmethod
+    def with_success(trace, make_labelled, j):
+        """A trace as a labelled rollout with an episode a token, and this J after each."""
+        success = [j[trace.thought[:n]] for n in range(len(trace.thought) + 1)]
+        return make_labelled(success, reward=float(trace.right), stop_reason="stop" if trace.stopped else "length")
+
     def direct(self):
         """The two traces that answer at once."""
         return [Trace((), False, answer == 0, ((self.rows["answer", ()], answer),)) for answer in (0, 1)]
@@ -103,14 +124,29 @@ class Tabular:
 
     def gradient(self, traces, value, step=1e-6):
         """Of the expected value over these traces, by finite differences: no formula of a policy gradient in it."""
+        return self._differences(
+            lambda logits, _: sum(self.chance(trace, logits) * value(trace) for trace in traces), step
+        )
 
-        def expected(logits):
-            return sum(self.chance(trace, logits) * value(trace) for trace in traces)
+    def local_gradient(self, traces, value, step=1e-6):
+        """In each state's logits, that of what is expected from this state on, times the chance to get there.
 
+        value(trace, t): what the choice at place t of the trace and those after it are worth.
+        """
+        through = {row: [] for row in self.rows.values()}
+        for trace in traces:
+            for t, (row, _) in enumerate(trace.choices):
+                through[row].append((trace, value(trace, t)))
+        return self._differences(
+            lambda logits, row: sum(self.chance(trace, logits) * worth for trace, worth in through[row]), step
+        )
+
+    def _differences(self, expected, step):
+        """expected(logits, row): a number that is to be differentiated by the logits of this row."""
         result = np.zeros(self.logits.shape)
-        for where in np.argwhere(np.isfinite(self.logits)):
+        for row, action in np.argwhere(np.isfinite(self.logits)):
             up, down = self.logits.copy(), self.logits.copy()
-            up[tuple(where)] += step
-            down[tuple(where)] -= step
-            result[tuple(where)] = (expected(up) - expected(down)) / (2 * step)
+            up[row, action] += step
+            down[row, action] -= step
+            result[row, action] = (expected(up, row) - expected(down, row)) / (2 * step)
         return result

@@ -6,7 +6,7 @@ from mrt_pipeline.algorithms.base import Algorithm
 from mrt_pipeline.config import class_defaults
 from mrt_pipeline.errors import InputError
 
-BUDGETED = {"brpo", "regret_to_go"}
+BUDGETED = {"anytime", "brpo", "regret_to_go"}
 
 
 @pytest.mark.parametrize("name", Algorithm.builtin)

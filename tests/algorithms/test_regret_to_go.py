@@ -6,8 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tabular import Tabular
 
+from mrt_pipeline.algorithms.base import ending_tokens
 from mrt_pipeline.algorithms.grpo import GRPO
-from mrt_pipeline.algorithms.regret_to_go import RegretToGo, ending_tokens
+from mrt_pipeline.algorithms.regret_to_go import RegretToGo
+from mrt_pipeline.mrt import credit
 from mrt_pipeline.mrt.credit import area_to_go, centred_area_to_go
 from mrt_pipeline.mrt.regret import step_area
 
@@ -26,7 +28,7 @@ def bonuses(rollouts, budget):
         [item.boundaries for item in rollouts],
         [item.success for item in rollouts],
         budget,
-        [ending_tokens(item.rollout) for item in rollouts],
+        ending_tokens(rollouts),
     )
 
 
@@ -56,7 +58,7 @@ def test_progress_beyond_the_budget_adds_nothing():
 @given(batches)
 def test_alpha_zero_is_grpo_exactly(make_labelled, batch):
     rollouts = labelled_batch(make_labelled, batch)
-    algorithm = RegretToGo(alpha=0.0, budget=6)
+    algorithm = RegretToGo(alpha=0.0, budget=6, expected_outcome=False)
     for found, expected in zip(algorithm.weights(rollouts), GRPO().weights(rollouts), strict=True):
         assert np.array_equal(found, expected)
 
@@ -64,7 +66,7 @@ def test_alpha_zero_is_grpo_exactly(make_labelled, batch):
 @given(batches, st.floats(0, 2))
 def test_constant_success_gives_no_bonus(make_labelled, batch, alpha):
     rollouts = labelled_batch(make_labelled, [(group, reward, [0.3] * len(s)) for group, reward, s in batch])
-    algorithm = RegretToGo(alpha=alpha, budget=6)
+    algorithm = RegretToGo(alpha=alpha, budget=6, expected_outcome=False)
     for found, expected in zip(algorithm.weights(rollouts), GRPO().weights(rollouts), strict=True):
         assert np.array_equal(found, expected)
 
@@ -96,7 +98,7 @@ def test_the_bonus_is_the_normalised_credit_minus_that_of_the_others_at_the_same
         )
     pooled = np.concatenate(expected)
     size = np.sqrt(np.mean(np.square(pooled))) if len(pooled) else 1.0
-    weights = RegretToGo(alpha=alpha, budget=budget).weights(rollouts)
+    weights = RegretToGo(alpha=alpha, budget=budget, expected_outcome=False).weights(rollouts)
     bonus = [found - grpo for found, grpo in zip(weights, GRPO().weights(rollouts), strict=True)]
     for found, values in zip(bonus, expected, strict=True):
         assert np.allclose(found[: len(values)], alpha / max(size, 1e-6) * np.array(values), atol=1e-7)
@@ -125,20 +127,33 @@ def test_the_expected_bonus_is_the_gradient_of_the_area(make_labelled, seed):
     traces = policy.traces()
     j = {trace.thought: rng.random() for trace in traces}
 
-    def labelled(trace):
-        success = [j[trace.thought[:n]] for n in range(len(trace.thought) + 1)]
-        return make_labelled(success, stop_reason="stop" if trace.stopped else "length")
-
-    items = [(trace, labelled(trace), policy.chance(trace)) for trace in traces]
-    total = 0.0
-    for first in items:
-        for second in items:
-            for (trace, _, _), bonus in zip((first, second), bonuses([first[1], second[1]], budget)):
-                assert len(bonus) == len(trace.choices) - 1  # all but the answer
-                total += first[2] * second[2] * policy.score(trace, [*bonus, 0.0])
+    total = policy.expected_over_pairs(traces, make_labelled, j, lambda pair: bonuses(pair, budget))
 
     def area(trace):
-        item = labelled(trace)
+        item = policy.with_success(trace, make_labelled, j)
         return step_area(item.boundaries, item.success, budget)
 
     assert np.allclose(total, 2 * policy.gradient(traces, area), atol=1e-8)
+
+
+@given(curves, st.lists(st.integers(1, 30), min_size=1, max_size=4))
+def test_of_several_budgets_the_area_to_go_is_the_mean(success, budgets):
+    boundaries = np.arange(len(success)) * 3
+    each = [area_to_go(boundaries, np.array(success), budget) for budget in budgets]
+    assert np.allclose(area_to_go(boundaries, np.array(success), budgets), np.mean(each, axis=0), atol=1e-12)
+
+
+def test_budgets_are_multiples_of_the_training_budget(make_labelled):
+    rollouts = [make_labelled(s, group=0, reward=r) for s, r in (((0.0, 0.5, 0.25), 1.0), ((0.25, 0.0), 0.0))]
+    by_multiples = RegretToGo(budget=4, budget_multiples=[0.5, 2.0]).weights(rollouts)
+    columns = ([1.0, 0.0], [0, 0], [[0, 1, 2], [0, 1]], [[0.0, 0.5, 0.25], [0.25, 0.0]])
+    found = credit.regret_to_go(*columns, budget=[2, 8], expected_outcome=True)
+    for weights, thought, stop, answer in zip(by_multiples, found.thought, found.stop, found.answer, strict=True):
+        assert np.allclose(weights, [*thought, stop, *[answer] * (len(weights) - len(thought) - 1)])
+
+
+def test_with_the_expected_outcome_the_thought_has_J_at_its_end(make_labelled):
+    rollouts = [make_labelled((0.0, 0.75), group=0, reward=0.0), make_labelled((0.0, 0.25), group=0, reward=1.0)]
+    found = RegretToGo(alpha=0.0, budget=6, expected_outcome=True).weights(rollouts)
+    assert np.allclose(found[0][:2], 0.25) and np.allclose(found[0][2:], -0.75)
+    assert np.allclose(found[1][:2], -0.25) and np.allclose(found[1][2:], 0.75)

@@ -61,6 +61,10 @@ def call(function, batch):
         "length_penalty": lambda: credit.length_penalty(**rest),
         "mrt_online": lambda: credit.mrt_online(**curves, gamma=0.5),
         "regret_to_go": lambda: credit.regret_to_go(**curves, budget=6),
+        "anytime": lambda: credit.anytime(**curves, budget=[3, 12]),
+        "watermark": lambda: credit.watermark(**curves),
+        "saturation": lambda: credit.saturation(**curves),
+        "least": lambda: credit.least(**curves),
         "brpo": lambda: credit.brpo(**rest, success=slots, budgets=[2, 4]),
         "mrt": lambda: credit.mrt(**rest, **{name: batch[name] for name in branch}, next_success=end),
         "star": lambda: credit.star(batch["rewards"], batch["lengths"]),
@@ -68,7 +72,10 @@ def call(function, batch):
     }[function]()
 
 
-ALL = ["grpo", "length_penalty", "mrt_online", "regret_to_go", "brpo", "mrt", "star", "mrt_star"]
+ALL = [
+    *("grpo", "length_penalty", "mrt_online", "regret_to_go", "anytime", "watermark", "saturation", "least", "brpo"),
+    *("mrt", "star", "mrt_star"),
+]
 
 
 def same(found, expected, order=None):
@@ -112,6 +119,10 @@ def test_groups_may_have_names(function, batch):
         (credit.length_penalty, TRACES),
         (credit.mrt_online, CURVES),
         (partial(credit.regret_to_go, budget=4), CURVES),
+        (partial(credit.anytime, budget=4), CURVES),
+        (credit.watermark, CURVES),
+        (credit.saturation, CURVES),
+        (credit.least, CURVES),
         (credit.brpo, SLOTS),
         (credit.mrt, BRANCHES),
         (credit.mrt_star, CUTS),

@@ -28,7 +28,10 @@ class Algorithm(Registered):
     kind: ClassVar[str] = "algorithm"
     builtin: ClassVar[dict[str, str]] = {
         name: f"mrt_pipeline.algorithms.{name}"
-        for name in ("brpo", "grpo", "length_penalty", "mrt", "mrt_online", "mrt_star", "regret_to_go", "star")
+        for name in (
+            *("anytime", "brpo", "grpo", "least", "length_penalty", "mrt", "mrt_online", "mrt_star", "regret_to_go"),
+            *("saturation", "star", "watermark"),
+        )
     }
     needs_success: ClassVar[bool] = False
     likelihood: ClassVar[bool] = False
@@ -107,6 +110,22 @@ def columns(rollouts: Rollouts) -> tuple[list[float], list[int], list[int]]:
 def curves(rollouts: Rollouts) -> tuple[list[float], list[int], list[np.ndarray], list[np.ndarray]]:
     """Reward, group, episode boundaries and J there of each, likewise."""
     return *columns(rollouts)[:2], [item.boundaries for item in rollouts], [item.success for item in rollouts]
+
+
+def answers_afterwards(rollouts: Rollouts) -> list[bool]:
+    """Whose answer is sampled after its thought has ended, so that J there is the expectation of its reward."""
+    own = [labelled.rollout for labelled in rollouts]
+    return [r.stop_reason == "length" or (r.stop_reason == "stop" and r.stopped_at is None) for r in own]
+
+
+def ending_tokens(rollouts: Rollouts) -> list[int]:
+    """Tokens after each thought that were chosen while the policy might still have thought on.
+
+    The closing token; where the trace ends without it, or with its last attempt as the answer (backtracking search),
+    all that is left of it; none where the thought was cut.
+    """
+    own = [labelled.rollout for labelled in rollouts]
+    return [0 if r.stop_reason == "length" else 1 if len(r.close) else len(r.answer) for r in own]
 
 
 def place(credit: Credit, rollouts: Sequence[LabelledRollout | ForcedAnswer]) -> Weights:

@@ -32,10 +32,9 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from mrt_pipeline.algorithms.base import Algorithm, Rollouts, Weights, curves, place
+from mrt_pipeline.algorithms.base import Algorithm, Rollouts, Weights, answers_afterwards, curves, place
 from mrt_pipeline.mrt import credit
 from mrt_pipeline.registry import Fraction, NonNegative
-from mrt_pipeline.rollouts.rollout import Rollout
 
 
 class MRTOnline(Algorithm):
@@ -55,10 +54,5 @@ class MRTOnline(Algorithm):
 
     def weights(self, rollouts: Rollouts) -> Weights:
         """See `Algorithm.weights`."""
-        answered = [_answers_afterwards(labelled.rollout) for labelled in rollouts]
         how = self.model_dump(exclude={"name"})
-        return place(credit.mrt_online(*curves(rollouts), **how, answered=answered), rollouts)
-
-
-def _answers_afterwards(rollout: Rollout) -> bool:
-    return rollout.stop_reason == "length" or (rollout.stop_reason == "stop" and rollout.stopped_at is None)
+        return place(credit.mrt_online(*curves(rollouts), **how, answered=answers_afterwards(rollouts)), rollouts)

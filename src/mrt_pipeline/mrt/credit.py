@@ -38,8 +38,8 @@ class Credit:
     """What the choices of each rollout get.
 
     thought: for each rollout (n_i,), a number a thinking token.
-    stop: for each rollout a number, the credit of what ends its thinking; with `regret_to_go`'s `n_stop` an array, a
-        number for each token that does.
+    stop: for each rollout a number, the credit of what ends its thinking; where `n_stop` is given an array, a number
+        for each token that does.
     answer: (rollouts,) credit of the tokens of its answer.
     """
 
@@ -92,18 +92,72 @@ def mrt_online(
         of its reward. Others keep their reward; it matters with `expected_outcome` only.
     ValueError also for a gamma outside [0, 1].
     """
-    rewards, groups, answered = _columns(rewards=rewards, groups=groups, answered=answered)
-    boundaries, success = _curves(boundaries, success, len(rewards))
-    expected = answered & expected_outcome
-    outcomes = np.where(expected, [j[-1] for j in success], rewards)
-    advantages = center_by_group(outcomes, groups, divide_by_std)
+    boundaries, success = _curves(boundaries, success, len(np.asarray(rewards)))
+    advantages, answer = _outcome(rewards, groups, success, expected_outcome & np.asarray(answered), divide_by_std)
     credits = [discounted_progress(j, gamma) for j in success]
     scale = _root_mean_square(credits) if normalize_progress else 1.0
+    return Credit(_on_episodes(advantages, credits, alpha / scale, boundaries), advantages, answer)
+
+
+def watermark(
+    rewards: ArrayLike,
+    groups: ArrayLike,
+    boundaries: Sequence[ArrayLike],
+    success: Sequence[ArrayLike],
+    alpha: float = 1.0,
+    expected_outcome: bool = True,
+    answered: ArrayLike = True,
+) -> Credit:
+    """The outcome, and on thinking tokens what their episode adds to the best J so far; see algorithms/watermark.py.
+
+    Arguments as for `mrt_online`.
+    """
+    boundaries, success = _curves(boundaries, success, len(np.asarray(rewards)))
+    advantages, answer = _outcome(rewards, groups, success, expected_outcome & np.asarray(answered))
+    gains = [progress(np.maximum.accumulate(j)) for j in success]
+    thought = _on_episodes(advantages, gains, alpha / _root_mean_square(gains), boundaries)
+    return Credit(thought, advantages, answer)
+
+
+def saturation(
+    rewards: ArrayLike,
+    groups: ArrayLike,
+    boundaries: Sequence[ArrayLike],
+    success: Sequence[ArrayLike],
+    expected_outcome: bool = True,
+    answered: ArrayLike = True,
+) -> Credit:
+    """The outcome, by as much as J has left to gain before each choice; see algorithms/saturation.py.
+
+    Arguments as for `mrt_online`.
+    """
+    boundaries, success = _curves(boundaries, success, len(np.asarray(rewards)))
+    advantages, answer = _outcome(rewards, groups, success, expected_outcome & np.asarray(answered))
+    rooms = [1 - j for j in success]
     thought = [
-        advantage + alpha / scale * credit[token_episodes(b)]
-        for advantage, credit, b in zip(advantages, credits, boundaries, strict=True)
+        advantage * room[token_episodes(b)] for advantage, room, b in zip(advantages, rooms, boundaries, strict=True)
     ]
-    return Credit(thought, advantages, np.where(expected, rewards - outcomes, advantages))
+    return Credit(thought, advantages * np.array([room[-1] for room in rooms]), answer)
+
+
+def least(
+    rewards: ArrayLike,
+    groups: ArrayLike,
+    boundaries: Sequence[ArrayLike],
+    success: Sequence[ArrayLike],
+    alpha: float = 1.0,
+    expected_outcome: bool = True,
+    answered: ArrayLike = True,
+    n_stop: ArrayLike | None = None,
+) -> Credit:
+    """The outcome, and the least J from the end of an episode on; see algorithms/least.py.
+
+    Arguments as for `mrt_online`. n_stop: as for `regret_to_go`.
+    """
+    boundaries, success = _curves(boundaries, success, len(np.asarray(rewards)))
+    advantages, answer = _outcome(rewards, groups, success, expected_outcome & np.asarray(answered))
+    credits = centred_least(groups, boundaries, success, 1 if n_stop is None else n_stop)
+    return _over_time(advantages, credits, alpha / _root_mean_square(credits), boundaries, answer, n_stop is None)
 
 
 def regret_to_go(
@@ -111,26 +165,50 @@ def regret_to_go(
     groups: ArrayLike,
     boundaries: Sequence[ArrayLike],
     success: Sequence[ArrayLike],
-    budget: float,
+    budget: ArrayLike,
     alpha: float = 1.0,
     n_stop: ArrayLike | None = None,
+    expected_outcome: bool = False,
+    answered: ArrayLike = True,
 ) -> Credit:
     """The outcome, and what each choice can still change of the anytime area; see algorithms/regret_to_go.py.
 
-    budget: C there, in thinking tokens. alpha: weight of the second part.
+    budget: C there, in thinking tokens; of several the mean area. alpha: weight of the second part.
     n_stop: (rollouts,) how many tokens end each stream of thinking, 0 where it was cut; `stop` is then an array for
         each rollout. By default one token each, and `stop` is a number.
+    expected_outcome, answered: as for `mrt_online`.
     ValueError also for a budget that is not positive.
     """
-    rewards, groups, ending = _columns(rewards=rewards, groups=groups, n_stop=1 if n_stop is None else n_stop)
-    bonuses = centred_area_to_go(groups, boundaries, success, budget, ending)
-    advantages, scale = center_by_group(rewards, groups), _root_mean_square(bonuses)
-    thought, stop = [], []
-    for advantage, bonus, n_ending in zip(advantages, bonuses, ending, strict=True):
-        credit, n = advantage + alpha / scale * bonus, len(bonus) - n_ending
-        thought.append(credit[:n])
-        stop.append(credit[n:])
-    return Credit(thought, np.array([values[0] for values in stop]) if n_stop is None else stop, advantages)
+    boundaries, success = _curves(boundaries, success, len(np.asarray(rewards)))
+    advantages, answer = _outcome(rewards, groups, success, expected_outcome & np.asarray(answered))
+    credits = centred_area_to_go(groups, boundaries, success, budget, 1 if n_stop is None else n_stop)
+    return _over_time(advantages, credits, alpha / _root_mean_square(credits), boundaries, answer, n_stop is None)
+
+
+def anytime(
+    rewards: ArrayLike,
+    groups: ArrayLike,
+    boundaries: Sequence[ArrayLike],
+    success: Sequence[ArrayLike],
+    budget: ArrayLike,
+    alpha: float = 1.0,
+    answered: ArrayLike = True,
+    n_stop: ArrayLike | None = None,
+) -> Credit:
+    """What each choice can still change of J at the end and of the anytime area; see algorithms/anytime.py.
+
+    budget, n_stop and errors as for `regret_to_go`. alpha: weight of the area. answered: as for `mrt_online`; the
+    others end with their reward in place of J.
+    """
+    rewards, answered = _columns(rewards=rewards, answered=answered)
+    tokens, measured = _curves(boundaries, success, len(rewards))
+    worth = [
+        j if known else np.append(j[:-1], reward) for j, known, reward in zip(measured, answered, rewards, strict=True)
+    ]
+    credits = centred_anytime(groups, tokens, worth, budget, alpha, 1 if n_stop is None else n_stop)
+    answer = rewards - np.array([j[-1] for j in worth])
+    weight = 1 / _root_mean_square(credits)
+    return _over_time(np.zeros(len(rewards)), credits, weight, tokens, answer, n_stop is None)
 
 
 def brpo(
@@ -287,9 +365,13 @@ def center_by_group(values: ArrayLike, groups: ArrayLike, divide_by_std: bool = 
     return centred
 
 
-def area_to_go(boundaries: np.ndarray, success: np.ndarray, budget: float) -> np.ndarray:
-    """G_j of algorithms/regret_to_go.py for each episode, (k,). boundaries, success: (k + 1,)."""
-    held = np.clip(budget - np.asarray(boundaries[1:], dtype=np.float64), 0, None) / budget
+def area_to_go(boundaries: np.ndarray, success: np.ndarray, budget: ArrayLike) -> np.ndarray:
+    """G_j of algorithms/regret_to_go.py for each episode, (k,). boundaries, success: (k + 1,).
+
+    budget: C, in thinking tokens; of several the mean.
+    """
+    budgets, ends = np.atleast_1d(np.asarray(budget, dtype=np.float64))[:, None], np.asarray(boundaries[1:])
+    held = np.mean(np.clip(budgets - ends, 0, None) / budgets, axis=0)
     return np.cumsum((progress(success) * held)[::-1])[::-1]
 
 
@@ -297,7 +379,7 @@ def centred_area_to_go(
     groups: ArrayLike,
     boundaries: Sequence[ArrayLike],
     success: Sequence[ArrayLike],
-    budget: float,
+    budget: ArrayLike,
     n_stop: ArrayLike = 1,
 ) -> list[np.ndarray]:
     """G_t - b_t of algorithms/regret_to_go.py: for each rollout (n_i + n_stop_i,), its thinking tokens and its stop.
@@ -306,17 +388,114 @@ def centred_area_to_go(
     """
     groups, ending = _columns(groups=groups, n_stop=n_stop)
     boundaries, success = _curves(boundaries, success, len(groups))
-    if not budget > 0:
-        raise ValueError(f"budget must be positive, got {budget}")
+    _check_budget(budget)
+    values = [area_to_go(b, j, budget) for b, j in zip(boundaries, success, strict=True)]
+    return _minus_siblings(groups, boundaries, values, np.zeros(len(groups)), ending)
+
+
+def centred_least(
+    groups: ArrayLike, boundaries: Sequence[ArrayLike], success: Sequence[ArrayLike], n_stop: ArrayLike = 1
+) -> list[np.ndarray]:
+    """L_t - b_t of algorithms/least.py: for each rollout (n_i + n_stop_i,). Arguments and errors as for `least`."""
+    groups, ending = _columns(groups=groups, n_stop=n_stop)
+    boundaries, success = _curves(boundaries, success, len(groups))
+    values = [np.minimum.accumulate(j[:0:-1])[::-1] for j in success]
+    return _minus_siblings(groups, boundaries, values, np.array([j[-1] for j in success]), ending)
+
+
+def centred_anytime(
+    groups: ArrayLike,
+    boundaries: Sequence[ArrayLike],
+    success: Sequence[ArrayLike],
+    budget: ArrayLike,
+    alpha: float = 1.0,
+    n_stop: ArrayLike = 1,
+) -> list[np.ndarray]:
+    """X_t - (1 - J_t) b_t of algorithms/anytime.py: for each rollout (n_i + n_stop_i,).
+
+    Arguments and errors as for `anytime`.
+    """
+    groups, ending = _columns(groups=groups, n_stop=n_stop)
+    boundaries, success = _curves(boundaries, success, len(groups))
+    _check_budget(budget)
+    gains = np.zeros((len(groups), max((b[-1] + n for b, n in zip(boundaries, ending, strict=True)), default=0)))
+    rooms = np.zeros_like(gains)  # 0 where nothing is chosen any more
+    for row, (b, j, n) in enumerate(zip(boundaries, success, ending, strict=True)):
+        own = token_episodes(b)
+        gains[row, : b[-1]] = (j[-1] - j[:-1] + alpha * area_to_go(b, j, budget))[own]
+        rooms[row, : b[-1] + n] = np.append((1 - j[:-1])[own], np.full(n, 1 - j[-1]))
+    baselines = np.zeros_like(gains)
+    for members in _members(groups):
+        gain, room = gains[members].sum(axis=0) - gains[members], rooms[members].sum(axis=0) - rooms[members]
+        baselines[members] = np.divide(gain, room, out=np.zeros_like(gain), where=room > 1e-6)
+    credits = gains - rooms * baselines
+    return [credits[row, : b[-1] + n] for row, (b, n) in enumerate(zip(boundaries, ending, strict=True))]
+
+
+def _check_budget(budget: ArrayLike) -> None:
+    if not np.size(budget) or np.any(~(np.asarray(budget) > 0)):
+        raise ValueError(f"budget must be positive, got {np.asarray(budget).tolist()}")
+
+
+def _outcome(
+    rewards: ArrayLike,
+    groups: ArrayLike,
+    success: Sequence[np.ndarray],
+    expected: ArrayLike,
+    divide_by_std: bool = False,
+) -> tuple[np.ndarray, np.ndarray]:
+    """A of each rollout and the credit of its answer, (rollouts,) each. expected: whose outcome is J at its end."""
+    rewards, groups, answered = _columns(rewards=rewards, groups=groups, answered=expected)
+    outcomes = np.where(answered, [j[-1] for j in success], rewards)
+    advantages = center_by_group(outcomes, groups, divide_by_std)
+    return advantages, np.where(answered, rewards - outcomes, advantages)
+
+
+def _on_episodes(
+    advantages: np.ndarray, credits: Sequence[np.ndarray], weight: float, boundaries: Sequence[np.ndarray]
+) -> list[np.ndarray]:
+    """For each rollout (n_i,): its advantage, and by this weight the credit of the token's episode."""
+    return [
+        advantage + weight * credit[token_episodes(b)]
+        for advantage, credit, b in zip(advantages, credits, boundaries, strict=True)
+    ]
+
+
+def _minus_siblings(
+    groups: np.ndarray,
+    boundaries: Sequence[np.ndarray],
+    values: Sequence[np.ndarray],
+    after: np.ndarray,
+    ending: np.ndarray,
+) -> list[np.ndarray]:
+    """A value at every choice minus the mean of the siblings' at the same time: (n_i + n_stop_i,) for each rollout.
+
+    values: for each rollout (k_i,), of its episodes. after: (rollouts,) its value from the end of the thought on.
+    """
     lengths = np.array([b[-1] for b in boundaries], dtype=np.int64) + ending
-    credit = np.zeros((len(groups), max(lengths, default=0)))
-    for row, (b, j) in enumerate(zip(boundaries, success, strict=True)):  # G of every thinking token, 0 after the end
-        credit[row, : b[-1]] = area_to_go(b, j, budget)[token_episodes(b)]
+    credit = np.repeat(after[:, None].astype(np.float64), max(lengths, default=0), axis=1)
+    for row, (b, own) in enumerate(zip(boundaries, values, strict=True)):
+        credit[row, : b[-1]] = own[token_episodes(b)]
     for members in _members(groups):
         if len(members) > 1:
             total = credit[members].sum(axis=0)
             credit[members] -= (total - credit[members]) / (len(members) - 1)
     return [credit[row, :length] for row, length in enumerate(lengths)]
+
+
+def _over_time(
+    advantages: np.ndarray,
+    credits: Sequence[np.ndarray],
+    weight: float,
+    boundaries: Sequence[np.ndarray],
+    answer: np.ndarray,
+    one_stop: bool,
+) -> Credit:
+    """The advantage, and by this weight the credit of each choice of thinking and stopping."""
+    both = [advantage + weight * credit for advantage, credit in zip(advantages, credits, strict=True)]
+    stop = [credit[b[-1] :] for credit, b in zip(both, boundaries, strict=True)]
+    thought = [credit[: b[-1]] for credit, b in zip(both, boundaries, strict=True)]
+    return Credit(thought, np.array([values[0] for values in stop]) if one_stop else stop, answer)
 
 
 def budget_relative_advantages(success: np.ndarray) -> np.ndarray:
