@@ -37,7 +37,7 @@ _KINDS: dict[str, Kind] = {
         ("thought_choice_ids thought_logprobs natural_close_token_ids close_token_ids", _LIST),
         ("answer_token_ids answer_logprobs", _LIST),
         ("rollout_id group n_tokens natural_length stream_length dropped_tokens min_thinking prover_tokens", _COUNT),
-        ("budget episodes k baseline_k p n_seeds n_problems n_traces", _POSITIVE),
+        ("budget episodes k baseline_k p n_seeds n_bases n_problems n_traces", _POSITIVE),
         ("reward success regret accuracy level", _SHARE),
         (" ".join(SOURCES), _SHARE),
         ("success_sem thinking_tokens ratio", _AMOUNT),
@@ -86,7 +86,7 @@ VOTES = _schema(f"{_TRACE} episode", "n_tokens answers rewards answer_tokens")
 REGRET = _schema("policy budget forced definition", f"regret {_DIFFERENCE}", **_BY_BUDGET)
 ACCURACY = _schema("policy budget forced", f"accuracy {_DIFFERENCE}", **_BY_BUDGET, thinking_tokens=_NUMBER)
 REGRET_SOURCES = _schema(
-    _TRACE, f"budget regret {' '.join(SOURCES)} found_at tokens_after", difficulty=_one_of(DIFFICULTIES)
+    _TRACE, f"budget regret {' '.join(SOURCES)} found_at tokens_after thinking_tokens", difficulty=_one_of(DIFFICULTIES)
 )
 REGRET_SOURCES_SUMMARY = _schema(
     "policy difficulty quantity", f"budget {_BOUNDS} {_DIFFERENCE}", **_SUMMARY, n_problems=_COUNT
@@ -97,11 +97,15 @@ STOP_AND_VOTE = _schema(
 STOPPING_REGRET = _schema("policy episodes", f"regret {_BOUNDS} {_DIFFERENCE} n_traces")
 MAJORITY = _schema("policy linearised k", "accuracy tokens", **_SURE)
 
-COMPARISON = _schema("arm quantity budget forced", f"{_BOUNDS} thinking_tokens n_seeds n_problems", mean=_SHARE)
+COMPARISON = _schema("arm quantity budget forced", f"{_BOUNDS} thinking_tokens n_seeds n_bases n_problems", mean=_SHARE)
 COMPARISON_DIFFERENCES = _schema("arm against quantity budget forced", f"{_BOUNDS} excludes_zero", difference=_CHANGE)
 COMPARISON_GAINS = _schema("arm quantity budget forced", f"{_BOUNDS} baseline", ratio=_or_none(_NUMBER))
 COMPARISON_EFFICIENCY = _schema(
-    "arm", f"baseline level ratio {_BOUNDS} sampled_tokens", tokens_to_level=_or_none(_SPENT), prover_tokens=_AMOUNT
+    "arm",
+    f"baseline level ratio {_BOUNDS} sampled_tokens",
+    prover_tokens=_AMOUNT,
+    **dict.fromkeys(("tokens_to_level", "baseline_tokens"), _SPENT),
+    **dict.fromkeys(("prover_ratio", "prover_ratio_low", "prover_ratio_high"), _NUMBER),
 )
 COMPARISON_SOURCES = _schema(
     "arm difficulty quantity", f"budget {_BOUNDS} {_DIFFERENCE} baseline n_seeds", **_SUMMARY, n_problems=_COUNT

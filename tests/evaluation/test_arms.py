@@ -1,4 +1,4 @@
-from types import SimpleNamespace
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -7,22 +7,52 @@ import pytest
 from mrt_pipeline.errors import InputError
 from mrt_pipeline.evaluation.arms import check_comparable, find_baseline, group_runs, shared_budgets
 from mrt_pipeline.evaluation.arms import make_arms as arms_of_groups
+from mrt_pipeline.evaluation.run_summary import measure_tables
+
+BASES = ["policy.warm_start.seed"]
 
 
 def make_arms(runs):
-    return arms_of_groups(group_runs(runs))
+    return arms_of_groups(group_runs(runs, BASES))
+
+
+@dataclass
+class Run:
+    """As tests need it: the tables can be changed until the summary is asked for."""
+
+    run_id: str
+    started: int
+    parameters: dict
+    tables: dict
+    commit: str = "abc"
+
+    def measures(self, policy):
+        return measure_tables(self.tables, self.parameters, policy, self.run_id)
+
+    @property
+    def history(self):
+        return self.tables["training_history"]
 
 
 @pytest.fixture
 def make_run():
     def make(
-        run_id, algorithm="grpo", seed=0, forced=0.0, tokens=100, n_test=2, success=0.5, problems=("p", "q"), started=0
+        run_id,
+        algorithm="grpo",
+        seed=0,
+        forced=0.0,
+        tokens=100,
+        n_test=2,
+        success=0.5,
+        problems=("p", "q"),
+        started=0,
+        base=0,
     ):
         parameters = {
             "seed": seed,
             "preset": None,
             "task": {"n_test": n_test},
-            "policy": {"name": "tiny"},
+            "policy": {"name": "tiny", "warm_start": {"seed": base}},
             "engine": {"name": "torch"},
             "prover": {"name": "exact"},
             "algorithm": {"name": algorithm},
@@ -41,7 +71,7 @@ def make_run():
             )
             tables[f"{policy}_anytime"] = pd.DataFrame({**trace, "n_tokens": 10, "success": j, "forced": False})
             tables[f"{policy}_episodes"] = pd.DataFrame({**trace, "n_tokens": 0, "success": j, "forced": False})
-        return SimpleNamespace(run_id=run_id, started=started, parameters=parameters, tables=tables)
+        return Run(run_id, started, parameters, tables)
 
     return make
 
@@ -54,7 +84,7 @@ def test_seeds_of_one_configuration_are_one_arm(make_run):
     assert grpo.values["accuracy", 10, False].tolist() == [[0.75, 0.75], [0.5, 0.5]]
     assert base.values["accuracy", 10, False].tolist() == [[0.25, 0.25]]
     assert np.allclose(grpo.values["regret", 10, False], [[0.25, 0.25], [0.5, 0.5]])
-    assert grpo.thinking_tokens[10] == 8
+    assert grpo.thinking_tokens[10,].tolist() == [[8, 8], [8, 8]]
     assert len(grpo.histories) == 2 and base.histories == ()
 
 
@@ -143,3 +173,32 @@ def test_runs_that_are_not_comparable_are_refused_by_name(make_run, change, name
 
 def test_what_is_compared_may_differ(make_run):
     check_comparable([make_run("a"), make_run("b", "mrt", seed=3, forced=0.5)])
+
+
+def test_runs_on_several_bases_are_one_arm_and_each_base_counts_as_itself(make_run):
+    runs = [make_run("a", seed=1, success=0.5), make_run("b", seed=1, base=1, success=1.0), make_run("c", seed=2)]
+    runs[1].tables["base_anytime"]["success"] = 0.75
+    base, grpo = make_arms(runs)
+    names = ("policy.warm_start.seed=0", "policy.warm_start.seed=1")
+    assert (grpo.seeds, grpo.bases) == ((1, 2, 1), (names[0], names[0], names[1]))
+    assert grpo.mean(grpo.values["accuracy", 10, False]) == pytest.approx(0.75)
+    assert (base.seeds, base.bases) == ((0, 0), names)
+    assert base.values["accuracy", 10, False].tolist() == [[0.25, 0.25], [0.75, 0.75]]
+
+
+def test_only_bases_that_all_arms_have_are_compared(make_run, caplog):
+    runs = [make_run("a"), make_run("b", base=1), make_run("c", "mrt", base=1)]
+    assert [arm.bases for arm in make_arms(runs)] == [("policy.warm_start.seed=1",)] * 3
+    assert "not all arms have runs on them: the bases policy.warm_start.seed=0" in caplog.text
+    with pytest.raises(InputError, match="no base in common"):
+        make_arms(runs[::2])
+
+
+def test_bases_may_differ_only_in_what_is_named(make_run):
+    runs = [make_run("a"), make_run("b", base=1)]
+    check_comparable(runs, BASES)
+    with pytest.raises(InputError, match=r"policy\.warm_start\.seed \(0 and 1\).*compare\.bases"):
+        check_comparable(runs)
+    assert [arm.name for arm in arms_of_groups(group_runs(runs))[1:]] == [
+        f"grpo policy.warm_start.seed={base}" for base in (0, 1)
+    ]

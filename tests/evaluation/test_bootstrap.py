@@ -4,14 +4,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from mrt_pipeline.evaluation.intervals import Arm, Bootstrap, arm_mean
+from mrt_pipeline.evaluation.intervals import Arm, Bootstrap
 
 KEY = ("accuracy", 96, False)
 
 
-def arm(name, values, seeds=None):
+def arm(name, values, seeds=None, bases=()):
     values = np.atleast_2d(np.asarray(values, dtype=float))
-    return Arm(name, tuple(seeds or range(len(values))), {KEY: values}, {})
+    return Arm(name, tuple(seeds or range(len(values))), {KEY: values}, bases)
 
 
 def test_draws_follow_resampled_indices():
@@ -81,7 +81,7 @@ def test_draws_with_gaps_are_means_of_the_drawn_problems_that_have_a_value(value
 def test_the_mean_of_an_arm_is_over_seeds_of_the_means_over_problems(values):
     each = [seed[~np.isnan(seed)] for seed in values]
     expected = np.mean([known.mean() for known in each]) if all(map(len, each)) else np.nan
-    assert arm_mean(values) == pytest.approx(expected, nan_ok=True)
+    assert arm("a", values).mean(values) == pytest.approx(expected, nan_ok=True)
 
 
 def test_draws_that_are_not_widened_stay_within_the_values():
@@ -92,3 +92,34 @@ def test_draws_that_are_not_widened_stay_within_the_values():
     assert widened.min() < 0 and np.allclose(
         (widened - 1.5) / (plain - 1.5 + (plain == 1.5)), (widened - 1.5) * 2 * np.sign(plain - 1.5)
     )
+
+
+def test_bases_count_equally_however_many_runs_each_has():
+    three_and_one = arm("a", [[1.0] * 3, [2.0] * 3, [3.0] * 3, [6.0] * 3], bases=("x", "y", "x", "x"))
+    values = three_and_one.values[KEY]
+    assert three_and_one.mean(values) == pytest.approx(((1 + 3 + 6) / 3 + 2) / 2)
+    draws = Bootstrap([three_and_one], 4000, 0.95, 0).draws(three_and_one, values)
+    assert draws.mean() == pytest.approx(three_and_one.mean(values), abs=0.1)
+    only_seeds_of_x = Bootstrap([three_and_one], 4000, 0.95, 0).draws(three_and_one, np.where(values == 2, 7.0, values))
+    assert np.allclose(only_seeds_of_x - draws, (7 - 2) / 2)  # what has one run is the same in every draw
+
+
+@pytest.mark.parametrize("n_seeds", [3, 5])
+def test_intervals_over_two_bases_cover_the_mean_of_these_bases(n_seeds):
+    """Seeds vary around the mean of each base; these differ by far more, which is no part of the interval."""
+    rng, covered, widths = np.random.default_rng(1), 0, []
+    for _ in range(300):
+        noise = rng.normal(size=(2 * n_seeds, 1)) + rng.normal(size=(1, 30)) + rng.normal(size=(2 * n_seeds, 30))
+        one = arm("a", np.repeat([[-20.0], [20.0]], n_seeds, axis=0) + noise, bases=("x",) * n_seeds + ("y",) * n_seeds)
+        bootstrap = Bootstrap([one], 400, 0.95, 0)
+        low, high = bootstrap.interval(bootstrap.draws(one, one.values[KEY]))
+        covered, widths = covered + (low <= 0 <= high), [*widths, high - low]
+    assert covered / 300 >= 0.93 and np.mean(widths) < 10
+
+
+def test_arms_with_the_same_bases_and_seeds_are_drawn_together():
+    numbers = np.random.default_rng(0).random((4, 6))
+    given = {"seeds": (1, 2, 1, 2), "bases": ("x", "x", "y", "y")}
+    a, b = arm("a", numbers, **given), arm("b", numbers + 0.1, **given)
+    bootstrap = Bootstrap([a, b], 50, 0.95, 0)
+    assert bootstrap.difference(b, b.values[KEY], a, a.values[KEY]) == pytest.approx((0.1, 0.1, 0.1))

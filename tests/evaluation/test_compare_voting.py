@@ -13,7 +13,7 @@ def arm(name, *seeds):
         votes["accuracy", k] = np.array([[2 * accuracy[k - 1], 0.0, np.nan] for accuracy, _ in seeds])
         votes["tokens", k] = np.array([[tokens[k - 1]] * 2 + [np.nan] for _, tokens in seeds], dtype=float)
     shape = (len(seeds), 3)
-    return Arm(name, tuple(range(len(seeds))), {("regret", 96, False): np.zeros(shape)}, {}, votes=votes)
+    return Arm(name, tuple(range(len(seeds))), {("regret", 96, False): np.zeros(shape)}, votes=votes)
 
 
 ARMS = [
@@ -57,7 +57,7 @@ def test_the_interval_of_the_ratio_by_drawing_problems_by_hand():
         accuracy = np.sort(rng.random((3, 1, 30)), axis=0)
         votes = {("accuracy", k): accuracy[k - 1] for k in (1, 2, 3)}
         votes |= {("tokens", k): np.full((1, 30), cost * tokens[k - 1]) for k in (1, 2, 3)}
-        return Arm(name, (0,), {("regret", 96, False): np.zeros((1, 30))}, {}, votes=votes)
+        return Arm(name, (0,), {("regret", 96, False): np.zeros((1, 30))}, votes=votes)
 
     arms = [random_arm("grpo", 1), random_arm("mrt", 2)]
     bootstrap = Bootstrap(arms, 300, 0.9, 0)

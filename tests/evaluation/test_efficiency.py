@@ -4,10 +4,11 @@ import pytest
 
 from mrt_pipeline.evaluation.compare import efficiency_table, first_reached, learning_curve
 from mrt_pipeline.evaluation.intervals import Arm, Bootstrap
+from mrt_pipeline.schemas import COMPARISON_EFFICIENCY
 
 
 def arm(name, values, histories=()):
-    return Arm(name, tuple(range(len(values))), {("accuracy", 96, False): values}, {}, histories)
+    return Arm(name, tuple(range(len(values))), {("accuracy", 96, False): values}, histories=histories)
 
 
 def history(tokens, accuracy, prover=0):
@@ -30,15 +31,25 @@ def test_learning_curves_are_running_means_at_the_tokens_of_the_first_seed():
 def test_tokens_to_the_level_of_the_baseline():
     slow = arm("grpo", np.zeros((1, 2)), histories=(history([0, 10, 20, 30, 40], [0, 0.1, 0.2, 0.3, 0.4], 7),))
     fast = arm("fast", np.zeros((1, 2)), histories=(history([0, 10, 20, 30, 40], [0, 0.3, 0.3, 0.6, 0.6]),))
-    never = arm("never", np.zeros((1, 2)), histories=(history([0, 10, 20], [0, 0, 0]),))
-    arms = [arm("base", np.zeros((1, 2))), slow, fast, never]
-    found = efficiency_table(arms, slow, Bootstrap(arms, 20, 0.95, 0)).set_index("arm")
-    assert found["level"].unique() == pytest.approx([0.3])
-    assert found.loc["grpo", ["tokens_to_level", "ratio", "prover_tokens"]].tolist() == [40, 1, 7]
+    worse = arm("worse", np.zeros((1, 2)), histories=(history([0, 20, 40], [0, 0.1, 0.2]),))
+    arms = [arm("base", np.zeros((1, 2))), slow, fast, worse]
+    found = COMPARISON_EFFICIENCY.validate(efficiency_table(arms, slow, Bootstrap(arms, 20, 0.95, 0))).set_index("arm")
+    assert found.loc["grpo", ["level", "tokens_to_level", "ratio"]].tolist() == pytest.approx([0.3, 40, 1])
     # running means of fast: 0, .15, .2, .4, .5; it gets to .3 half-way between 20 and 30 tokens
+    assert found.loc["fast", ["tokens_to_level", "baseline_tokens"]].tolist() == pytest.approx([25, 40])
     assert found.loc["fast", "ratio"] == pytest.approx(40 / 25)
-    assert np.isnan(found.loc["never", "tokens_to_level"]) and found.loc["never", "ratio"] == 0
+    # the worse one ends at .1, where slow is after 20 tokens
+    assert found.loc["worse", ["level", "tokens_to_level", "baseline_tokens"]].tolist() == pytest.approx([0.1, 40, 20])
+    assert found.loc["worse", "ratio"] == pytest.approx(0.5)
     assert "base" not in found.index
+
+
+def test_the_provers_tokens_count_in_a_second_ratio():
+    slow = arm("grpo", np.zeros((1, 2)), histories=(history([0, 10, 20], [0, 0.3, 0.6]),))
+    proved = arm("proved", np.zeros((1, 2)), histories=(history([0, 10, 20], [0, 0.3, 0.6], prover=20),))
+    arms = [slow, proved]
+    found = efficiency_table(arms, slow, Bootstrap(arms, 20, 0.95, 0)).set_index("arm")
+    assert found.loc["proved", ["ratio", "prover_ratio", "prover_tokens"]].tolist() == pytest.approx([1, 20 / 40, 20])
 
 
 def test_token_efficiency_has_an_interval_over_seeds():

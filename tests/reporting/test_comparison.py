@@ -28,10 +28,15 @@ def stopping(sources):
 def test_the_report_has_every_arm_and_its_difference_to_the_baseline(sources, stopping):
     lines = analyses_report(sources, stopping).splitlines()
     assert lines[1] == "## Where regret comes from, natural stop, 96 thinking tokens (J >= 0.5 is found)"
-    assert lines[3] == "| arm | regret | never found | found late | lost | unsure | found | tokens after |"
+    assert (
+        lines[3]
+        == "| arm | regret | never found | found late | lost | unsure | found | tokens after | thinking tokens |"
+    )
     assert lines[5].startswith("| base | 0.000 [-0.010, 0.010] | 0.010 [0.000, 0.020] |")
     assert lines[9] == "Minus grpo, paired (* the interval excludes 0):"
     assert lines[13].startswith("| base | -0.010 [-0.020, +0.000] |") and lines[14].startswith("| mrt | +0.010 ")
+    start = next(i for i, line in enumerate(lines) if line.startswith("## Thinking tokens by difficulty"))
+    assert lines[start + 2] == "| arm | hard | all |"
     start = next(i for i, line in enumerate(lines) if line.startswith("## Stopping regret"))
     assert lines[start + 2] == "| arm | 1 | 3 | 7 |"
     assert "Stopping" not in analyses_report(sources, stopping.head(0))

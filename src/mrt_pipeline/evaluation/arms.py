@@ -1,17 +1,20 @@
-"""From finished runs to arms: what may be compared, and what each configuration is called."""
+"""From finished runs to arms: what may be compared, and what each configuration is called.
+
+Runs of one arm differ in their seed, and may differ in their base: its name is made of the parameters that
+`compare.bases` lists. All arms are compared on the same bases.
+"""
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from mrt_pipeline.errors import InputError
-from mrt_pipeline.evaluation.evaluate import budgets_of, measure
+from mrt_pipeline.evaluation.evaluate import budgets_of
 from mrt_pipeline.evaluation.intervals import BASE, Arm
-from mrt_pipeline.evaluation.regret_sources import regret_sources, source_values
-from mrt_pipeline.evaluation.voting import majority_by_problem, shown_episodes, trace_regrets
+from mrt_pipeline.evaluation.run_summary import Measures, TrainingRun
 from mrt_pipeline.registry import flatten
 from mrt_pipeline.rollouts.rollout import GONE
 
@@ -22,20 +25,17 @@ _IGNORED = ("seed", "preset", "plugins", "compare", "plan")
 _NAMED = 5  # differences that a refusal names
 
 
-class TrainingRun(Protocol):
-    """What is needed of a run; see tracking/read_runs.py."""
-
-    run_id: str
-    started: int
-    parameters: Mapping[str, Any]
-
-    @property
-    def tables(self) -> Mapping[str, pd.DataFrame]:
-        """By dataset name."""
+Replicate = tuple[str, int]
+"""Base and seed of a run."""
+Group = Mapping[Replicate, TrainingRun]
+"""The runs of an arm."""
 
 
-def check_comparable(runs: Sequence[TrainingRun]) -> None:
-    """Raise InputError naming what differs if runs differ in problems, policy, budgets, prover or sampled tokens."""
+def check_comparable(runs: Sequence[TrainingRun], bases: Sequence[str] = ()) -> None:
+    """Raise InputError naming what differs if runs differ in problems, policy, budgets, prover or sampled tokens.
+
+    bases: parameters that may differ.
+    """
     first, *others = runs
     ours = _flat(first.parameters)
     for run in others:
@@ -43,32 +43,46 @@ def check_comparable(runs: Sequence[TrainingRun]) -> None:
         differing = [
             f"{name} ({ours.get(name)} and {theirs.get(name)})"
             for name in sorted(ours | theirs)
-            if name.startswith(_SHARED) and ours.get(name) != theirs.get(name)
+            if name.startswith(_SHARED) and name not in bases and ours.get(name) != theirs.get(name)
         ]
         if differing:
             more = f" and {len(differing) - _NAMED} more" if len(differing) > _NAMED else ""
             raise InputError(
                 f"runs {first.run_id} and {run.run_id} are not comparable, they differ in "
-                f"{', '.join(differing[:_NAMED])}{more}: leave one out, or set compare.allow_different=true"
+                f"{', '.join(differing[:_NAMED])}{more}: leave one out, name what tells bases apart in compare.bases, "
+                "or set compare.allow_different=true"
             )
 
 
-def group_runs(runs: Sequence[TrainingRun]) -> dict[str, dict[int, TrainingRun]]:
-    """The runs of each configuration, by the name of its arm and by seed; needs no tables.
+def group_runs(runs: Sequence[TrainingRun], bases: Sequence[str] = ()) -> dict[str, Group]:
+    """The runs of each configuration, by the name of its arm, then by base and seed; needs no tables.
 
     An arm is named after its algorithm and the parameters that tell arms apart. Of several runs with the same
-    configuration and seed the newest is taken.
+    configuration, base and seed the newest is taken. bases: the parameters that tell bases apart. Bases that an arm
+    lacks are left out of all arms, with a line; InputError if none is left.
     """
-    by_configuration: dict[tuple, dict[int, TrainingRun]] = {_configuration(run): {} for run in runs}
+    by_configuration: dict[tuple, dict[Replicate, TrainingRun]] = {_configuration(run, bases): {} for run in runs}
     for run in sorted(runs, key=lambda run: run.started):
-        seeds, seed = by_configuration[_configuration(run)], run.parameters["seed"]
-        if seed in seeds:
+        own, replicate = by_configuration[_configuration(run, bases)], (_base(run, bases), run.parameters["seed"])
+        if replicate in own:
             logger.warning(
-                "Run %s is left out: %s is newer, with the same configuration and seed", seeds[seed].run_id, run.run_id
+                "Run %s is left out: %s is newer, with the same configuration and seed",
+                own[replicate].run_id,
+                run.run_id,
             )
-        seeds[seed] = run
+        own[replicate] = run
     names = _names(list(by_configuration))
-    return {name: dict(sorted(by_seed.items())) for name, by_seed in zip(names, by_configuration.values(), strict=True)}
+    arms = dict(zip(names, by_configuration.values(), strict=True))
+    known = {name: {base for base, _ in own} for name, own in arms.items()}
+    shared, every = set.intersection(*known.values()), set.union(*known.values())
+    if not shared:
+        raise InputError(f"the arms have no base in common: {'; '.join(f'{n}: {sorted(b)}' for n, b in known.items())}")
+    if every - shared:
+        logger.warning("Left out, as not all arms have runs on them: the bases %s", ", ".join(sorted(every - shared)))
+    return {
+        name: {replicate: own[replicate] for replicate in sorted(own) if replicate[0] in shared}
+        for name, own in arms.items()
+    }
 
 
 def find_baseline(arms: Sequence[str], wanted: str) -> str:
@@ -94,66 +108,56 @@ def shared_budgets(runs: Sequence[TrainingRun]) -> list[int]:
     return shared
 
 
-def make_arms(groups: Mapping[str, Mapping[int, TrainingRun]]) -> list[Arm]:
-    """The base and an arm for each of `group_runs`, with their tables.
+def make_arms(groups: Mapping[str, Group]) -> list[Arm]:
+    """The base and an arm for each of `group_runs`.
 
-    Only problems and budgets that all runs were measured on are compared; where regret comes from is looked at at the
-    smallest training budget. The base, and how difficult a problem is for it, are of the first run.
+    Only problems and budgets that all runs were measured on are compared. Of each base policy the measures are those of
+    the first run on it.
     """
-    runs = [run for by_seed in groups.values() for run in by_seed.values()]
-    measured = [set(run.tables[f"{policy}_episodes"]["problem_id"]) for run in runs for policy in (BASE, "trained")]
-    problems = sorted(set.intersection(*measured))
+    runs = [run for own in groups.values() for run in own.values()]
+    first_on: dict[str, TrainingRun] = {}
+    for own in groups.values():
+        for (base, _), run in own.items():
+            first_on.setdefault(base, run)
+    measured = {(run.run_id, "trained"): run.measures("trained") for run in runs}
+    measured |= {(run.run_id, BASE): run.measures(BASE) for run in first_on.values()}
+    problems = sorted(set.intersection(*map(_problems, measured.values())))
     if not problems:
         raise InputError("the runs have no held-out problem in common, so there is nothing to compare")
     budgets = shared_budgets(runs)
-    training_budget = min(run.parameters["rollout"]["thinking_budget"] for run in runs)
-    samples = runs[0].tables["base_samples"]
 
-    def own(run: TrainingRun, name: str) -> pd.DataFrame:
-        return run.tables[name][run.tables[name]["problem_id"].isin(problems)]
+    def make_arm(name: str, own: Group, policy: str) -> Arm:
+        each = [measured[run.run_id, policy] for run in own.values()]
+        parts = {part: _stack([run[part] for run in each], problems) for part in each[0]}
+        parts["values"] = {key: values for key, values in parts["values"].items() if key[1] in budgets}
+        histories = () if policy == BASE else tuple(run.history for run in own.values())
+        bases, seeds = zip(*own, strict=True)
+        return Arm(name, seeds, bases=bases, histories=histories, **parts)
 
-    def measure_run(run: TrainingRun, policy: str) -> dict[str, Mapping[tuple, pd.Series]]:
-        episodes = own(run, f"{policy}_episodes")
-        return {
-            "values": measure(episodes, own(run, f"{policy}_anytime"), budgets),
-            "votes": majority_by_problem(own(run, f"{policy}_samples")),
-            "sources": source_values(regret_sources(episodes, samples, training_budget)),
-            "stopping": _stopping(run, f"{policy}_votes"),
-        }
-
-    def measure_arm(name: str, by_seed: Mapping[int, TrainingRun], policy: str) -> Arm:
-        seeds = [measure_run(run, policy) for run in by_seed.values()]
-        lengths = [own(run, f"{policy}_rollouts")["natural_length"] for run in by_seed.values()]
-        return Arm(
-            name=name,
-            seeds=tuple(by_seed),
-            thinking_tokens={b: float(np.mean([natural.clip(upper=b).mean() for natural in lengths])) for b in budgets},
-            histories=() if policy == BASE else tuple(run.tables["training_history"] for run in by_seed.values()),
-            **{part: _stack([seed[part] for seed in seeds], problems) for part in seeds[0]},
-        )
-
-    base = measure_arm(BASE, {0: runs[0]}, BASE)
-    return [base, *(measure_arm(name, by_seed, "trained") for name, by_seed in groups.items())]
+    untrained = make_arm(BASE, {(base, 0): first_on[base] for base in sorted(first_on)}, BASE)
+    return [untrained, *(make_arm(name, own, "trained") for name, own in groups.items())]
 
 
-def _stack(seeds: Sequence[Mapping[tuple, pd.Series]], problems: Sequence[str]) -> dict[tuple, np.ndarray]:
-    """What all seeds have, as arrays (s, n_problems); NaN where a problem has no value."""
-    keys = [key for key in seeds[0] if all(key in other for other in seeds)]
-    return {key: np.stack([values[key].reindex(problems).to_numpy(np.float64) for values in seeds]) for key in keys}
+def _problems(measures: Measures) -> set[str]:
+    """Those on which a policy was measured."""
+    return set().union(*(values.index for values in measures["values"].values()))
 
 
-def _stopping(run: TrainingRun, table: str) -> dict[tuple, pd.Series]:
-    votes = run.tables.get(table)
-    if votes is None:
-        logger.warning("Run %s has no table '%s': its arm is compared without stopping regret", run.run_id, table)
-        return {}
-    regrets = trace_regrets(votes, shown_episodes(votes))
-    return {(b,): values.groupby(level=0).mean() for b, values in regrets.items()}
+def _stack(runs: Sequence[Mapping[tuple, pd.Series]], problems: Sequence[str]) -> dict[tuple, np.ndarray]:
+    """What all runs have, as arrays (s, n_problems); NaN where a problem has no value."""
+    keys = [key for key in runs[0] if all(key in other for other in runs)]
+    return {key: np.stack([values[key].reindex(problems).to_numpy(np.float64) for values in runs]) for key in keys}
 
 
-def _configuration(run: TrainingRun) -> tuple[tuple[str, str], ...]:
+def _base(run: TrainingRun, bases: Sequence[str]) -> str:
+    """What tells its base from others, in words."""
+    flat = _flat(run.parameters)
+    return ", ".join(f"{name}={flat[name]}" for name in bases if name in flat)
+
+
+def _configuration(run: TrainingRun, bases: Sequence[str]) -> tuple[tuple[str, str], ...]:
     parameters = {name: value for name, value in run.parameters.items() if name not in _IGNORED}
-    return tuple(sorted((name, str(value)) for name, value in _flat(parameters).items()))
+    return tuple(sorted((name, str(value)) for name, value in _flat(parameters).items() if name not in bases))
 
 
 def _names(configurations: Sequence[tuple]) -> list[str]:

@@ -1,19 +1,24 @@
-"""The tables of a comparison: arms against each other, by means over seeds and problems; see `intervals`.
+"""The tables of a comparison: arms against each other, by means over bases, seeds and problems; see `intervals`.
 
 Token efficiency: tokens that an arm needs to be as accurate as the baseline. Learning: sampled tokens until validation
-accuracy gets to the final level of the baseline; intervals are over seeds. Voting: tokens for a problem that the arm's
-maj@k needs. maj@k is averaged over seeds and problems; between ks the curve over tokens is straight. No arm needs less
-than one vote. In every draw of seeds and problems, level and curves are those of the draw; which k is the baseline's
-best is not drawn again, and tokens are drawn without the correction for few seeds, which could make them negative.
+accuracy gets to the lower of the two final levels, that of the arm and that of the baseline; intervals are over seeds.
+Voting: tokens for a problem until maj@k is as accurate as the baseline's. maj@k is averaged over seeds and problems;
+between ks the curve over tokens is straight. No arm needs less than one vote. In every draw of seeds and problems,
+level and curves are those of the draw; which k is the baseline's best is not drawn again, and tokens are drawn without
+the correction for few seeds, which could make them negative.
+
+A ratio of gains has Fieller's interval (1954): all ratios that a test of `gain = ratio * the baseline's gain` does not
+reject, with the variances of the bootstrap. It is finite only where the baseline's gain is distinguishable from 0.
 """
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from mrt_pipeline.bars import bar
-from mrt_pipeline.evaluation.intervals import DIFFERENCE, NOTHING, Arm, Bootstrap, arm_mean
+from mrt_pipeline.evaluation.intervals import DIFFERENCE, NOTHING, Arm, Bootstrap
 
 _KEY = {"quantity": str, "budget": int, "forced": bool}
 _INTERVAL = {"ci_low": float, "ci_high": float}
@@ -25,9 +30,13 @@ Curve = tuple[np.ndarray, np.ndarray]
 
 def comparison_table(arms: Sequence[Arm], bootstrap: Bootstrap) -> pd.DataFrame:
     """Mean and interval of every arm, quantity, budget and way of stopping."""
-    table, spent = _table(arms, "values", _KEY, bootstrap), {arm.name: arm.thinking_tokens for arm in arms}
-    where = zip(table["arm"], table["budget"], table["forced"], strict=True)
-    return table.assign(thinking_tokens=[float(b) if forced else spent[arm][b] for arm, b, forced in where])
+    table, by_name = _table(arms, "values", _KEY, bootstrap), {arm.name: arm for arm in arms}
+    spent = [
+        float(budget) if forced else by_name[name].mean(by_name[name].thinking_tokens[budget,])
+        for name, budget, forced in zip(table["arm"], table["budget"], table["forced"], strict=True)
+    ]
+    bases = [len(by_name[name].strata) for name in table["arm"]]
+    return table.assign(thinking_tokens=spent, n_bases=bases)
 
 
 def difference_table(arms: Sequence[Arm], against: Sequence[Arm], bootstrap: Bootstrap) -> pd.DataFrame:
@@ -80,59 +89,90 @@ def _table(
 def gain_table(arms: Sequence[Arm], base: Arm, baseline: Arm, bootstrap: Bootstrap) -> pd.DataFrame:
     """Gain over the base in units of the baseline's, (arm - base) / (baseline - base), in all that the arms share.
 
-    Where the baseline is not distinguishably better than the base the ratio is undefined: NaN.
+    The ratio is undefined, NaN, where the baseline is not distinguishably better than the base.
     """
     shared = [key for key in base.values if all(key in other.values for other in arms)]
     rows = []
     for arm in bar(arms, desc="bootstrap", unit="arm"):
         for key in shared if arm.name not in (base.name, baseline.name) else ():
-            start = bootstrap.draws(base, base.values[key])
-            gained = bootstrap.draws(baseline, baseline.values[key]) - start
-            low, high = bootstrap.interval(gained)
-            found = NOTHING
-            if low > 0 if key[0] == "accuracy" else high < 0:
-                ours, theirs, mean = (one.values[key].mean() for one in (arm, baseline, base))
-                drawn = (bootstrap.draws(arm, arm.values[key]) - start) / gained
-                found = float((ours - mean) / (theirs - mean)), *bootstrap.interval(drawn)
-            rows.append((arm.name, baseline.name, *key, *found))
+            sign = 1 if key[0] == "accuracy" else -1
+            ours, theirs, start = (sign * bootstrap.draws(one, one.values[key]) for one in (arm, baseline, base))
+            means = [sign * one.mean(one.values[key]) for one in (arm, baseline, base)]
+            gains, drawn = (means[0] - means[2], means[1] - means[2]), (ours - start, theirs - start)
+            rows.append((arm.name, baseline.name, *key, *ratio_with_interval(*gains, *drawn, bootstrap.confidence)))
     kinds = {"arm": str, "baseline": str, **_KEY, "ratio": float, **_INTERVAL}
     return pd.DataFrame(rows, columns=list(kinds)).astype(kinds)
 
 
-def learning_curve(histories: Sequence[pd.DataFrame]) -> Curve:
+def ratio_with_interval(
+    gain: float, reference: float, drawn: np.ndarray, drawn_reference: np.ndarray, confidence: float
+) -> tuple[float, float, float]:
+    """gain / reference with Fieller's interval; NaN unless the reference is distinguishably above 0.
+
+    drawn, drawn_reference: bootstrap draws of the two, (n_resamples,) each, in pairs.
+    """
+    (a, b), (_, c) = np.cov(drawn, drawn_reference)  # variances of the two, b between them
+    z2 = stats.norm.ppf((1 + confidence) / 2) ** 2
+    denominator = reference**2 - z2 * c
+    if reference <= 0 or denominator <= 0:
+        return NOTHING
+    middle = gain * reference - z2 * b
+    half = np.sqrt(max(middle**2 - denominator * (gain**2 - z2 * a), 0.0))
+    return gain / reference, float((middle - half) / denominator), float((middle + half) / denominator)
+
+
+def learning_curve(histories: Sequence[pd.DataFrame], with_prover: bool = False) -> Curve:
     """Sampled tokens and validation accuracy, (n,) and (n_seeds, n): a running mean of three validations.
 
-    All seeds are interpolated linearly at the tokens of the first.
+    All seeds are interpolated linearly at the tokens of the first. with_prover: the prover's tokens count as well.
     """
     curves = []
     for history in histories:
         seen = history[history["validation/accuracy"].notna()]
         tokens = seen["train/sampled_tokens"].fillna(0).to_numpy()
+        if with_prover:
+            tokens = tokens + seen["train/prover_tokens"].fillna(0).to_numpy()
         curves.append((tokens, seen["validation/accuracy"].rolling(_SMOOTHED, min_periods=1).mean().to_numpy()))
     grid = curves[0][0]
     return grid, np.stack([np.interp(grid, tokens, accuracy) for tokens, accuracy in curves])
 
 
 def efficiency_table(arms: Sequence[Arm], baseline: Arm, bootstrap: Bootstrap) -> pd.DataFrame:
-    """The table `comparison_efficiency`: tokens until the mean learning curve reaches the baseline's final level.
+    """The table `comparison_efficiency`: tokens until the mean learning curve gets to a level, and the baseline's.
 
-    Beside them what was sampled in all, and the prover's tokens.
+    The level is the lower of the two final ones, so that both get there. `ratio` is the baseline's tokens over the
+    arm's; in `prover_ratio` the prover's tokens count as well. Beside them what was sampled in all.
     """
     trained = [arm for arm in arms if arm.histories]
-    means, drawn = {}, {}
+    rows = []
     for arm in trained:
-        tokens, accuracy = learning_curve(arm.histories)
-        means[arm.name], drawn[arm.name] = (tokens, accuracy.mean(axis=0)), (tokens, bootstrap.curves(arm, accuracy))
-    table = _tokens_to_level(means, drawn, baseline.name, -1, bootstrap)
-    for kind in ("sampled_tokens", "prover_tokens"):
-        table[kind] = [float(np.mean([h[f"train/{kind}"].max() for h in arm.histories])) for arm in trained]
-    return table.rename(columns={"tokens": "tokens_to_level"})
+        found: dict[str, float] = {}
+        for name, with_prover in (("ratio", False), ("prover_ratio", True)):
+            curves = [learning_curve(one.histories, with_prover) for one in (arm, baseline)]
+            means = [(tokens, one.shares @ each) for one, (tokens, each) in zip((arm, baseline), curves, strict=True)]
+            drawn = [
+                (tokens, bootstrap.curves(one, each))
+                for one, (tokens, each) in zip((arm, baseline), curves, strict=True)
+            ]
+            level = min(accuracy[-1] for _, accuracy in means)
+            levels = np.minimum(*(accuracy[:, -1] for _, accuracy in drawn))
+            ours, theirs = (float(first_reached(*curve, level)) for curve in means)
+            draws = [first_reached(*curve, levels) for curve in drawn]
+            low, high = bootstrap.interval(draws[1] / draws[0])
+            bounds = ("ci_low", "ci_high") if name == "ratio" else (f"{name}_low", f"{name}_high")
+            found |= {name: theirs / ours, bounds[0]: low, bounds[1]: high}
+            if not with_prover:
+                found |= {"level": level, "tokens_to_level": ours, "baseline_tokens": theirs}
+        for kind in ("sampled_tokens", "prover_tokens"):
+            found[kind] = float(arm.shares @ [history[f"train/{kind}"].max() for history in arm.histories])
+        rows.append({"arm": arm.name, "baseline": baseline.name, **found})
+    return pd.DataFrame(rows)
 
 
 def majority_table(arms: Sequence[Arm], bootstrap: Bootstrap) -> pd.DataFrame:
     """The table `comparison_majority`: arm, k, accuracy with its interval, tokens."""
     rows = [
-        (arm.name, k, *bootstrap.mean(arm, right), arm_mean(spent)) for arm in arms for k, right, spent in _votes(arm)
+        (arm.name, k, *bootstrap.mean(arm, right), arm.mean(spent)) for arm in arms for k, right, spent in _votes(arm)
     ]
     return pd.DataFrame(rows, columns=["arm", "k", "accuracy", "ci_low", "ci_high", "tokens"])
 
@@ -142,7 +182,7 @@ def voting_table(arms: Sequence[Arm], baseline: Arm, bootstrap: Bootstrap) -> pd
     means, drawn = {}, {}
     for arm in arms:
         _, right, spent = zip(*_votes(arm), strict=True)
-        means[arm.name] = np.array([*map(arm_mean, spent)]), np.array([*map(arm_mean, right)])
+        means[arm.name] = np.array([*map(arm.mean, spent)]), np.array([*map(arm.mean, right)])
         tokens = np.stack([bootstrap.draws(arm, each, widen=False) for each in spent], axis=-1)
         drawn[arm.name] = tokens, np.stack([bootstrap.draws(arm, each) for each in right], axis=-1)
     best = int(means[baseline.name][1].argmax()) + 1

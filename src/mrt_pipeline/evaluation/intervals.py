@@ -1,9 +1,11 @@
 """Bootstrap intervals: `Intervals` over the problems of one run, `Bootstrap` over seeds and problems of many.
 
 All are percentile intervals. In a run, problems are drawn with replacement, the same for two policies whose difference
-is measured. An arm is one configuration under several seeds; all arms are measured on the same problems. Their
-bootstrap is nested: problems are drawn, the same for all arms, and so are seeds. Arms with the same seed numbers share
-the draw of seeds, which pairs them; other arms draw theirs independently. The base policy has no seeds.
+is measured. An arm is one configuration under several seeds, on one base or several; all arms are measured on the same
+problems and bases. Their bootstrap is nested: problems are drawn, the same for all arms, and within each base so are
+seeds. Arms with the same bases and seed numbers share the draw of seeds, which pairs them; other arms draw theirs
+independently. The base policy has no seeds. Bases count equally, however many seeds each has. They are not drawn: two
+or three are too few to say how others would differ, so that an interval is about these bases.
 
 A bootstrap of n units is too narrow for small n: its variance lacks the factor n / (n - 1), and its quantiles are those
 of the normal distribution where Student's t would be right (Hesterberg 2015, section 3.1, arXiv 1411.5279). Seeds are
@@ -104,13 +106,14 @@ class Intervals:
 
 @dataclass(frozen=True)
 class Arm:
-    """One configuration under several seeds.
+    """One configuration under several seeds, on one base or several: its runs.
 
-    name: unique among the arms. seeds: (s,) as configured, distinct. histories: each seed's `training_history` table;
-    none for the base. thinking_tokens: the mean number spent where the model stops by itself, by budget.
+    name: unique among the arms. seeds, bases: (s,) of each run; distinct as pairs; no bases: all runs have the same.
+    histories: the `training_history` table of each run; none for the base.
     The others are means over the traces of each problem, float arrays (s, n_problems), of the same problems for all
     arms; NaN where a problem has no value.
     values: by (quantity, budget, forced); quantity is "regret" or "accuracy"; nothing is missing here.
+    thinking_tokens: tokens spent where the model stops by itself, by (budget,).
     votes: maj@k and the tokens of k samples, by ("accuracy" or "tokens", k).
     sources: where regret comes from, by (difficulty, quantity, budget), see `regret_sources`.
     stopping: stopping regret, by (episodes,); nothing if answers were not forced at the boundaries.
@@ -119,11 +122,31 @@ class Arm:
     name: str
     seeds: tuple[int, ...]
     values: Mapping[tuple[str, int, bool], np.ndarray]
-    thinking_tokens: Mapping[int, float]
+    bases: tuple[str, ...] = ()
+    thinking_tokens: Mapping[tuple[int], np.ndarray] = field(default_factory=dict)
     histories: tuple[pd.DataFrame, ...] = ()
     votes: Mapping[tuple[str, int], np.ndarray] = field(default_factory=dict)
     sources: Mapping[tuple[str, str, int], np.ndarray] = field(default_factory=dict)
     stopping: Mapping[tuple[int], np.ndarray] = field(default_factory=dict)
+
+    @property
+    def strata(self) -> list[np.ndarray]:
+        """The places of the runs on each base."""
+        bases = np.array(self.bases or [""] * len(self.seeds))
+        return [np.flatnonzero(bases == base) for base in dict.fromkeys(bases.tolist())]
+
+    @property
+    def shares(self) -> np.ndarray:
+        """(s,) what each run counts in a mean: bases count equally, and so do the runs of a base."""
+        strata, shares = self.strata, np.empty(len(self.seeds))
+        for runs in strata:
+            shares[runs] = 1 / (len(strata) * len(runs))
+        return shares
+
+    def mean(self, values: np.ndarray) -> float:
+        """Mean over runs of the mean over problems that have a value, of (s, n_problems); NaN if a run has none."""
+        each = _means(np.full((1, values.shape[1]), 1 / values.shape[1]), values)[0]
+        return float(self.shares @ each)
 
 
 class Bootstrap:
@@ -134,9 +157,12 @@ class Bootstrap:
         rng = np.random.default_rng(seed)
         n_problems = next(iter(arms[0].values.values())).shape[1]
         self._problems = _draw(rng, n_resamples, n_problems)
-        by_seeds = {seeds: _draw(rng, n_resamples, len(seeds)) for seeds in dict.fromkeys(arm.seeds for arm in arms)}
-        self._drawn = {arm.name: by_seeds[arm.seeds] for arm in arms}
-        self._seeds = {name: _widen(drawn, confidence) for name, drawn in self._drawn.items()}
+        by_runs = {(arm.bases, arm.seeds): arm.strata for arm in arms}
+        drawn = {runs: [_draw(rng, n_resamples, len(own)) for own in strata] for runs, strata in by_runs.items()}
+        self._drawn, self._seeds = (
+            {arm.name: _together(arm.strata, [change(own) for own in drawn[arm.bases, arm.seeds]]) for arm in arms}
+            for change in (lambda own: own, lambda own: _widen(own, confidence))
+        )
 
     def draws(self, arm: Arm, values: np.ndarray, widen: bool = True) -> np.ndarray:
         """Resampled means (n_resamples,) of one of the arm's arrays (s, n_problems).
@@ -157,17 +183,12 @@ class Bootstrap:
 
     def mean(self, arm: Arm, values: np.ndarray) -> tuple[float, float, float]:
         """Mean of one of the arm's arrays, with its interval: (mean, low, high)."""
-        return arm_mean(values), *self.interval(self.draws(arm, values))
+        return arm.mean(values), *self.interval(self.draws(arm, values))
 
     def difference(self, arm: Arm, values: np.ndarray, other: Arm, theirs: np.ndarray) -> tuple[float, float, float]:
         """Mean of an array of one arm minus that of another's, with its interval: (difference, low, high)."""
         drawn = self.draws(arm, values) - self.draws(other, theirs)
-        return arm_mean(values) - arm_mean(theirs), *self.interval(drawn)
-
-
-def arm_mean(values: np.ndarray) -> float:
-    """Mean over seeds of the mean over problems that have a value, of (s, n_problems); NaN if a seed has none."""
-    return float(_means(np.full((1, values.shape[1]), 1 / values.shape[1]), values).mean())
+        return arm.mean(values) - other.mean(theirs), *self.interval(drawn)
 
 
 def _means(shares: np.ndarray, values: np.ndarray) -> np.ndarray:
@@ -180,6 +201,14 @@ def _means(shares: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 def _draw(rng: np.random.Generator, n_resamples: int, n: int) -> np.ndarray:
     return rng.multinomial(n, np.full(n, 1 / n), size=n_resamples) / n
+
+
+def _together(strata: Sequence[np.ndarray], drawn: Sequence[np.ndarray]) -> np.ndarray:
+    """Draws (n_resamples, s) of all runs from those within each base, (n_resamples, runs of it)."""
+    shares = np.empty((len(drawn[0]), sum(map(len, strata))))
+    for runs, own in zip(strata, drawn, strict=True):
+        shares[:, runs] = own / len(strata)
+    return shares
 
 
 def _widen(shares: np.ndarray, confidence: float) -> np.ndarray:

@@ -60,7 +60,17 @@ class CompareParams(Params):
     """Comparing finished runs; see evaluation/compare.py. Nothing else depends on it."""
 
     runs: str | list[str] = Field(
-        default=[], description="a sweep's parent run, an experiment, run ids, or a list of these"
+        default=[],
+        description="a sweep's parent run, an experiment, run ids, a folder of kept runs, or a list of these",
+    )
+    bases: list[str] = Field(
+        default=["policy.warm_start.seed"],
+        description="parameters whose values tell bases apart: runs that differ in them alone are of one arm, and only "
+        "bases that all arms have are compared",
+    )
+    keep: str | None = Field(
+        default=None,
+        description="folder where a summary of each run is kept, some 100 KB; `runs` can name it; null: nowhere",
     )
     baseline: str = Field(
         default="grpo", description="the arm that gains are measured against: its name, or how it begins"

@@ -4,7 +4,7 @@ Every stretch of a trace up to the budget is one of four:
 `never_found`: J never reaches the threshold.       `found_late`: until the first episode whose end does.
 `lost`: later, in an episode that ends below it.    `unsure`: later, in one that ends at or above it, J being below 1.
 An episode that the budget cuts counts by J there, interpolated; after the end of the trace its last J is held. The
-parts of a trace sum to its regret. Tokens that are thought after J has reached the threshold are counted besides.
+parts of a trace sum to its regret. Counted besides: all thinking tokens, and those after J has reached the threshold.
 """
 
 import numpy as np
@@ -15,8 +15,8 @@ from mrt_pipeline.evaluation.intervals import Intervals
 from mrt_pipeline.mrt.regret import regret, up_to
 
 SOURCES = ("never_found", "found_late", "lost", "unsure")
-QUANTITIES = ("regret", *SOURCES, "found", "tokens_after")
-"""What is averaged: regret, its parts, the share of traces that find, and the tokens after that."""
+QUANTITIES = ("regret", *SOURCES, "found", "tokens_after", "thinking_tokens")
+"""What is averaged: regret, its parts, the share of traces that find, the tokens after that, all thinking tokens."""
 DIFFICULTIES = ("easy", "medium", "hard", "unknown")
 _TRACE = ["policy", "problem_id", "rollout_id"]
 _FOUND = 0.5  # J from which on the answer counts as found
@@ -34,9 +34,10 @@ def regret_sources(episodes: pd.DataFrame, samples: pd.DataFrame, budget: int) -
         reached, success = up_to(x, y, budget)
         found_at = float(min(reached[success >= _FOUND], default=np.nan))
         measured = regret(x, y, budget), *trace_sources(x, y, budget).values()
-        after = min(x[-1], budget) - found_at
-        rows.append((*trace, difficulty.get(trace[1], "unknown"), budget, *measured, found_at, after))
-    columns = [*_TRACE, "difficulty", "budget", "regret", *SOURCES, "found_at", "tokens_after"]
+        spent = float(min(x[-1], budget))
+        known = difficulty.get(trace[1], "unknown"), budget
+        rows.append((*trace, *known, *measured, found_at, spent - found_at, spent))
+    columns = [*_TRACE, "difficulty", "budget", "regret", *SOURCES, "found_at", "tokens_after", "thinking_tokens"]
     return pd.DataFrame(rows, columns=columns)
 
 

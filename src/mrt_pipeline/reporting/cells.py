@@ -30,7 +30,7 @@ def clear_sign(row: pd.Series, suffix: str = "", digits: int = 3) -> int:
 
 def digits_of(quantity: str) -> int:
     """Of fractions three, of tokens one."""
-    return 1 if quantity == "tokens_after" else 3
+    return 1 if quantity in ("tokens_after", "thinking_tokens") else 3
 
 
 def markdown(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:

@@ -27,8 +27,10 @@ def comparison_report(
     thinking_budget: int,
 ) -> str:
     """The verdict; every arm at every budget, then differences, gain ratios and tokens."""
-    arms = comparison[comparison["arm"] != "base"].groupby("arm", sort=False)["n_seeds"].first()
-    seeds = ", ".join(f"{arm} {n}" for arm, n in arms.items())
+    arms = comparison[comparison["arm"] != "base"].drop_duplicates("arm")
+    runs = ", ".join(f"{row['arm']} {row['n_seeds']}" for _, row in arms.iterrows())
+    n_bases = int(comparison["n_bases"].max())
+    over = "seeds and problems" if n_bases == 1 else f"seeds and problems, of {n_bases} bases that count equally"
     lines = [
         f"# Comparison on {comparison.iloc[0]['n_problems']} held-out problems",
         "",
@@ -36,7 +38,7 @@ def comparison_report(
         "",
         *comparison_overview(comparison, thinking_budget),
         "",
-        f"Mean and bootstrap interval over seeds and problems. Seeds: {seeds}.",
+        f"Mean and bootstrap interval over {over}. Runs: {runs}.",
     ]
     lines += _by_budget(comparison, lambda row: interval_cell(row, "mean"))
     natural = comparison[(comparison["quantity"] == "accuracy") & ~comparison["forced"]]
@@ -51,8 +53,12 @@ def comparison_report(
         lines += _section(title, by_arm, lambda row: _ratio(row) or "undefined", ("measure", "arm"))
     learned = []
     for _, row in efficiency.iterrows():
-        to_level, *spent = (_tokens(row[name]) for name in ("tokens_to_level", "sampled_tokens", "prover_tokens"))
-        learned.append([row["arm"], to_level, _ratio(row), *spent])
+        counts = ("tokens_to_level", "baseline_tokens", "sampled_tokens", "prover_tokens")
+        ours, theirs, *spent = (_tokens(row[name]) for name in counts)
+        with_prover = {"ratio": row["prover_ratio"]}
+        with_prover |= {f"ci_{end}": row[f"prover_ratio_{end}"] for end in ("low", "high")}
+        ratios = _ratio(row), _ratio(pd.Series(with_prover))
+        learned.append([row["arm"], f"{row['level']:.3f}", ours, theirs, *ratios, *spent])
     voted = [
         [row["arm"], f"maj@{row['baseline_k']} ({row['level']:.3f})", _tokens(row["tokens"]), _ratio(row)]
         for _, row in voting.iterrows()
@@ -62,10 +68,13 @@ def comparison_report(
         "",
         "## Tokens",
         "",
-        f"Sampled tokens until validation accuracy (running mean of three) reaches {first['level']:.3f}, "
-        f"the final level of {first['baseline']}; the ratio is that arm's tokens over these, 0 if never.",
+        "Sampled tokens until validation accuracy (running mean of three) reaches a level: the lower of the final ones "
+        f"of the arm and of {first['baseline']}. The ratio is {first['baseline']}'s tokens over the arm's.",
         "",
-        *markdown(["arm", "tokens to level:", "ratio:", "sampled:", "prover's:"], learned),
+        *markdown(
+            ["arm", "level:", "tokens:", "baseline's:", "ratio", "ratio with the prover's", "sampled:", "prover's:"],
+            learned,
+        ),
         "",
         f"Tokens for a problem (thinking, answers) until maj@k equals that of {voting.iloc[0]['baseline']}, "
         "by straight lines between ks; the ratio is that arm's tokens over these, 0 if never.",
@@ -85,6 +94,8 @@ def analyses_report(sources: pd.DataFrame, stopping: pd.DataFrame) -> str:
     whole = whole.assign(column=whole["quantity"].str.replace("_", " "), digits=whole["quantity"].map(digits_of))
     title = f"Where regret comes from, natural stop, {whole['budget'].iloc[0]} thinking tokens (J >= 0.5 is found)"
     lines = _with_differences(whole, title)
+    spent = sources[sources["quantity"] == "thinking_tokens"].assign(column=lambda rows: rows["difficulty"], digits=1)
+    lines += _with_differences(spent, "Thinking tokens by difficulty for the base, natural stop")
     shown = stopping[stopping["episodes"].isin([*_SHOWN, stopping["episodes"].max()])]
     if len(shown):
         title = "Stopping regret (stop and vote against thinking on, appendix E) over the first episodes"
@@ -161,7 +172,7 @@ def learning_figure(arms: Sequence[Arm]) -> go.Figure:
             continue
         tokens, accuracy = learning_curve(arm.histories)
         line = {"color": arm_colour(i)}
-        figure.add_scatter(x=tokens, y=accuracy.mean(axis=0), name=arm.name, mode="lines", line=line)
+        figure.add_scatter(x=tokens, y=arm.shares @ accuracy, name=arm.name, mode="lines", line=line)
         thin = {"mode": "lines", "line": {**line, "width": 0.5}, "showlegend": False, "hoverinfo": "skip"}
         figure.add_traces([go.Scatter(x=tokens, y=curve, **thin) for curve in accuracy if len(accuracy) > 1])
     y = "validation accuracy (running mean of three)"

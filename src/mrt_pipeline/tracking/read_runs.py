@@ -5,6 +5,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -16,8 +17,9 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 from mrt_pipeline.errors import InputError
-from mrt_pipeline.evaluation.arms import TrainingRun, check_comparable, find_baseline, group_runs, shared_budgets
+from mrt_pipeline.evaluation.arms import Group, check_comparable, find_baseline, group_runs, shared_budgets
 from mrt_pipeline.evaluation.params import CompareParams
+from mrt_pipeline.evaluation.run_summary import Measures, TrainingRun, kept_runs, measure_tables
 from mrt_pipeline.tracking.failures import is_refusal, reason
 from mrt_pipeline.tracking.records import WAITING, find_run
 from mrt_pipeline.tracking.runs import PARTIAL_TAG
@@ -32,14 +34,24 @@ _OPTIONAL = ("base_votes", "trained_votes")  # runs made before these existed ar
 class FinishedRun:
     """A finished run of `mrt_rl` or `mrt_star`.
 
-    run_id: MLflow's. started: in milliseconds since 1970. parameters: the tree as it was composed. has: the tables
-    that comparing can use.
+    run_id: MLflow's. started: in milliseconds since 1970. commit: of the code, if it was a git checkout. parameters:
+    the tree as it was composed. has: the tables that comparing can use.
     """
 
     run_id: str
     started: int
+    commit: str
     parameters: Mapping[str, Any]
     has: frozenset[str]
+
+    def measures(self, policy: str) -> Measures:
+        """See `TrainingRun`."""
+        return measure_tables(self.tables, self.parameters, policy, self.run_id)
+
+    @property
+    def history(self) -> pd.DataFrame:
+        """See `TrainingRun`."""
+        return self.tables["training_history"]
 
     @cached_property
     def tables(self) -> Mapping[str, pd.DataFrame]:
@@ -59,22 +71,22 @@ def _reading(what: str) -> Iterator[None]:
         raise InputError(f"{what} cannot be read {where}: try again when it is there") from error
 
 
-def choose_runs(compare: CompareParams) -> dict[str, dict[int, TrainingRun]]:
-    """The runs to compare, by arm and seed; InputError for what cannot be compared. Reads no tables."""
+def choose_runs(compare: CompareParams) -> dict[str, Group]:
+    """The runs to compare, by arm, then by base and seed; InputError for what cannot be compared. Reads no tables."""
     names = [compare.runs] if isinstance(compare.runs, str) else compare.runs
     if not names:
         raise InputError("say what to compare: --params runs=<parent run, experiment or [run, run, ...]>")
     runs = find_runs(names)
     if not compare.allow_different:
-        check_comparable(runs)
+        check_comparable(runs, compare.bases)
     shared_budgets(runs)
-    arms = group_runs(runs)
+    arms = group_runs(runs, compare.bases)
     find_baseline(list(arms), compare.baseline)
     return arms
 
 
-def find_runs(names: Sequence[str]) -> list[FinishedRun]:
-    """The training runs that `names` stand for: run ids, parent runs of sweeps, or experiments; each once.
+def find_runs(names: Sequence[str]) -> list[TrainingRun]:
+    """The training runs that `names` stand for: run ids, parent runs of sweeps, experiments, folders; each once.
 
     Runs that left nodes of their pipeline out are skipped, with a line that says so. Raises InputError for a name that
     nothing has, for a run named by itself that is not a finished training run, for one that lacks a table, and if
@@ -82,14 +94,20 @@ def find_runs(names: Sequence[str]) -> list[FinishedRun]:
     """
     client = MlflowClient()
     found: dict[str, Run] = {}
+    kept: dict[str, TrainingRun] = {}
     with _reading("what compare.runs names"):
         for name in names:
-            found |= {run.info.run_id: run for run in _resolve(client, name) if not _is_partial(run)}
-    if not found:
+            if Path(name).is_dir():
+                kept |= {run.run_id: run for run in kept_runs(Path(name))}
+            else:
+                found |= {run.info.run_id: run for run in _resolve(client, name) if not _is_partial(run)}
+    runs = [*kept.values(), *(_found(client, run) for run_id, run in found.items() if run_id not in kept)]
+    if not runs:
         raise InputError(
-            "there is no finished training run to compare: give compare.runs a sweep, experiment or run ids"
+            "there is no finished training run to compare: give compare.runs a sweep, experiment, run ids, or a folder "
+            "of kept runs"
         )
-    return [_found(client, run) for run in found.values()]
+    return runs
 
 
 def _resolve(client: MlflowClient, name: str) -> list[Run]:
@@ -102,8 +120,8 @@ def _resolve(client: MlflowClient, name: str) -> list[Run]:
         if not is_refusal(error):
             raise
         raise InputError(
-            f"MLflow at {mlflow.get_tracking_uri()} has no experiment and no run '{name}': look the id up in "
-            "`mlflow ui`"
+            f"there is no folder '{name}', and MLflow at {mlflow.get_tracking_uri()} has no experiment and no run of "
+            "that name: look the id up in `mlflow ui`"
         ) from error
     if run.data.tags.get("pipeline") == "sweep":
         return _of_sweep(client, run)
@@ -152,7 +170,7 @@ def _found(client: MlflowClient, run: Run) -> FinishedRun:
             raise InputError(f"run '{run_id}' lacks tables that comparing needs ({', '.join(lacking)}): leave it out")
         parameters = yaml.safe_load(mlflow.artifacts.load_text(f"runs:/{run_id}/parameters.yaml"))
     has = frozenset(name for name in (*_TABLES, *_OPTIONAL) if _path(name) in there)
-    return FinishedRun(run_id, run.info.start_time, parameters, has)
+    return FinishedRun(run_id, run.info.start_time, run.data.tags.get("git_commit", ""), parameters, has)
 
 
 def _path(table: str) -> str:

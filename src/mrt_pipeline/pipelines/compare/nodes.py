@@ -1,5 +1,8 @@
 """Nodes of `compare`."""
 
+import logging
+from pathlib import Path
+
 import pandas as pd
 import plotly.graph_objects as go
 
@@ -16,6 +19,7 @@ from mrt_pipeline.evaluation.compare import (
 )
 from mrt_pipeline.evaluation.intervals import Arm, Bootstrap
 from mrt_pipeline.evaluation.params import CompareParams
+from mrt_pipeline.evaluation.run_summary import keep
 from mrt_pipeline.reporting.comparison import (
     analyses_report,
     comparison_figure,
@@ -26,10 +30,17 @@ from mrt_pipeline.reporting.comparison import (
 )
 from mrt_pipeline.tracking.read_runs import choose_runs
 
+logger = logging.getLogger(__name__)
+
 
 def read_arms(compare: CompareParams) -> list[Arm]:
-    """Read the chosen runs from MLflow, and measure each arm."""
-    return make_arms(choose_runs(compare))
+    """Read the chosen runs, and measure each arm; keep the runs if that is asked for."""
+    groups = choose_runs(compare)
+    if compare.keep is not None:
+        for own in groups.values():
+            for run in own.values():
+                logger.info("Kept: %s", keep(run, Path(compare.keep)))
+    return make_arms(groups)
 
 
 def compare_arms(arms: list[Arm], compare: CompareParams) -> tuple[pd.DataFrame, ...]:
