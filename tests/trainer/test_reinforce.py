@@ -14,6 +14,7 @@ from mrt_pipeline.algorithms.mrt_star import MRTStar
 from mrt_pipeline.algorithms.star import STaR
 from mrt_pipeline.rollouts.prover import ExactProver
 from mrt_pipeline.tasks.base import Grade
+from mrt_pipeline.trainer import reinforce as reinforce_module
 from mrt_pipeline.trainer.draw import UPDATE, step_seed
 from mrt_pipeline.trainer.learner import Learner, LearnerParams
 from mrt_pipeline.trainer.reinforce import TrainingParams, reinforce, validate
@@ -52,6 +53,8 @@ def run(tmp_path, warm_policy, copy_policy, make_actor, known_problems, problems
         sampled_tokens=SAMPLED_TOKENS,
         validation=True,
         template=None,
+        validate_every=2,
+        stop_when_flat=None,
         **how,
     ):
         policy, logged = copy_policy(warm_policy), []
@@ -60,7 +63,8 @@ def run(tmp_path, warm_policy, copy_policy, make_actor, known_problems, problems
             groups=2,
             group_size=4,
             forced_fraction=0.5,
-            validate_every=2,
+            validate_every=validate_every,
+            stop_when_flat=stop_when_flat,
             checkpoint_every=2,
             learner=LearnerParams(learning_rate=3e-4, minibatches=2, **how),
         )
@@ -377,3 +381,18 @@ def test_branches_start_from_stale_prefixes_that_are_never_trained(run, trained_
     assert history[-1]["train/sampled_tokens"] > branches
     assert history[-1]["train/prover_tokens"] > 0
     assert any(len(item.prefix.thought) for batch in spy.batches for item in batch)
+
+
+def test_training_ends_where_three_validations_gain_too_little_and_not_before(run):
+    """Nothing can gain more than 1, and anything gains more than nothing at all."""
+    _, history, _ = run("flat", validate_every=1, stop_when_flat=2.0)
+    assert [metrics["step"] for metrics in history] == [0, 1, 2, 3]
+    accuracies = [0.1, 0.3, 0.3, 0.305, 0.309, 0.311]
+    training = TrainingParams(sampled_tokens=100, stop_when_flat=0.01)
+    ends = [
+        reinforce_module._is_done(training, 50, [{"validation/accuracy": a} for a in accuracies[:n]] + [{"step": 9}])
+        for n in range(1, 7)
+    ]
+    assert ends == [False, False, False, False, True, False]
+    assert reinforce_module._is_done(training, 100, [])
+    assert not reinforce_module._is_done(TrainingParams(sampled_tokens=100), 50, [{"validation/accuracy": 0.5}] * 9)

@@ -52,6 +52,11 @@ class TrainingParams(Params):
     sampled_tokens: PositiveInt = Field(
         default=800_000, description="training ends when the policy has sampled this many tokens"
     )
+    stop_when_flat: PositiveFloat | None = Field(
+        default=None,
+        description="training ends earlier if three validations in a row gain less accuracy than this over the best "
+        "before them; null: it does not",
+    )
     groups: PositiveInt = Field(default=32, description="problems of a step")
     group_size: Annotated[int, Field(ge=2)] = Field(default=8, description="rollouts of each problem of a step")
     n_validation: Annotated[int, Field(ge=0)] = Field(

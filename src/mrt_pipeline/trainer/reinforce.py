@@ -6,9 +6,10 @@ rollouts start from stale prefixes, sampled anew every few steps, and the prover
 algorithm turns that into token weights, and the learner makes its update, from the policy as it is or (STaR) from the
 base.
 Training ends when the policy has sampled `sampled_tokens` tokens: algorithms are compared at equal numbers of these.
+With `stop_when_flat` it may end at a validation before, as when a base at its plateau is wanted.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import pairwise
@@ -34,6 +35,7 @@ from mrt_pipeline.trainer.draw import DrawSize
 from mrt_pipeline.trainer.learner import Learner
 from mrt_pipeline.trainer.params import TrainingParams
 
+_FLAT = 3  # validations without a gain
 Show = Callable[[list[LabelledRollout], int], None]
 
 
@@ -74,7 +76,8 @@ def reinforce(
         state["sampled_tokens"] += sum(rollout.n_sampled for rollout in rollouts)
         state["prover_tokens"] += sum(item.prover_tokens for item in labelled)
 
-    while state["sampled_tokens"] < training.sampled_tokens:
+    done = _is_done(training, state["sampled_tokens"], history)
+    while not done:
         step, before = state["step"], state["sampled_tokens"]
         ended = {"": perf_counter()}  # when each part of the step was done
         seed_for, n_seen = partial(draw.step_seed, seed, step), step * training.groups
@@ -128,6 +131,7 @@ def reinforce(
         done = state["sampled_tokens"] >= training.sampled_tokens
         if step % training.validate_every == 0 or done:
             metrics |= validate(actor, prover, validation, seed, show, step)
+            done = _is_done(training, state["sampled_tokens"], [*history, metrics])
         metrics |= {f"train/{name}": state[name] for name in ("sampled_tokens", "prover_tokens")}
         seconds = {f"time/{name}": end - start for (_, start), (name, end) in pairwise(ended.items())}
         metrics |= seconds
@@ -138,6 +142,16 @@ def reinforce(
         if step % training.checkpoint_every == 0 or done:
             save_checkpoint(checkpoint, learner, state)
     return history
+
+
+def _is_done(training: TrainingParams, sampled_tokens: int, history: Sequence[Mapping[str, float]]) -> bool:
+    """Whether all tokens are sampled, or accuracy is flat: see `stop_when_flat`."""
+    if sampled_tokens >= training.sampled_tokens:
+        return True
+    accuracies = [metrics["validation/accuracy"] for metrics in history if "validation/accuracy" in metrics]
+    if training.stop_when_flat is None or len(accuracies) <= _FLAT:
+        return False
+    return max(accuracies[-_FLAT:]) < max(accuracies[:-_FLAT]) + training.stop_when_flat
 
 
 def validate(
