@@ -70,7 +70,7 @@ class CompareParams(Params):
     )
     keep: str | None = Field(
         default=None,
-        description="folder where a summary of each run is kept, some 100 KB; `runs` can name it; null: nowhere",
+        description="folder where a summary of each run is kept, some 50 KB; `runs` can name it; null: nowhere",
     )
     baseline: str = Field(
         default="grpo", description="the arm that gains are measured against: its name, or how it begins"

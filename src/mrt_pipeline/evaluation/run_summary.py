@@ -1,9 +1,11 @@
 """What comparing needs of a finished run, small enough to be kept beside the code: means of problems, and the history.
 
 A kept run is a folder of three files: `run.yaml` (its id, when it started, its commit, its parameters),
-`measures.parquet` (a row for each mean of a problem) and `history.parquet` (the table `training_history`).
+`trained.parquet` (a row for each mean of a problem) and `history.parquet` (what comparing uses of the table
+`training_history`). The measures of its base are in the folder `bases` beside it, once for all runs on that base.
 """
 
+import hashlib
 import json
 import logging
 from collections.abc import Mapping
@@ -22,10 +24,10 @@ from mrt_pipeline.evaluation.regret_sources import regret_sources, source_values
 from mrt_pipeline.evaluation.voting import majority_by_problem, shown_episodes, trace_regrets
 
 logger = logging.getLogger(__name__)
-POLICIES = (BASE, "trained")
 _PARTS = ("values", "thinking_tokens", "votes", "sources", "stopping")
-_DESCRIPTION, _MEASURES, _HISTORY = "run.yaml", "measures.parquet", "history.parquet"
-_DIGITS = 5  # of a kept number: far below what can be told apart, and a fraction of the bytes
+_DESCRIPTION, _TRAINED, _HISTORY, _BASES = "run.yaml", "trained.parquet", "history.parquet", "bases"
+_DIGITS = 3  # of a kept number: a mean over problems changes by some .00001, and the files are a third
+_KEPT = ("step", "train/sampled_tokens", "train/prover_tokens", "train/reward", "train/thinking_tokens", "validation/")
 
 Measures = Mapping[str, Mapping[tuple, pd.Series]]
 """The parts `values` (regret and accuracy), `thinking_tokens`, `votes`, `sources` and `stopping`; in each the mean of
@@ -84,14 +86,14 @@ class KeptRun:
     run_id: str
     started: int
     commit: str
+    base: str
     parameters: Mapping[str, Any]
 
     def measures(self, policy: str) -> Measures:
         """See `TrainingRun`; InputError if the file cannot be read."""
-        table = self._read(_MEASURES)
+        table = self._read(f"../{_BASES}/{self.base}.parquet" if policy == BASE else _TRAINED)
         found: dict[str, dict[tuple, pd.Series]] = {part: {} for part in _PARTS}
-        own = table[table["policy"] == policy]
-        for (part, key), rows in own.groupby(["part", "key"], observed=True, sort=False):
+        for (part, key), rows in table.groupby(["part", "key"], observed=True, sort=False):
             values = pd.Series(rows["value"].to_numpy(np.float64), index=rows["problem_id"].astype(str).tolist())
             found[part][tuple(json.loads(key))] = values
         return found
@@ -110,27 +112,34 @@ class KeptRun:
 
 def keep(run: TrainingRun, folder: Path) -> Path:
     """Write a run into a folder of its own under `folder`, and say where."""
-    parameters = run.parameters
+    parameters, history = run.parameters, run.history
     own = folder / f"{parameters['algorithm']['name']}-{parameters['seed']}-{run.run_id[:8]}"
-    own.mkdir(parents=True, exist_ok=True)
+    for place in (own, folder / _BASES):
+        place.mkdir(parents=True, exist_ok=True)
+    base = _table(run.measures(BASE))
+    digest = hashlib.sha256(base.to_csv(index=False).encode()).hexdigest()[:12]
+    _write(base, folder / _BASES / f"{digest}.parquet")
+    _write(_table(run.measures("trained")), own / _TRAINED)
+    _write(history[[name for name in history.columns if name.startswith(_KEPT)]], own / _HISTORY)
+    described = {"run_id": run.run_id, "started": run.started, "commit": run.commit, "base": digest}
+    text = yaml.safe_dump(described | {"parameters": dict(parameters)}, indent=2, sort_keys=False)
+    (own / _DESCRIPTION).write_text(text)
+    return own
+
+
+def _table(measures: Measures) -> pd.DataFrame:
     rows = [
-        pd.DataFrame(
-            {"policy": policy, "part": part, "key": json.dumps(key), "problem_id": values.index, "value": values}
-        )
-        for policy in POLICIES
-        for part, by_key in run.measures(policy).items()
+        pd.DataFrame({"part": part, "key": json.dumps(key), "problem_id": values.index, "value": values})
+        for part, by_key in measures.items()
         for key, values in by_key.items()
     ]
     table = pd.concat(rows, ignore_index=True)
-    table["value"] = table["value"].astype(np.float64).round(_DIGITS)
-    names = ["policy", "part", "key", "problem_id"]
-    table.astype(dict.fromkeys(names, "category")).to_parquet(own / _MEASURES, compression="zstd", index=False)
-    history = run.history
-    numbers = history.select_dtypes("float").columns
-    history.assign(**history[numbers].astype(np.float32)).to_parquet(own / _HISTORY, compression="zstd", index=False)
-    described = {"run_id": run.run_id, "started": run.started, "commit": run.commit, "parameters": dict(parameters)}
-    (own / _DESCRIPTION).write_text(yaml.safe_dump(described, indent=2, sort_keys=False))
-    return own
+    return table.assign(value=table["value"].astype(np.float64).round(_DIGITS))
+
+
+def _write(table: pd.DataFrame, path: Path) -> None:
+    texts = table.select_dtypes(exclude="number").columns
+    table.astype(dict.fromkeys(texts, "category")).to_parquet(path, compression="zstd", index=False)
 
 
 def kept_runs(folder: Path) -> list[KeptRun]:
