@@ -245,10 +245,13 @@ def test_the_warm_start_is_kept_under_a_key_of_its_configuration(project):
 def test_finished_runs_are_compared(project):
     folder, results = project
     names = ",".join(run_.info.run_id for run_ in runs(folder)[1][:3])
-    result = kedro(folder, "run", "--pipeline=compare", "--params", f"runs=[{names}]")
+    result = kedro(folder, "run", "--pipeline=compare", "--params", f"runs=[{names}],compare.keep=kept")
     assert result.returncode == 0, result.stdout + result.stderr
     report = folder / "data/08_reporting/compare"
     comparison = pd.read_parquet(report / "comparison.parquet").set_index(["arm", "quantity", "budget", "forced"])
+    for arm in read_arms(CompareParams(runs=str(folder / "kept"))):  # without the runs
+        for key, values in arm.values.items():
+            assert arm.mean(values) == pytest.approx(comparison.loc[(arm.name, *key), "mean"], abs=1e-3)
     for algorithm, run_name in (("mrt_online", "first"), ("grpo", "grpo")):
         table = results[run_name][1]["08_reporting/regret"].query("definition == 'paper'")
         for row in table.itertuples(index=False):  # the same numbers as the run's own report gave
