@@ -13,7 +13,7 @@ from mrt_pipeline import schemas
 from mrt_pipeline.pipeline_registry import register_pipelines
 
 ROOT = Path(__file__).parents[1]
-PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 CATALOG = yaml.safe_load((ROOT / "conf/base/catalog.yml").read_text().replace("${data:}", "data"))
 TABLES = (ROOT / "docs/tables.md").read_text()
 SECTIONS = dict(re.findall(r"^## (.*)\n((?:(?!## ).*\n?)*)", TABLES, re.MULTILINE))
@@ -100,5 +100,5 @@ def test_every_public_name_is_in_the_reference():
 
 
 def test_every_page_is_in_the_navigation():
-    pages = {path.name for path in (ROOT / "docs").glob("*.md")}
+    pages = {path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")}
     assert set(re.findall(r": (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)) == pages
