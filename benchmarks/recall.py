@@ -16,6 +16,7 @@ import numpy as np
 from mrt_pipeline.cli import parse_overrides
 from mrt_pipeline.config import Parameters
 from mrt_pipeline.config_loader import compose_parameters
+from mrt_pipeline.evaluation.diagnosis import recall
 from mrt_pipeline.evaluation.evaluate import budgets_of
 from mrt_pipeline.pipelines.base_policy.nodes import make_base_policy
 from mrt_pipeline.rollouts.actor import Actor
@@ -26,14 +27,8 @@ LATER = (0, 1, 2, 5, 10, 15, 30)  # episodes after the find
 N_TRACES = 2
 
 
-def recall(labelled: list[LabelledRollout], found: list[int | None]) -> dict[int, float]:
-    """Mean J so many episodes after the episode in which an attempt was right first."""
-    since = [item.success[end:] for item, end in zip(labelled, found, strict=True) if end is not None]
-    return {later: float(np.mean([success[later] for success in since if later < len(success)])) for later in LATER}
-
-
 def first_find(item: LabelledRollout, yes: int) -> int | None:
-    """Index of the boundary at which the episode of the first right attempt ends."""
+    """Index of the boundary at which the episode of the first right attempt ends; `diagnose` goes by J instead."""
     right = np.flatnonzero(item.rollout.thought == yes)
     return int(np.searchsorted(item.boundaries, right[0], side="right")) if len(right) else None
 
@@ -55,7 +50,8 @@ def measure(overrides: str) -> None:
     natural = [np.mean([i.success_at(min(b, i.rollout.natural_length)) for i in labelled]) for b in budgets]
     forced = [np.mean([i.success_at(b) for i in labelled]) for b in budgets]
     yes = policy.tokenizer.convert_tokens_to_ids("yes")
-    later = recall(labelled, [first_find(item, yes) for item in labelled])
+    curves, finds = [item.success for item in labelled], [first_find(item, yes) for item in labelled]
+    later = {n: float(np.mean(values)) for n, values in recall(curves, finds, LATER).items()}
     print(f"\n{overrides or 'the default'}  (warm start {made:.0f} s, {policy.model.num_parameters()} parameters)")
     print("  J after a find: ", "  ".join(f"+{n} {value:.3f}" for n, value in later.items()))
     for name, values in (("natural", natural), ("forced on", forced)):

@@ -28,7 +28,7 @@ from mrt_pipeline.algorithms.grpo import GRPO
 from mrt_pipeline.algorithms.mrt_online import MRTOnline
 from mrt_pipeline.policy.policy import Policy, add_adapters
 from mrt_pipeline.trainer import draw
-from mrt_pipeline.trainer.reinforce import _sequences
+from mrt_pipeline.trainer.reinforce import training_sequences
 
 sys.path.append(str(Path(__file__).parents[1] / "examples"))
 from trl_progress_credit import ON_A_CPU, GRPOTrainer, toy_arguments
@@ -52,7 +52,7 @@ def our_step(actor, algorithm, learner, problems, step):
     times.append(perf_counter())
     labelled = draw.label_draw(actor, algorithm, mrt.ExactProver(), drawn, seed)
     times.append(perf_counter())
-    learner.update(_sequences(algorithm, labelled, [], actor.template.eos_id), 0.0, seed(draw.UPDATE))
+    learner.update(training_sequences(algorithm, labelled, [], actor.template.eos_id), 0.0, seed(draw.UPDATE))
     times.append(perf_counter())
     tokens = sum(item.rollout.n_sampled for item in labelled)
     return dict(zip(("sample", "prove", "update"), (end - start for start, end in pairwise(times)))), tokens

@@ -79,7 +79,7 @@ def test_a_pipelines_own_defaults_give_way_to_what_the_user_asks(monkeypatch, ar
         (["--pipelines=mrt_rl,nonsense"], "there is no pipeline 'nonsense'; there are: mrt_rl, "),
         (["--env=nonsense"], "there are: base, local"),
         (["--params", "nonsense=1"], "unknown parameter 'nonsense'; allowed here: algorithm, "),
-        (["--params", "algorithm=nonsense"], "there is no algorithm/nonsense; there are: brpo, grpo, "),
+        (["--params", "algorithm=nonsense"], "there is no algorithm/nonsense; there are: anytime, brpo, grpo, "),
         (["--params", "algorithm.alhpa=1"], "unknown parameter 'algorithm.alhpa'; allowed here: alpha, "),
         (["--params", "plugins=nonsense"], "the plugin 'nonsense' cannot be imported"),
     ],

@@ -9,6 +9,8 @@ from mrt_pipeline.algorithms.base import Algorithm
 from mrt_pipeline.config import CLASSES, Parameters, class_defaults, class_names
 from mrt_pipeline.config_loader import compose_parameters
 from mrt_pipeline.errors import InputError
+from mrt_pipeline.evaluation.params import credit_name
+from mrt_pipeline.keys import configuration_key
 from mrt_pipeline.policy.configured import PolicyParams
 
 FOLDER = Path(__file__).parents[1] / "conf/base/parameters"
@@ -67,3 +69,37 @@ def test_a_key_of_an_earlier_version_is_refused_with_what_took_its_place(key):
 def test_what_is_trained_is_not_sampled_greedily():
     with pytest.raises(InputError, match=r"rollout\.temperature is 0"):
         compose_parameters(FOLDER, {"rollout.temperature": "0"})
+
+
+def test_the_algorithms_of_a_diagnosis_are_given_by_name_and_completed_as_the_chosen_one():
+    given = {"rollout.thinking_budget": "54", "diagnose.algorithms": "[grpo,{name: anytime, alpha: 2},brpo]"}
+    found = compose_parameters(FOLDER, given)["diagnose"]["algorithms"]
+    assert [entry["name"] for entry in found] == ["grpo", "anytime", "brpo"]
+    assert (
+        found[1] == compose_parameters(FOLDER, {**given, "algorithm": "anytime", "algorithm.alpha": "2"})["algorithm"]
+    )
+    default = Parameters.model_validate(compose_parameters(FOLDER, {})).diagnose.algorithms
+    names = ["grpo", "mrt_online alpha=0", "mrt_online", "anytime"]
+    assert [credit_name(algorithm) for algorithm in default] == names
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("[nonsense]", "unknown algorithm 'nonsense'; known are anytime, brpo"),
+        ("[mrt]", r"diagnose\.algorithms.* mrt starts from stale prefixes"),
+        ("[{name: grpo, alpha: 1}]", r"diagnose\.algorithms\.0\.alpha: unknown parameter"),
+        ("[{alpha: 1}]", "the algorithm has no name"),
+        ("[grpo,grpo]", "'grpo' is there twice"),
+        ("grpo", "should be a valid list"),
+    ],
+)
+def test_algorithms_that_cannot_be_diagnosed_are_refused(given, said):
+    with pytest.raises(InputError, match=said):
+        compose_parameters(FOLDER, {"diagnose.algorithms": given})
+
+
+def test_what_a_diagnosis_looks_at_changes_no_key_of_a_training():
+    trees = [compose_parameters(FOLDER, given) for given in ({}, {"diagnose.algorithms": "[star]"})]
+    one, other = map(Parameters.model_validate, trees)
+    assert one != other and configuration_key(p=one) == configuration_key(p=other) and "diagnose" not in one.deciding()

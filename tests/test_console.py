@@ -88,7 +88,13 @@ def test_a_refusal_is_not_followed_by_advice_and_a_crash_is(hook, caplog, error,
 
 
 @pytest.mark.parametrize(
-    ("output", "file"), [("report", "report.md"), ("comparison_report", "comparison.md"), ("plan_report", "plan.md")]
+    ("output", "file"),
+    [
+        ("report", "report.md"),
+        ("comparison_report", "comparison.md"),
+        ("plan_report", "plan.md"),
+        ("diagnosis_report", "diagnosis.md"),
+    ],
 )
 def test_a_report_is_shown_up_to_its_first_table(hook, capsys, output, file):
     text = "# title\n\nA verdict.\n\n| a |\n| - |\n| 1 |\n\nAll the others:\n\n| b |\n"

@@ -6,13 +6,15 @@ of other packages and of `plugins`. What a class has as defaults can be chosen a
 """
 
 import math
+from collections.abc import Mapping
+from functools import reduce
 from typing import Annotated, Any
 
-from pydantic import Field, SerializeAsAny, field_validator, model_validator
+from pydantic import Field, SerializeAsAny, ValidationInfo, field_validator, model_validator
 
 from mrt_pipeline.algorithms.base import Algorithm
 from mrt_pipeline.engines.base import EngineParams
-from mrt_pipeline.evaluation.params import CompareParams, EvaluationParams
+from mrt_pipeline.evaluation.params import CompareParams, DiagnoseParams, EvaluationParams
 from mrt_pipeline.planning import PlanParams
 from mrt_pipeline.policy.configured import PolicyParams, longest_answer
 from mrt_pipeline.registry import INCIDENTAL, Params, Registered, import_plugins
@@ -42,6 +44,7 @@ class Parameters(Params):
     evaluation: EvaluationParams
     compare: CompareParams = Field(json_schema_extra=INCIDENTAL)
     plan: PlanParams = Field(json_schema_extra=INCIDENTAL)
+    diagnose: DiagnoseParams = Field(json_schema_extra=INCIDENTAL)
 
     @field_validator("plugins", mode="before")  # before the fields below it are looked at
     @classmethod
@@ -50,9 +53,20 @@ class Parameters(Params):
         import_plugins(modules)
         return modules
 
+    @field_validator("diagnose", mode="before")  # after the fields above it are known
+    @classmethod
+    def _completed(cls, given: Any, info: ValidationInfo) -> Any:
+        entries = given.get("algorithms") if isinstance(given, dict) else None
+        if not isinstance(entries, list | tuple):
+            return given
+        return {**given, "algorithms": [_complete(entry, info.data) for entry in entries]}
+
     @model_validator(mode="after")
     def _fits(self) -> "Parameters":
-        for member in (self.task, self.policy, self.engine, self.prover, self.algorithm):
+        for member in (
+            *(self.task, self.policy, self.engine, self.prover, self.algorithm),
+            *self.diagnose.algorithms,
+        ):
             member.check(self)
         task, evaluation = self.task, self.evaluation
         if self.rollout.answer_tokens < task.longest_answer:
@@ -89,6 +103,24 @@ class Parameters(Params):
                 f"{self.policy.max_length}: raise that, or lower the budget"
             )
         return self
+
+
+def _complete(entry: Any, groups: Mapping[str, Any]) -> Any:
+    """An algorithm of a list, with what its class takes from other parameters, as the group `algorithm` has it.
+
+    entry: its name, or its parameters with the name; anything else is left for the class to refuse.
+    """
+    given = {"name": entry} if isinstance(entry, str) else entry
+    if not isinstance(given, dict) or "name" not in given:
+        return entry
+    taken = {}
+    for key, field in Algorithm.member(str(given["name"])).model_fields.items():
+        extra = field.json_schema_extra
+        if isinstance(extra, dict) and "from" in extra:
+            group, *path = str(extra["from"]).split(".")
+            if group in groups:  # else it is refused itself
+                taken[key] = reduce(getattr, path, groups[group])
+    return {**taken, **given}
 
 
 CLASSES: dict[str, Any] = {

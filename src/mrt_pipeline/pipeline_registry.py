@@ -2,11 +2,11 @@
 
 from kedro.pipeline import Pipeline
 
-from mrt_pipeline.pipelines import base_policy, compare, evaluate, ingest, plan, progress, rollout, train
+from mrt_pipeline.pipelines import base_policy, compare, diagnose, evaluate, ingest, plan, progress, rollout, train
 
 
 def register_pipelines() -> dict[str, Pipeline]:
-    """Every stage alone; `mrt_rl`, `mrt_star`: all in order, for algorithms of their kind; `evaluate`: no training."""
+    """Every stage alone; `mrt_rl`, `mrt_star`: all in order, for algorithms of their kind; others train nothing."""
     stages = {
         "ingest": ingest.create_pipeline(),
         "base_policy": base_policy.create_pipeline(),
@@ -21,5 +21,6 @@ def register_pipelines() -> dict[str, Pipeline]:
         "evaluate": stages["ingest"] + stages["base_policy"] + evaluate.create_pipeline(),
         "compare": compare.create_pipeline(),
         "plan": plan.create_pipeline(),
+        "diagnose": stages["ingest"] + stages["base_policy"] + diagnose.create_pipeline(),
     }
     return {**stages, **others, "mrt_rl": whole, "mrt_star": whole, "__default__": whole}

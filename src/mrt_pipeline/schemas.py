@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 from pandera.pandas import Check, Column, DataFrameSchema
 
+from mrt_pipeline.evaluation.diagnosis import QUANTITIES as DIAGNOSED
 from mrt_pipeline.evaluation.regret_sources import DIFFICULTIES, QUANTITIES, SOURCES
 from mrt_pipeline.tasks.base import Grade
 
@@ -31,18 +32,19 @@ _KINDS: dict[str, Kind] = {
     name: kind
     for names, kind in (
         ("policy problem_id source question metadata text answer_text prover definition", _TEXT),
-        ("arm against baseline", _TEXT),
+        ("arm against baseline credit", _TEXT),
         ("forced stopped linearised excludes_zero", _FLAG),
         ("answers rewards answer_tokens cuts cut_success boundaries prompt_token_ids thought_token_ids", _LIST),
         ("thought_choice_ids thought_logprobs natural_close_token_ids close_token_ids", _LIST),
         ("answer_token_ids answer_logprobs", _LIST),
         ("rollout_id group n_tokens natural_length stream_length dropped_tokens min_thinking prover_tokens", _COUNT),
+        ("episodes_later n", _COUNT),
         ("budget episodes k baseline_k p n_seeds n_bases n_problems n_traces", _POSITIVE),
         ("reward success regret accuracy level", _SHARE),
         (" ".join(SOURCES), _SHARE),
         ("success_sem thinking_tokens ratio", _AMOUNT),
         ("tokens sampled_tokens", _SPENT),
-        ("stopped_at found_at tokens_after", _or_none(_AMOUNT)),
+        ("stopped_at found_at tokens_after sem", _or_none(_AMOUNT)),
         ("stopped_reward", _or_none(_SHARE)),
         ("progress", _or_none(_CHANGE)),
         ("ci_low ci_high difference difference_low difference_high", _or_none(_NUMBER)),
@@ -96,6 +98,8 @@ STOP_AND_VOTE = _schema(
 )
 STOPPING_REGRET = _schema("policy episodes", f"regret {_BOUNDS} {_DIFFERENCE} n_traces")
 MAJORITY = _schema("policy linearised k", "accuracy tokens", **_SURE)
+
+DIAGNOSIS = _schema("quantity credit episodes_later", "sem n", quantity=_one_of(DIAGNOSED), mean=_or_none(_NUMBER))
 
 COMPARISON = _schema("arm quantity budget forced", f"{_BOUNDS} thinking_tokens n_seeds n_bases n_problems", mean=_SHARE)
 COMPARISON_DIFFERENCES = _schema("arm against quantity budget forced", f"{_BOUNDS} excludes_zero", difference=_CHANGE)

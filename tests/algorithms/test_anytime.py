@@ -53,9 +53,16 @@ def test_who_has_found_the_answer_is_compared_with_nothing(make_labelled):
     """One found at once and waits, the other two find at the last token; nobody has more than that to gain."""
     batch = [make_labelled(s, group=0) for s in ((0.0, 1.0, 1.0, 1.0), (0.0, 0.0, 0.0, 1.0), (0.0, 0.0, 0.0, 0.0))]
     found, late, never = credits(batch, alpha=0.0)
-    assert np.allclose(found, [1 - 1 / 2, 0, 0, 0])  # of the two others one finds in the end
-    assert np.allclose(late, [1 - 1 / 2, 1 - 0, 1 - 0, 0])  # from the second token on only one other may still gain
-    assert np.allclose(never, [0 - 1, 0 - 1, 0 - 1, 0])  # where the others stop they have nothing to gain
+    assert np.allclose(found, [1 - 1 / 3, 0, 0, 0])  # of the two others one finds in the end
+    assert np.allclose(late, [1 - 1 / 3, 1 - 0, 1 - 0, 0])  # from the second token on only one other may still gain
+    assert np.allclose(never, [0 - 2 / 3, 0 - 1 / 2, 0 - 1 / 2, 0])  # where the others stop they have nothing to gain
+
+
+def test_siblings_that_have_next_to_nothing_to_gain_say_next_to_nothing(make_labelled):
+    """They lost what they had: a gain of -1 for a room of .001, which is no forecast for one that has room for 1."""
+    lost = [make_labelled((0.0, 0.999, 0.0), group=0) for _ in range(3)]
+    searching = make_labelled((0.0, 0.0, 0.0), group=0)
+    assert np.abs(credits([*lost, searching], alpha=0.0)[-1]).max() < 0.01
 
 
 def test_a_trace_that_does_not_answer_is_worth_its_reward(make_labelled):

@@ -252,3 +252,43 @@ def test_on_policy_the_importance_ratio_is_one(policy, temperature):
     )
     metrics = make_learner(policy, temperature=temperature).update([item], 0.0, seed=0)
     assert metrics["ratio_kl"] == pytest.approx(0, abs=1e-6) and metrics["clip_fraction"] == 0
+
+
+def test_the_gradient_is_that_of_the_weighted_log_likelihood(policy):
+    """Against autograd on a plain forward pass; wrong old log-probabilities change nothing, as the ratio is 1."""
+    trained = [True, True, False, True, True, False]
+    batch = [sequence(policy, weight, trained=trained, seed=seed) for seed, weight in enumerate((1.0, -0.5, 2.0))]
+    batch[1] = dataclasses.replace(batch[1], logprobs=batch[1].logprobs - 1)
+    before = weights(policy)
+    learner = make_learner(policy, temperature=0.7, micro_batch_tokens=12)
+    found = learner.gradient(batch)
+    total = 0.0
+    for item in batch:
+        logits = policy.model(input_ids=torch.as_tensor(item.token_ids)[None]).logits[0, 2:-1] / 0.7
+        chosen = torch.log_softmax(logits, -1)[torch.arange(6), torch.as_tensor(item.token_ids[3:])]
+        total = total - (chosen * torch.as_tensor(item.weights * item.trained)).sum() / (3 * 4)
+    named = dict(policy.model.named_parameters())
+    expected = torch.autograd.grad(total, list(named.values()))
+    assert found.keys() == named.keys()
+    for gradient, wanted in zip(found.values(), expected, strict=True):
+        torch.testing.assert_close(gradient, wanted.float(), rtol=1e-3, atol=1e-5)
+    assert torch.equal(weights(policy), before) and learner.n_updates == 0
+
+
+def test_a_gradient_is_not_changed_by_the_next_one_and_changes_no_update(policy, copy_policy):
+    other, batch = copy_policy(policy), [sequence(policy, 1.0)]
+    learner = make_learner(policy)
+    first = learner.gradient(batch)
+    kept = {name: gradient.clone() for name, gradient in first.items()}
+    second = learner.gradient([sequence(policy, -3.0, seed=5)])
+    assert all(torch.equal(first[name], kept[name]) for name in kept)
+    assert any(not torch.allclose(second[name], kept[name]) for name in kept)
+    learner.update(batch, 0.0, seed=0)
+    make_learner(other).update(batch, 0.0, seed=0)
+    assert torch.equal(weights(policy), weights(other))
+
+
+def test_the_gradient_of_nothing_is_zero(policy):
+    learner = make_learner(policy)
+    for batch in ([], [sequence(policy, 1.0, trained=[False] * 6)]):
+        assert all(not gradient.any() for gradient in learner.gradient(batch).values())

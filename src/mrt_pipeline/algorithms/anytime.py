@@ -7,7 +7,7 @@ step-wise anytime curve up to C, J held after the end. What the tokens of episod
     w_t = (X_t - (1 - J_t) b_t) / s           for a thinking token t, X_t being that of its episode
     w_t = -(1 - J_t) b_t / s                  for the tokens that end the stream of thinking: nothing changes after them
     w_t = r - J(z_0:k)                        for the tokens of an answer that follows; k is the last boundary
-    b_t = sum of the X_t of the other rollouts of the group that are still choosing at t / sum of their 1 - J_t
+    b_t = sum of X_t (1 - J_t) / (1 + sum of (1 - J_t)^2), over the other rollouts of the group still choosing at t
     J_t = J at the last boundary before t     s = root mean square of X - (1 - J) b over the batch
 
 A trace that ends without answering, or that stopped because of its answer (backtracking search), has its reward in
@@ -16,6 +16,8 @@ early, budgets below it do not count it at all.
 Two things differ from regret-to-go. The outcome is one more budget, infinite, so that choices are credited with what
 comes after them only. And the baseline knows J: who has found the answer (J near 1) can neither gain nor, mostly, lose,
 and is compared with nothing; with the mean of siblings that still search, every choice after a find was pushed down.
+(b is a line through 0, fitted to what the siblings gained by what they had to gain; the 1 draws it to 0 where they had
+next to nothing to gain.)
 What it depends on: every thinking token, and stopping. X_t is what follows the choice at t; J_t and b_t know nothing of
 that choice, so that for s = 1 the expected gradient is exactly that of the objective. Exact where the policy does not
 choose where J is measured (episodes of fixed length); where its own words open an episode, they are not credited for

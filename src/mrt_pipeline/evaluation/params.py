@@ -1,9 +1,12 @@
-"""Parameters of evaluating and comparing."""
+"""Parameters of evaluating, comparing and diagnosing."""
 
-from typing import Annotated, Literal
+import json
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializeAsAny, field_validator
 
+from mrt_pipeline.algorithms.base import Algorithm
+from mrt_pipeline.errors import InputError
 from mrt_pipeline.registry import INCIDENTAL, Params, PositiveFloat, PositiveInt
 
 Confidence = Annotated[float, Field(gt=0, lt=1)]
@@ -81,3 +84,54 @@ class CompareParams(Params):
     n_resamples: PositiveInt = Field(default=2000, description="bootstrap resamples over seeds and problems")
     confidence: Confidence = Field(default=0.95, description="level of the intervals")
     seed: int = Field(default=0, description="of the resampling")
+
+
+class DiagnoseParams(Params):
+    """A look at the base policy before anything is trained; see evaluation/diagnosis.py. Nothing else depends on it."""
+
+    algorithms: list[SerializeAsAny[Algorithm]] = Field(
+        min_length=1,
+        description="whose gradients are compared: names, or names with parameters ({name: anytime, alpha: 2}); grpo "
+        "and grpo with the expected outcome (mrt_online with alpha 0) always are",
+    )
+    batches: Annotated[int, Field(ge=3)] = Field(
+        default=12, description="batches of rollouts; each is compared with the mean of the others"
+    )
+    groups: PositiveInt = Field(default=16, description="problems of a batch, with training.group_size rollouts each")
+    n_recall: PositiveInt = Field(
+        default=128,
+        description="training problems with one trace each that is forced on, to see what is kept of a find",
+    )
+
+    @field_validator("algorithms")
+    @classmethod
+    def _comparable(cls, algorithms: list[Algorithm]) -> list[Algorithm]:
+        for algorithm in algorithms:
+            if algorithm.prefixes_every:
+                raise InputError(
+                    f"{algorithm.name} starts from stale prefixes, and all are compared on the same whole traces: "
+                    "leave it out"
+                )
+        names = [credit_name(algorithm) for algorithm in algorithms]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise InputError(f"'{twice[0]}' is there twice: leave one out")
+        return algorithms
+
+
+def chosen_values(algorithm: Algorithm) -> list[str]:
+    """The parameters of an algorithm that differ from its class's, as key=value; without those taken from elsewhere."""
+    fields = type(algorithm).model_fields
+    return [
+        f"{key}={_written(value)}"
+        for key, value in algorithm.model_dump(mode="json").items()
+        if not fields[key].is_required() and value != fields[key].get_default(call_default_factory=True)
+    ]
+
+
+def credit_name(algorithm: Algorithm) -> str:
+    """What the credit of an algorithm is called: its name and the values that differ from its class's."""
+    return " ".join([algorithm.name, *chosen_values(algorithm)])
+
+
+def _written(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else json.dumps(value, separators=(",", ":"))

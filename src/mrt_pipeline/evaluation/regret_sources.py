@@ -19,7 +19,8 @@ QUANTITIES = ("regret", *SOURCES, "found", "tokens_after", "thinking_tokens")
 """What is averaged: regret, its parts, the share of traces that find, the tokens after that, all thinking tokens."""
 DIFFICULTIES = ("easy", "medium", "hard", "unknown")
 _TRACE = ["policy", "problem_id", "rollout_id"]
-_FOUND = 0.5  # J from which on the answer counts as found
+FOUND = 0.5
+"""J from which on the answer counts as found."""
 
 
 def regret_sources(episodes: pd.DataFrame, samples: pd.DataFrame, budget: int) -> pd.DataFrame:
@@ -32,7 +33,7 @@ def regret_sources(episodes: pd.DataFrame, samples: pd.DataFrame, budget: int) -
     for trace, points in reading(episodes, forced=False).groupby(_TRACE, sort=False):
         x, y = points["n_tokens"].to_numpy(), points["success"].to_numpy()
         reached, success = up_to(x, y, budget)
-        found_at = float(min(reached[success >= _FOUND], default=np.nan))
+        found_at = float(min(reached[success >= FOUND], default=np.nan))
         measured = regret(x, y, budget), *trace_sources(x, y, budget).values()
         spent = float(min(x[-1], budget))
         known = difficulty.get(trace[1], "unknown"), budget
@@ -42,7 +43,7 @@ def regret_sources(episodes: pd.DataFrame, samples: pd.DataFrame, budget: int) -
 
 
 def trace_sources(
-    n_tokens: np.ndarray, success: np.ndarray, budget: float, threshold: float = _FOUND
+    n_tokens: np.ndarray, success: np.ndarray, budget: float, threshold: float = FOUND
 ) -> dict[str, float]:
     """The parts of one trace's regret, by source; they sum to `regret`.
 

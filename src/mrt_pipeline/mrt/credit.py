@@ -424,10 +424,10 @@ def centred_anytime(
         own = token_episodes(b)
         gains[row, : b[-1]] = (j[-1] - j[:-1] + alpha * area_to_go(b, j, budget))[own]
         rooms[row, : b[-1] + n] = np.append((1 - j[:-1])[own], np.full(n, 1 - j[-1]))
-    baselines = np.zeros_like(gains)
+    baselines = np.empty_like(gains)
     for members in _members(groups):
-        gain, room = gains[members].sum(axis=0) - gains[members], rooms[members].sum(axis=0) - rooms[members]
-        baselines[members] = np.divide(gain, room, out=np.zeros_like(gain), where=room > 1e-6)
+        product, square = gains[members] * rooms[members], rooms[members] ** 2
+        baselines[members] = (product.sum(axis=0) - product) / (1 + square.sum(axis=0) - square)
     credits = gains - rooms * baselines
     return [credits[row, : b[-1] + n] for row, (b, n) in enumerate(zip(boundaries, ending, strict=True))]
 

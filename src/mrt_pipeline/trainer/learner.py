@@ -16,6 +16,8 @@ from mrt_pipeline.trainer.loss import policy_loss
 from mrt_pipeline.trainer.muon import Muon
 from mrt_pipeline.trainer.params import LearnerParams
 
+_TOTALS = ("loss", "kl", "clip_fraction", "ratio_kl", "entropy")  # what is added up over the trained tokens
+
 
 class Learner:
     """Trains `model` in place.
@@ -78,7 +80,7 @@ class Learner:
         """
         self.model.train()
         order = np.random.default_rng(seed).permutation(len(sequences))
-        totals = dict.fromkeys(("loss", "kl", "clip_fraction", "ratio_kl", "entropy"), 0.0)
+        totals = dict.fromkeys(_TOTALS, 0.0)
         grad_norms: list[float] = []
         n_trained = 0
         parts = np.array_split(order, max(1, min(self.settings.minibatches, len(sequences))))
@@ -112,6 +114,24 @@ class Learner:
         metrics["grad_norm"] = float(np.mean(grad_norms)) if grad_norms else 0.0
         metrics["learning_rate"] = self.settings.learning_rate * rate
         return metrics
+
+    def gradient(self, sequences: Sequence[TrainingSequence]) -> dict[str, torch.Tensor]:
+        """The gradient of the loss for the policy as it is, by the names of `trainable`; nothing is updated.
+
+        It is that of the first step on a batch which this very policy sampled: every importance ratio is 1 and nothing
+        is clipped, whatever log-probabilities the sequences carry. 0 everywhere if no token is trained.
+        """
+        self.model.train()
+        for optimizer in self.optimizers:
+            optimizer.zero_grad()
+        n_tokens = max(1, sum(int(sequence.trained.sum()) for sequence in sequences))
+        totals = dict.fromkeys(_TOTALS, 0.0)
+        for batch in self.batches([replace(sequence, logprobs=None) for sequence in sequences]):
+            self._accumulate(batch, n_tokens, totals)
+        found = {name: torch.zeros_like(p) if p.grad is None else p.grad for name, p in self.trainable().items()}
+        for optimizer in self.optimizers:
+            optimizer.zero_grad()  # lets go of the gradients, and leaves them as they are
+        return found
 
     @torch.no_grad()
     def correct_mismatch(

@@ -106,9 +106,9 @@ def reinforce(
             ended["sample"] = perf_counter()
             labelled = draw.label_draw(actor, algorithm, prover, labelled, seed_for)
             ended["prove"] = perf_counter()
-        answers = _force_answers(actor, algorithm, labelled, seed_for(draw.ANSWER))
+        answers = force_answers(actor, algorithm, labelled, seed_for(draw.ANSWER))
         ended["answer"] = perf_counter()
-        batch = _sequences(algorithm, labelled, answers, actor.template.eos_id)
+        batch = training_sequences(algorithm, labelled, answers, actor.template.eos_id)
         metrics = _rollout_metrics(labelled, answers, training.size)
         metrics["train/trained_sequences"] = float(len(batch))
 
@@ -171,9 +171,10 @@ def validate(
     }
 
 
-def _force_answers(
+def force_answers(
     actor: Actor, algorithm: Algorithm, labelled: Sequence[LabelledRollout], seed: int
 ) -> list[ForcedAnswer]:
+    """The answers inside thoughts that the algorithm trains, sampled and graded; most algorithms train none."""
     snap = actor.template.snap
     where = [
         (i, snap(item.rollout.thought, cut, item.rollout.finished))
@@ -187,9 +188,10 @@ def _force_answers(
     return [ForcedAnswer(i, cut, labelled[i].success_at(cut), answer) for (i, cut), answer in answered]
 
 
-def _sequences(
-    algorithm: Algorithm, labelled: list[LabelledRollout], answers: list[ForcedAnswer], eos_id: int
+def training_sequences(
+    algorithm: Algorithm, labelled: Sequence[LabelledRollout], answers: Sequence[ForcedAnswer], eos_id: int
 ) -> list[TrainingSequence]:
+    """The rollouts of a batch and `force_answers`, with the algorithm's weights. eos_id: the end of an answer."""
     if algorithm.likelihood:
         answers = [replace(answer, rollout=_imitated(labelled, answer, eos_id)) for answer in answers]
     rollouts = [*(item.rollout for item in labelled), *(answer.rollout for answer in answers)]
