@@ -1,7 +1,10 @@
 """The fused forward pass against transformers' own, which is the specification."""
 
+import copy
+
 import pytest
 import torch
+from peft import IA3Config, LoraConfig, PromptTuningConfig, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 from mrt_pipeline.policy.fused import FusedModel, in_rows
@@ -114,7 +117,35 @@ def test_what_it_would_compute_differently_does_not_fit():
     sliding = Qwen2Config(**small, use_sliding_window=True, sliding_window=8, max_window_layers=0)
     assert not FusedModel.fits(Qwen2ForCausalLM(sliding))
     plain = LlamaForCausalLM(LlamaConfig(**small))
-    assert not FusedModel.fits(add_adapters(plain, rank=2, alpha=4, dropout=0.0, seed=0))
+    for adapters in (
+        LoraConfig(r=2, use_dora=True, target_modules=["q_proj"]),
+        LoraConfig(r=2, lora_bias=True, target_modules=["q_proj"]),
+        LoraConfig(r=2, target_modules=["embed_tokens"]),
+        LoraConfig(r=2, target_modules=["q_proj"], modules_to_save=["lm_head"]),
+        IA3Config(target_modules=["q_proj"], feedforward_modules=[]),
+        PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2),
+    ):
+        assert not FusedModel.fits(get_peft_model(copy.deepcopy(plain), adapters).eval()), adapters
+
+
+def test_adapters_are_added_to_the_weights_where_nothing_is_trained():
+    torch.manual_seed(0)
+    model = add_adapters(MODELS["qwen 2"](), rank=2, alpha=4, dropout=0.5, seed=0)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:  # zeros at first
+                parameter.normal_()
+    assert not FusedModel.fits(model.train()) and FusedModel.fits(model.eval())
+    ids = torch.randint(0, 31, (4, 40))
+    with torch.no_grad():
+        before = [weight.clone() for weight in model.state_dict().values()]
+        torch.testing.assert_close(run(model, ids), model(input_ids=ids).logits, rtol=1e-4, atol=1e-4)
+        with model.disable_adapter():
+            torch.testing.assert_close(run(model, ids), model(input_ids=ids).logits, rtol=1e-4, atol=1e-4)
+        adapted = run(model, ids)
+        assert all(map(torch.equal, before, model.state_dict().values()))  # nothing was merged into them
+        model.merge_adapter()
+        torch.testing.assert_close(run(model, ids), adapted, rtol=1e-4, atol=1e-4)
 
 
 def test_what_only_training_does_differently_fits_otherwise():

@@ -5,6 +5,9 @@ cost more than its matrix products. Here the projections of a layer's attention 
 MLP; the weights of the norms are folded into the products that follow; and a rotation of positions is one complex
 multiplication. Tokens come as one flat list, so that nothing is computed for padding. Only where keys and values lie
 differs between sampling, scoring and training, so each brings its own attention.
+
+LoRA adapters are added to the weights that they belong to, once for a whole call of sampling or scoring. For training
+they stay apart: a gradient of the sum costs as much as that of all weights.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from transformers import LlamaForCausalLM, Qwen2ForCausalLM
+
+from mrt_pipeline.policy.policy import has_adapters
 
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 """attend(layer, queries, keys, values) -> mixed values (n_tokens, n_heads, width).
@@ -38,21 +43,26 @@ class FusedModel:
     @staticmethod
     def fits(model: Any) -> bool:
         """Whether the model is one of those that are computed here, with nothing around it that would be lost."""
+        trained = model.training
+        if has_adapters(model) and (trained or not _can_be_added(model)):
+            return False
+        model = _without_adapters(model)
         if type(model) not in (LlamaForCausalLM, Qwen2ForCausalLM) or model.dtype != torch.float32:
             return False
         config, rope = model.config, model.model.rotary_emb.rope_type
         return (
             config.hidden_act == "silu"
-            and model.model.layers[0].self_attn.o_proj.bias is None
+            and _plain(model.model.layers[0].self_attn.o_proj).bias is None
             and not getattr(config, "mlp_bias", False)
             and not getattr(config, "use_sliding_window", False)
             and "dynamic" not in rope  # whose rotation depends on the length
             and rope != "longrope"
             and "forward" not in vars(model)  # as for mixed precision
-            and not (model.training and (model.is_gradient_checkpointing or config.attention_dropout))
+            and not (trained and (model.is_gradient_checkpointing or config.attention_dropout))
         )
 
     def __init__(self, model: Any):
+        model = _without_adapters(model)
         config, layers = model.config, model.model.layers
         self.n_heads, self.n_kv_heads = config.num_attention_heads, config.num_key_value_heads
         self.width, self._eps = layers[0].self_attn.head_dim, config.rms_norm_eps
@@ -67,17 +77,18 @@ class FusedModel:
         for layer in layers:
             own, mlp = layer.self_attn, layer.mlp
             q, k, v = own.q_proj, own.k_proj, own.v_proj
+            biases = [_plain(linear).bias for linear in (q, k, v)]
 
             def together(queries: Tensor, keys: Tensor, values: Tensor, scale: float = own.scaling) -> Tensor:
                 return torch.cat([paired(queries, self.n_heads, scale), paired(keys, self.n_kv_heads), values])
 
             self._layers.append(
                 _Layer(
-                    together(q.weight, k.weight, v.weight) * layer.input_layernorm.weight,
-                    together(q.bias, k.bias, v.bias) if q.bias is not None else None,
-                    own.o_proj.weight,
-                    torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight]) * layer.post_attention_layernorm.weight,
-                    mlp.down_proj.weight,
+                    together(_weight(q), _weight(k), _weight(v)) * layer.input_layernorm.weight,
+                    together(*biases) if biases[0] is not None else None,
+                    _weight(own.o_proj),
+                    torch.cat([_weight(mlp.gate_proj), _weight(mlp.up_proj)]) * layer.post_attention_layernorm.weight,
+                    _weight(mlp.down_proj),
                 )
             )
         self.n_layers = len(self._layers)
@@ -113,6 +124,39 @@ class FusedModel:
 
     def _norm(self, x: Tensor) -> Tensor:
         return F.rms_norm(x, x.shape[-1:], eps=self._eps)
+
+
+def _without_adapters(model: Any) -> Any:
+    return model.get_base_model() if has_adapters(model) else model
+
+
+def _can_be_added(model: Any) -> bool:
+    """Whether its adapters are plain LoRA of linear layers, whose effect is that of a sum of weights."""
+    from peft.tuners import lora  # half a second, and only models with adapters need it
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils.other import AuxiliaryTrainingWrapper
+
+    if any(config.peft_type != "LORA" for config in model.peft_config.values()):
+        return False
+    layers = [module for module in model.modules() if isinstance(module, BaseTunerLayer | AuxiliaryTrainingWrapper)]
+    return all(
+        type(layer) is lora.Linear and not layer.lora_variant and not any(layer.lora_bias.values()) for layer in layers
+    )
+
+
+def _plain(linear: Any) -> Any:
+    """The layer without adapters."""
+    return linear.get_base_layer() if hasattr(linear, "get_base_layer") else linear
+
+
+def _weight(linear: Any) -> Tensor:
+    """(out, in), with the adapters that are switched on, unless they are in it already."""
+    weight = _plain(linear).weight
+    if linear is not _plain(linear) and not linear.disable_adapters:
+        for adapter in linear.active_adapters:
+            if adapter in linear.lora_A and adapter not in linear.merged_adapters:
+                weight = weight + linear.get_delta_weight(adapter)
+    return weight
 
 
 def in_rows(
