@@ -15,6 +15,8 @@ from mrt_pipeline.algorithms.mrt_star import MRTStar
 from mrt_pipeline.algorithms.star import STaR
 from mrt_pipeline.evaluation import diagnosis
 from mrt_pipeline.evaluation.diagnosis import (
+    QUANTITIES,
+    TARGETS,
     diagnose,
     first_find,
     largest_share,
@@ -113,20 +115,54 @@ def test_where_no_answer_follows_the_outcome_is_the_reward(make_labelled):
 
 
 def test_cosines_of_credits_by_their_names():
-    gram = np.ones((3, 4, 3, 4))
-    gram[2, :, :2] = gram[:2, :, 2] = 0.5
-    rows = by_quantity(rows_of_gradients(measured([GRPO(), MRTOnline()]), gram))
-    assert {credit for _, credit, _ in rows} == {"grpo", "mrt_online alpha=0", "mrt_online"}
-    assert rows["cosine_own", "mrt_online", 0] == pytest.approx([1, 0, 4])
-    assert rows["cosine_outcome", "mrt_online", 0] == pytest.approx([0.5, 0, 4])
-    assert rows["cosine_gain", "mrt_online", 0] == pytest.approx([-0.5, 0, 4])
-    assert rows["direction", "mrt_online", 0] == pytest.approx([0.5, 0, 4])
-    assert rows["direction", "grpo", 0] == pytest.approx([1, 0, 4])
+    vectors = np.array([[1.0, 0.0], [1.0, 0.0], [0.6, 0.8], [0.0, 2.0]])  # of each credit, the same on all batches
+    gram = np.broadcast_to((vectors @ vectors.T)[:, None, :, None], (4, 5, 4, 5))
+    rows = by_quantity(rows_of_gradients(measured([GRPO(), MRTOnline()], 9), gram))
+    assert {credit for _, credit, _ in rows} == {"grpo", "mrt_online alpha=0", "anytime", "mrt_online"}
+    assert {quantity for quantity, *_ in rows} == {*QUANTITIES[QUANTITIES.index("cosine_own") :]}
+    expected = {
+        ("cosine_own", "mrt_online"): 1,
+        ("cosine_outcome", "mrt_online"): 0,
+        ("gain_outcome", "mrt_online"): -1,
+        ("direction_outcome", "mrt_online"): 0,
+        ("cosine_anytime", "mrt_online"): 0.8,
+        ("gain_anytime", "mrt_online"): 0.2,
+        ("direction_anytime", "mrt_online"): 0.8,
+        ("direction_outcome", "anytime"): 0.6,
+        ("gain_anytime", "anytime"): 0.4,
+        ("direction_outcome", "grpo"): 1,
+        ("cosine_anytime", "grpo"): 0.6,
+    }
+    for key, mean in expected.items():
+        assert rows[*key, 0] == pytest.approx([mean, 0, 5], abs=1e-6)
 
 
-def test_the_outcome_is_always_measured_and_nothing_twice():
+def test_a_gain_is_paired_batch_by_batch():
+    """The targets do not vary; GRPO has one component off them on two of four batches, MRT-online on all."""
+    vectors = np.zeros((4, 4, 2))
+    vectors[1:3, :, 0] = 1
+    vectors[0] = [[1, 0], [1, 0], [0.6, 0.8], [0.6, 0.8]]
+    vectors[3] = [[0.6, 0.8]] * 4
+    rows = by_quantity(rows_of_gradients(measured([MRTOnline()], 9), np.einsum("ijd,kld->ijkl", vectors, vectors)))
+    differences = [-0.4, -0.4, 0, 0]
+    expected = [np.mean(differences), np.std(differences, ddof=1) / 2, 4]
+    assert rows["gain_outcome", "mrt_online", 0] == pytest.approx(expected)
+    assert rows["gain_anytime", "mrt_online", 0] == pytest.approx(expected)
+
+
+def test_the_targets_are_always_measured_and_nothing_twice():
     given = [MRTOnline(), MRTOnline(alpha=0), Anytime(budget=9)]
-    assert measured(given) == [GRPO(), MRTOnline(alpha=0), MRTOnline(), Anytime(budget=9)]
+    assert measured(given, 9) == [GRPO(), MRTOnline(alpha=0), Anytime(budget=9), MRTOnline()]
+    assert measured([GRPO()], 9) == [GRPO(), MRTOnline(alpha=0), Anytime(budget=9)]
+    assert [credit_name(measured([GRPO()], 9)[place]) for place in TARGETS.values()] == [
+        "mrt_online alpha=0",
+        "anytime",
+    ]
+
+
+def test_a_target_with_a_budget_of_its_own_is_that_one():
+    assert measured([MRTOnline(), Anytime(budget=5)], 9)[2:] == [Anytime(budget=5), MRTOnline()]
+    assert len(measured([Anytime(budget=9, alpha=2)], 9)) == 4
 
 
 def test_credits_are_called_by_what_differs_from_their_class():
@@ -165,12 +201,12 @@ def test_a_policy_is_diagnosed_with_every_kind_of_credit(warm_policy, copy_polic
     algorithms = [MRTOnline(), Anytime(budget=24), BRPO(budget=24), STaR(), MRTStar()]
     found = look(make_actor(policy), known_problems, algorithms)
     assert all((a == b).all() for a, b in zip(before, policy.model.parameters(), strict=True))
-    names = ["grpo", "mrt_online alpha=0", "mrt_online", "anytime", "brpo", "star", "mrt_star"]
-    assert [*dict.fromkeys(found.loc["direction"].index.get_level_values("credit"))] == names
+    names = ["grpo", "mrt_online alpha=0", "anytime", "mrt_online", "brpo", "star", "mrt_star"]
+    assert [*dict.fromkeys(found.loc["direction_anytime"].index.get_level_values("credit"))] == names
     assert found.loc[("problems", "", 0), "mean"] == 2
     assert found.loc[("accuracy", "", 0), "n"] == 3 * 2 * 4
-    cosines = found.loc[["cosine_own", "cosine_outcome"], "mean"].dropna()
-    assert len(cosines) >= 10 and cosines.between(-1.001, 1.001).all()
+    cosines = found.loc[["cosine_own", "cosine_outcome", "cosine_anytime"], "mean"].dropna()
+    assert len(cosines) >= 15 and cosines.between(-1.001, 1.001).all()
     assert found.loc[("found", "", 0), "n"] == 2
     again = look(make_actor(copy_policy(warm_policy)), known_problems, algorithms)
     assert np.allclose(found["mean"], again["mean"], equal_nan=True)
@@ -179,7 +215,7 @@ def test_a_policy_is_diagnosed_with_every_kind_of_credit(warm_policy, copy_polic
 def test_the_gradients_are_those_of_training(warm_policy, copy_policy, make_actor, known_problems, monkeypatch):
     """Of GRPO's: what a step of training on the same rollouts gives, made here by hand."""
     kept = []
-    monkeypatch.setattr(diagnosis, "gram_matrix", lambda gradients: kept.append(gradients) or np.ones((2, 3, 2, 3)))
+    monkeypatch.setattr(diagnosis, "gram_matrix", lambda gradients: kept.append(gradients) or np.ones((3, 3, 3, 3)))
     actor = make_actor(copy_policy(warm_policy))
     look(actor, known_problems, [GRPO()])
     size, seed_for = draw.DrawSize(2, 4, 0.0), partial(draw.step_seed, 1, 2)

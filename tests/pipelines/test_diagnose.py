@@ -28,7 +28,7 @@ def test_a_base_is_diagnosed_by_one_command(project):
     assert result.returncode == 0, result.stdout + result.stderr
     assert result.stderr == "" and "4/4 diagnose.report_diagnosis" in result.stdout
     table = DIAGNOSIS.validate(pd.read_parquet(project / "data/08_reporting/diagnosis.parquet"))
-    assert list(dict.fromkeys(table["credit"])) == ["", "grpo", "mrt_online alpha=0", "mrt_online", "anytime"]
+    assert list(dict.fromkeys(table["credit"])) == ["", "grpo", "mrt_online alpha=0", "anytime", "mrt_online"]
     _, sentences, credits, *_ = (project / "data/08_reporting/diagnosis.md").read_text().split("\n\n")
     assert sentences in result.stdout and credits in result.stdout
     assert "Recommended" in sentences.splitlines()[-1]
@@ -75,5 +75,5 @@ def test_a_language_model_with_adapters_is_diagnosed(language_model, tmp_path, m
     base = make_base_policy(problems, p.task, p.policy)
     acting = (p.task, p.engine, p.rollout, p.prover, p.training, p.diagnose, p.seed)
     table = DIAGNOSIS.validate(measure_credits(problems, base, *acting))
-    report = report_diagnosis(table, p.training, p.diagnose)
+    report = report_diagnosis(table, p.rollout, p.training, p.diagnose)
     assert "mrt_online gamma=0.5" in report and "The 9 groups are of 8 problems only." in report and "nan" not in report

@@ -23,6 +23,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
+from mrt_pipeline.algorithms.anytime import Anytime
 from mrt_pipeline.algorithms.base import Algorithm, answers_afterwards
 from mrt_pipeline.algorithms.grpo import GRPO
 from mrt_pipeline.algorithms.mrt_online import MRTOnline
@@ -46,6 +47,11 @@ if TYPE_CHECKING:
 OUTCOME: Algorithm = GRPO()
 EXPECTED_OUTCOME: Algorithm = MRTOnline(alpha=0.0)
 """GRPO with the expected outcome: where it points is where the outcome points, with less noise than GRPO's."""
+TARGETS = {"outcome": 1, "anytime": 2}
+"""Where a credit is to point: the expected gradient of which credit, by its place in `measured`.
+
+`outcome`: being right at the end. `anytime`: being right at every budget, the objective of algorithms/anytime.py.
+"""
 LATER = (0, 1, 2, 5, 10, 15)
 """Episodes after a find at which J is looked at."""
 MULTIPLE = 2
@@ -61,7 +67,7 @@ COLUMNS = ("quantity", "credit", "episodes_later", "mean", "sem", "n")
 QUANTITIES = (
     *("accuracy", "success_start", "success_end", "thinking_tokens", "episodes", "success_sem", "problems"),
     *("reward_groups", "success_groups", "largest_episode", "large_progress", "found", "recall"),
-    *("cosine_own", "cosine_outcome", "cosine_gain", "direction"),
+    *("cosine_own", *(f"{quantity}_{target}" for target in TARGETS for quantity in ("cosine", "gain", "direction"))),
 )
 
 
@@ -78,7 +84,8 @@ def diagnose(
     from mrt_pipeline.trainer.reinforce import force_answers, training_sequences  # needs torch, which takes seconds
 
     actor.engine.update_weights()
-    algorithms, size = measured(params.algorithms), draw.DrawSize(params.groups, group_size, 0.0)
+    algorithms = measured(params.algorithms, actor.limits.thinking_budget)
+    size = draw.DrawSize(params.groups, group_size, 0.0)
     batches: list[list[LabelledRollout]] = []
     gradients: list[list[torch.Tensor]] = [[] for _ in algorithms]
     for step in bar(range(params.batches), desc="batches", unit="batch"):
@@ -97,10 +104,13 @@ def diagnose(
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-def measured(algorithms: Sequence[Algorithm]) -> list[Algorithm]:
-    """GRPO, GRPO with the expected outcome, and the others."""
-    outcome = [OUTCOME, EXPECTED_OUTCOME]
-    return [*outcome, *(algorithm for algorithm in algorithms if algorithm not in outcome)]
+def measured(algorithms: Sequence[Algorithm], budget: int) -> list[Algorithm]:
+    """GRPO, GRPO with the expected outcome, `anytime`, and the others. budget: the training budget.
+
+    An `anytime` among them that differs in its budget alone is taken in place of that one.
+    """
+    always = [OUTCOME, EXPECTED_OUTCOME, Anytime(budget=budget)]
+    return [*{credit_name(algorithm): algorithm for algorithm in [*always, *algorithms]}.values()]
 
 
 def _label(
@@ -172,19 +182,20 @@ def rows_of_rollouts(batches: Sequence[Sequence[LabelledRollout]]) -> list[Row]:
 def rows_of_gradients(algorithms: Sequence[Algorithm], gram: np.ndarray) -> list[Row]:
     """How noisy each credit is, and where it points. algorithms: those of `measured`; gram: as `gram_matrix` has it.
 
-    `cosine_own`: one batch with the mean of the others. `cosine_outcome`: with that of the expected outcome;
-    `cosine_gain`: that minus GRPO's, batch by batch. `direction`: of the expected gradients.
+    `cosine_own`: one batch with the mean of the others. Of each of the TARGETS: `cosine_<target>`, one batch with the
+    target's mean of the others; `gain_<target>`, that minus GRPO's, batch by batch; `direction_<target>`, of the
+    expected gradients.
     """
     rows: list[Row] = []
-    grpo = leave_one_out(gram, 0, 1)
-    for k, algorithm in enumerate(algorithms):
-        name, outcome = credit_name(algorithm), leave_one_out(gram, k, 1)
-        rows += [
-            _row("cosine_own", leave_one_out(gram, k, k), credit=name),
-            _row("cosine_outcome", outcome, credit=name),
-            _row("cosine_gain", outcome - grpo, credit=name),
-            ("direction", name, 0, *direction(gram, k, 1), gram.shape[1]),
-        ]
+    for k, name in enumerate(map(credit_name, algorithms)):
+        rows.append(_row("cosine_own", leave_one_out(gram, k, k), credit=name))
+        for target, place in TARGETS.items():
+            cosine = leave_one_out(gram, k, place)
+            rows += [
+                _row(f"cosine_{target}", cosine, credit=name),
+                _row(f"gain_{target}", cosine - leave_one_out(gram, 0, place), credit=name),
+                (f"direction_{target}", name, 0, *direction(gram, k, place), gram.shape[1]),
+            ]
     return rows
 
 

@@ -91,8 +91,8 @@ class DiagnoseParams(Params):
 
     algorithms: list[SerializeAsAny[Algorithm]] = Field(
         min_length=1,
-        description="whose gradients are compared: names, or names with parameters ({name: anytime, alpha: 2}); grpo "
-        "and grpo with the expected outcome (mrt_online with alpha 0) always are",
+        description="whose gradients are compared: names, or names with parameters ({name: anytime, alpha: 2}); grpo, "
+        "grpo with the expected outcome (mrt_online with alpha 0) and anytime always are",
     )
     batches: Annotated[int, Field(ge=3)] = Field(
         default=12, description="batches of rollouts; each is compared with the mean of the others"

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from mrt_pipeline.algorithms.base import Algorithm
-from mrt_pipeline.evaluation.diagnosis import EXPECTED_OUTCOME, LATER, OUTCOME, measured
+from mrt_pipeline.evaluation.diagnosis import EXPECTED_OUTCOME, LATER, OUTCOME, TARGETS, measured
 from mrt_pipeline.evaluation.params import DiagnoseParams, chosen_values, credit_name
 from mrt_pipeline.reporting.cells import aligned
 
@@ -27,7 +27,13 @@ KEPT, KEPT_FOR = 0.8, 5
 ENOUGH = 20
 """Traces that recall needs."""
 
-_OWN = ("cosine_own", "cosine_outcome", "direction")
+_COLUMNS = {
+    "cosine_own": "own mean",
+    "cosine_outcome": "outcome",
+    "cosine_anytime": "every budget",
+    "direction_outcome": "direction: outcome",
+    "direction_anytime": "direction: every budget",
+}
 
 
 class _Number(NamedTuple):
@@ -55,20 +61,28 @@ class _Found:
         return self._rows.get((quantity, credit, later), _Number(np.nan, np.nan, 0))
 
 
-def diagnosis_report(diagnosis: pd.DataFrame, params: DiagnoseParams, group_size: int) -> str:
-    """What the table means, sentence by sentence, and what to run; then its numbers. group_size: of training."""
-    found, algorithms = _Found(diagnosis), measured(params.algorithms)
+def diagnosis_report(diagnosis: pd.DataFrame, params: DiagnoseParams, group_size: int, budget: int) -> str:
+    """What the table means, sentence by sentence, and what to run; then its numbers.
+
+    group_size, budget: of training.
+    """
+    found, algorithms = _Found(diagnosis), measured(params.algorithms, budget)
+    names = [credit_name(algorithm) for algorithm in algorithms]
+    target = names[TARGETS["anytime"]]
+    told = found("cosine_own", target).sign > 0
+    every_budget = {name: f" {_every_budget(found, name)}" if told else "" for name in names}
     forgets, recall = _recall(found)
     sentences = [
         _outcome(found, group_size),
-        _expected_outcome(found),
+        _expected_outcome(found) + every_budget[names[1]],
         _density(found),
-        *(_elsewhere(found, credit_name(algorithm)) for algorithm in algorithms[2:]),
+        *([] if told else [_too_noisy(found, target)]),
+        *(_elsewhere(found, name) + every_budget[name] for name in names[2:]),
         recall,
         *_caveats(found, params),
-        _recommendation(found, algorithms, forgets),
+        _recommendation(found, algorithms, forgets, told),
     ]
-    per_credit = [[name, *(_cell(found(quantity, name)) for quantity in _OWN)] for name in map(credit_name, algorithms)]
+    per_credit = [[name, *(_cell(found(quantity, name)) for quantity in _COLUMNS)] for name in names]
     later = [[str(n), f"{at.mean:.2f}" if at.n else "", str(at.n)] for n in LATER for at in [found("recall", later=n)]]
     others = [
         [text, _cell(number) if number.n else "", str(number.n)]
@@ -80,11 +94,12 @@ def diagnosis_report(diagnosis: pd.DataFrame, params: DiagnoseParams, group_size
         "",
         *(f"- {sentence}" for sentence in sentences),
         "",
-        *aligned(["credit", "cosine with its own mean", "with the outcome's", "of expected gradients"], per_credit),
+        *aligned(["credit", *_COLUMNS.values()], per_credit),
         "",
         "The columns of the table: cosine of one batch's gradient with the mean gradient of the other batches, of the "
-        "same credit and of the expected outcome, ± the standard error over batches; and cosine of the expected "
-        "gradients of the credit and the outcome, freed of noise, which may exceed 1 by its error.",
+        f"same credit, of the expected outcome, and of {target}, whose objective is to be right at every budget, "
+        "± the standard error over batches. Directions: cosine of the expected gradients of the credit and of the "
+        "outcome, or every budget, freed of noise, which may exceed 1 by its error.",
         "",
         "Recall, traces forced on:",
         "",
@@ -134,7 +149,7 @@ def _outcome(found: _Found, group_size: int) -> str:
 
 def _expected_outcome(found: _Found) -> str:
     name, grpo = credit_name(EXPECTED_OUTCOME), credit_name(OUTCOME)
-    ours, theirs, gain = found("cosine_outcome", name), found("cosine_outcome", grpo), found("cosine_gain", name)
+    ours, theirs, gain = found("cosine_outcome", name), found("cosine_outcome", grpo), found("gain_outcome", name)
     if np.isnan(gain.mean):
         return "Nothing can be said of the expected outcome: too few batches have a gradient of the outcome."
     said = {
@@ -143,7 +158,7 @@ def _expected_outcome(found: _Found) -> str:
         -1: "The expected outcome does not help",
     }[gain.sign]
     cosines = f"one batch has cosine {ours} with the mean of the others, GRPO's {theirs}"
-    return f"{said}: {cosines} (difference {gain.mean:+.2f} ± {gain.sem:.2f})."
+    return f"{said}: {cosines} (difference {gain.mean:+z.2f} ± {gain.sem:.2f})."
 
 
 def _density(found: _Found) -> str:
@@ -165,21 +180,38 @@ def _density(found: _Found) -> str:
 
 
 def _elsewhere(found: _Found, name: str) -> str:
-    points, gain = found("direction", name), found("cosine_gain", name)
-    if np.isnan(gain.mean):
+    points = found("direction_outcome", name)
+    if np.isnan(found("cosine_outcome", name).mean):
         return f"Nothing can be said of {name}: too few batches have a gradient."
-    how = {1: "more than GRPO's", 0: "not clearly different from GRPO's", -1: "less than GRPO's"}[gain.sign]
-    noise = f"one batch has cosine {found('cosine_own', name)} with its own mean and "
-    noise += f"{found('cosine_outcome', name)} with the outcome's, {how}"
     if np.isnan(points.sem):
+        noise = f"one batch has cosine {found('cosine_own', name)} with its own mean"
         return f"Where {name} points cannot be told from so few batches, it is too noisy: {noise}."
     direction = f"the expected gradients have cosine {points}"
     if points.mean + CLEAR * points.sem < ELSEWHERE:
-        aim = "What it is after besides, as answers that come earlier, this look does not value."
-        return f"{name} points elsewhere than the outcome: {direction}; {noise}. {aim}"
+        return f"{name} points elsewhere than the outcome: {direction}."
     if points.mean - CLEAR * points.sem > ELSEWHERE:
-        return f"{name} points where the outcome points: {direction}; {noise}."
-    return f"{name} may point where the outcome points or somewhat elsewhere: {direction}; {noise}."
+        return f"{name} points where the outcome points: {direction}."
+    return f"{name} may point where the outcome points or somewhat elsewhere: {direction}."
+
+
+def _every_budget(found: _Found, name: str) -> str:
+    grpo = credit_name(OUTCOME)
+    ours, theirs, gain = found("cosine_anytime", name), found("cosine_anytime", grpo), found("gain_anytime", name)
+    if np.isnan(gain.mean):
+        return "Too few batches have a gradient to compare it with GRPO at every budget."
+    how = {1: "better than GRPO's", 0: "with no clear difference to GRPO's", -1: "worse than GRPO's"}[gain.sign]
+    cosines = f"cosine {ours}, GRPO's {theirs} (difference {gain.mean:+z.2f} ± {gain.sem:.2f})"
+    return f"To being right at every budget one batch points {how}: {cosines}."
+
+
+def _too_noisy(found: _Found, target: str) -> str:
+    own = found("cosine_own", target)
+    why = f"{target} is too noisy for its mean to be told from 0, one batch has cosine {_cell(own)} with its own mean"
+    if np.isnan(own.mean):
+        why = f"too few batches have a gradient of {target}"
+    return (
+        f"What it takes to be right at every budget cannot be told: {why}. Raise diagnose.batches or diagnose.groups."
+    )
 
 
 def _recall(found: _Found) -> tuple[bool, str]:
@@ -216,20 +248,23 @@ def _caveats(found: _Found, params: DiagnoseParams) -> list[str]:
     return [caveat for caveat, holds in caveats.items() if holds]
 
 
-def _recommendation(found: _Found, algorithms: list[Algorithm], forgets: bool) -> str:
-    """The credit that points to the outcome best, if it is clearly better than GRPO."""
+def _recommendation(found: _Found, algorithms: list[Algorithm], forgets: bool, told: bool) -> str:
+    """The credit that points best to being right at every budget, if that is told and it is clearly above GRPO."""
     if max(found("reward_groups").mean, found("success_groups").mean) < HOPELESS:
         return "Recommended: train nothing yet. No credit has anything to work with before the problems are easier."
-    clear = [algorithm for algorithm in algorithms if found("cosine_gain", credit_name(algorithm)).sign > 0]
-    best = max(clear, key=lambda algorithm: found("cosine_outcome", credit_name(algorithm)).mean, default=OUTCOME)
-    why = "no other credit measured here points to the outcome clearly better"
+    clear = [algorithm for algorithm in algorithms if told and found("gain_anytime", credit_name(algorithm)).sign > 0]
+    best = max(clear, key=lambda algorithm: found("cosine_anytime", credit_name(algorithm)).mean, default=OUTCOME)
+    why = "no other credit measured here points there clearly better"
     if clear:
-        why = "of what was measured here it points to the outcome best, and clearly better than GRPO"
+        why = "of what was measured here it points there best, and clearly better than GRPO"
+    elif not told:
+        why = "what that takes cannot be told from these batches"
     chosen = ",".join([f"algorithm={best.name}", *(f"algorithm.{value}" for value in chosen_values(best))])
     pipeline = "mrt_star" if best.likelihood else "mrt_rl"
     first = "a base that recalls; on this one " if forgets else ""
     return (
-        f"Recommended: {first}`{chosen}`, as {why}. A look and no result, runs decide: "
+        f"Recommended: {first}`{chosen}`, judged by being right early and late, at every budget: {why}. "
+        "A look and no result, runs decide: "
         f'`kedro run --pipeline={pipeline} --params "{chosen}"`, with the other parameters as here.'
     )
 

@@ -45,9 +45,11 @@ def measure_credits(
     )
 
 
-@reads(training=["group_size"])
-def report_diagnosis(diagnosis: pd.DataFrame, training: TrainingParams, diagnose: DiagnoseParams) -> str:
+@reads(rollout=["thinking_budget"], training=["group_size"])
+def report_diagnosis(
+    diagnosis: pd.DataFrame, rollout: RolloutParams, training: TrainingParams, diagnose: DiagnoseParams
+) -> str:
     """What it means, in words, and the numbers; these go to MLflow as well, recall by episodes after the find."""
     for step, metrics in diagnosis_metrics(diagnosis).items():
         log_metrics({f"diagnosis/{name}": value for name, value in metrics.items()}, step)
-    return diagnosis_report(diagnosis, diagnose, training.group_size)
+    return diagnosis_report(diagnosis, diagnose, training.group_size, rollout.thinking_budget)

@@ -13,5 +13,5 @@ def create_pipeline(**kwargs) -> Pipeline:
     return stage(
         "diagnose",
         (measure_credits, given, "diagnosis"),
-        (report_diagnosis, ["diagnosis", *learning[1:]], "diagnosis_report"),
+        (report_diagnosis, ["diagnosis", "params:rollout", *learning[1:]], "diagnosis_report"),
     )
