@@ -318,7 +318,7 @@ def test_what_cannot_be_compared_is_refused_in_words(project):
     try:
         with pytest.raises(InputError, match="say what to compare"):
             read_arms(CompareParams(runs=[], baseline="grpo", **how))
-        with pytest.raises(InputError, match="no experiment and no run 'nowhere'"):
+        with pytest.raises(InputError, match="there is no folder 'nowhere', and MLflow"):
             read_arms(CompareParams(runs="nowhere", baseline="grpo", **how))
         arms = read_arms(CompareParams(runs=[first, grpo], baseline="grpo", **how))
         assert [arm.name for arm in arms] == ["base", "mrt_online", "grpo"]
