@@ -88,7 +88,7 @@ def test_finished_jobs_are_reused_and_failed_ones_listed(project, first, tmp_pat
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        (["algorithm=grpo,nothing", "seed=5"], "there is no algorithm/nothing; there are: brpo, "),
+        (["algorithm=grpo,nothing", "seed=5"], "there is no algorithm/nothing; there are: anytime, brpo, "),
         (["algoritm=grpo"], "unknown parameter 'algoritm'; allowed here: algorithm, "),
         (["algorithm=grpo", "algorithm.alpha=0,1"], "unknown parameter 'algorithm.alpha'; allowed here: divide_by_std"),
         (["training.group_size=4,1"], "training.group_size"),
