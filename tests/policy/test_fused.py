@@ -161,5 +161,8 @@ def test_a_forward_pass_that_was_replaced_is_not_passed_over():
     """As accelerate does it for mixed precision: its own state cannot be changed twice in a process."""
     model = LlamaForCausalLM(LlamaConfig(**SIZES, num_key_value_heads=2))
     assert FusedModel.fits(model)
-    model.forward = torch.autocast("cpu", torch.bfloat16)(model.forward)
-    assert not FusedModel.fits(model)
+    adapted = add_adapters(copy.deepcopy(model), rank=2, alpha=4, dropout=0.0, seed=0).eval()
+    assert FusedModel.fits(adapted)
+    for one in (model, adapted):
+        one.forward = torch.autocast("cpu", torch.bfloat16)(one.forward)
+        assert not FusedModel.fits(one)

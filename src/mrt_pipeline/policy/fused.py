@@ -44,6 +44,8 @@ class FusedModel:
     def fits(model: Any) -> bool:
         """Whether the model is one of those that are computed here, with nothing around it that would be lost."""
         trained = model.training
+        if "forward" in vars(model):  # as for mixed precision
+            return False
         if has_adapters(model) and (trained or not _can_be_added(model)):
             return False
         model = _without_adapters(model)
@@ -57,7 +59,6 @@ class FusedModel:
             and not getattr(config, "use_sliding_window", False)
             and "dynamic" not in rope  # whose rotation depends on the length
             and rope != "longrope"
-            and "forward" not in vars(model)  # as for mixed precision
             and not (trained and (model.is_gradient_checkpointing or config.attention_dropout))
         )
 

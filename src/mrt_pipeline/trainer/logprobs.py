@@ -9,6 +9,7 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 from mrt_pipeline.policy.fused import FusedModel, in_rows
+from mrt_pipeline.policy.policy import has_adapters
 from mrt_pipeline.trainer.batch import MicroBatch
 
 MOST_LOGITS = 2**27
@@ -36,7 +37,7 @@ def token_logprobs(
 def _logits(model, batch: MicroBatch) -> torch.Tensor:
     """What predicts the targets: (rows, kept, n_symbols)."""
     ids, n_kept = batch.inputs["input_ids"], batch.targets.shape[1]
-    if not FusedModel.fits(model):
+    if has_adapters(model) or not FusedModel.fits(model):  # for training, adapters stay apart in either mode
         return model(**batch.inputs, use_cache=False, logits_to_keep=n_kept + 1).logits[:, :-1]
     fused, positions = FusedModel(model), torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
     positions = batch.inputs.get("position_ids", positions)
