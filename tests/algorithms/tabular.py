@@ -37,6 +37,14 @@ class Tabular:
             if state and state[0] == "answer":
                 self.logits[row, 2] = -np.inf  # two answers
 
+    @classmethod
+    def random(cls, seed):
+        """A policy, all of its traces, and a random J after each of its thoughts."""
+        rng = np.random.default_rng(seed)
+        policy = cls(longest=3, rng=rng)
+        traces = policy.traces()
+        return policy, traces, {trace.thought: rng.random() for trace in traces}
+
     def _thoughts(self):
         found = [()]
         for thought in found:

@@ -7,30 +7,25 @@ from hypothesis import strategies as st
 from tabular import Tabular
 
 from mrt_pipeline.algorithms.anytime import Anytime
-from mrt_pipeline.algorithms.base import ending_tokens
+from mrt_pipeline.algorithms.base import curves, ending_tokens
 from mrt_pipeline.mrt.credit import centred_anytime
 from mrt_pipeline.mrt.regret import step_area
 
-curves = st.lists(st.floats(0, 1), min_size=1, max_size=5)
-batches = st.lists(st.tuples(st.integers(0, 2), st.sampled_from([0.0, 1.0]), curves), min_size=1, max_size=8)
+successes = st.lists(st.floats(0, 1), min_size=1, max_size=5)
+batches = st.lists(st.tuples(st.integers(0, 2), st.sampled_from([0.0, 1.0]), successes), min_size=1, max_size=8)
 BUDGETS = [2, 5]
 
 
 def credits(rollouts, alpha=1.0, budgets=BUDGETS):
     """Before they are scaled."""
-    groups = [item.rollout.group for item in rollouts]
-    curves = [item.boundaries for item in rollouts], [item.success for item in rollouts]
-    return centred_anytime(groups, *curves, budgets, alpha, ending_tokens(rollouts))
+    return centred_anytime(*curves(rollouts)[1:], budgets, alpha, ending_tokens(rollouts))
 
 
 @pytest.mark.parametrize("alpha", [0.0, 1.0, 2.5])
 @pytest.mark.parametrize("seed", range(5))
 def test_the_expected_credit_is_the_gradient_of_the_end_and_of_the_areas(make_labelled, seed, alpha):
     """Every pair of traces of a random policy, J random after every token: groups of two, each the other's baseline."""
-    rng = np.random.default_rng(seed)
-    policy = Tabular(longest=3, rng=rng)
-    traces = policy.traces()
-    j = {trace.thought: rng.random() for trace in traces}
+    policy, traces, j = Tabular.random(seed)
     total = policy.expected_over_pairs(traces, make_labelled, j, lambda pair: credits(pair, alpha))
 
     def objective(trace):

@@ -4,21 +4,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tabular import Tabular
 
-from mrt_pipeline.algorithms.base import ending_tokens
+from mrt_pipeline.algorithms.base import curves, ending_tokens
 from mrt_pipeline.algorithms.grpo import GRPO
 from mrt_pipeline.algorithms.least import Least
 from mrt_pipeline.algorithms.mrt_online import MRTOnline
 from mrt_pipeline.mrt.credit import centred_least
 
-curves = st.lists(st.floats(0, 1), min_size=1, max_size=5)
-batches = st.lists(st.tuples(st.integers(0, 2), st.sampled_from([0.0, 1.0]), curves), min_size=1, max_size=8)
+successes = st.lists(st.floats(0, 1), min_size=1, max_size=5)
+batches = st.lists(st.tuples(st.integers(0, 2), st.sampled_from([0.0, 1.0]), successes), min_size=1, max_size=8)
 
 
 def bonuses(rollouts):
     """Before they are scaled."""
-    groups = [item.rollout.group for item in rollouts]
-    curves = [item.boundaries for item in rollouts], [item.success for item in rollouts]
-    return centred_least(groups, *curves, ending_tokens(rollouts))
+    return centred_least(*curves(rollouts)[1:], ending_tokens(rollouts))
 
 
 def equal(left, right):
@@ -51,10 +49,7 @@ def test_by_hand(make_labelled):
 @pytest.mark.parametrize("seed", range(5))
 def test_the_expected_bonus_is_the_gradient_of_the_least_to_come(make_labelled, seed):
     """Every pair of traces of a random policy, J random after every token: groups of two, each the other's baseline."""
-    rng = np.random.default_rng(seed)
-    policy = Tabular(longest=3, rng=rng)
-    traces = policy.traces()
-    j = {trace.thought: rng.random() for trace in traces}
+    policy, traces, j = Tabular.random(seed)
 
     def worth(trace, t):
         n = len(trace.thought)

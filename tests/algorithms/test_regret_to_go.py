@@ -6,15 +6,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tabular import Tabular
 
-from mrt_pipeline.algorithms.base import ending_tokens
+from mrt_pipeline.algorithms.base import curves, ending_tokens
 from mrt_pipeline.algorithms.grpo import GRPO
 from mrt_pipeline.algorithms.regret_to_go import RegretToGo
 from mrt_pipeline.mrt import credit
 from mrt_pipeline.mrt.credit import area_to_go, centred_area_to_go
 from mrt_pipeline.mrt.regret import step_area
 
-curves = st.lists(st.floats(0, 1), min_size=1, max_size=5)
-batches = st.lists(st.tuples(st.integers(0, 2), st.sampled_from([0.0, 1.0]), curves), min_size=1, max_size=8)
+successes = st.lists(st.floats(0, 1), min_size=1, max_size=5)
+batches = st.lists(st.tuples(st.integers(0, 2), st.sampled_from([0.0, 1.0]), successes), min_size=1, max_size=8)
 
 
 def labelled_batch(make_labelled, batch):
@@ -23,16 +23,10 @@ def labelled_batch(make_labelled, batch):
 
 def bonuses(rollouts, budget):
     """Before they are scaled."""
-    return centred_area_to_go(
-        [item.rollout.group for item in rollouts],
-        [item.boundaries for item in rollouts],
-        [item.success for item in rollouts],
-        budget,
-        ending_tokens(rollouts),
-    )
+    return centred_area_to_go(*curves(rollouts)[1:], budget, ending_tokens(rollouts))
 
 
-@given(curves, st.integers(1, 20), st.data())
+@given(successes, st.integers(1, 20), st.data())
 def test_area_to_go_and_the_start_make_up_the_area_under_the_stepwise_curve(success, budget, data):
     steps = data.draw(st.lists(st.integers(1, 6), min_size=len(success) - 1, max_size=len(success) - 1))
     boundaries = np.cumsum([0, *steps])
@@ -42,7 +36,7 @@ def test_area_to_go_and_the_start_make_up_the_area_under_the_stepwise_curve(succ
     assert success[0] + (to_go[0] if len(to_go) else 0) == pytest.approx(np.mean(held), abs=1e-9)
 
 
-@given(curves, st.integers(1, 20))
+@given(successes, st.integers(1, 20))
 def test_area_to_go_only_looks_ahead(success, budget):
     boundaries = np.arange(len(success)) * 3
     whole = area_to_go(boundaries, np.array(success), budget)
@@ -122,10 +116,7 @@ def test_which_tokens_end_the_stream_of_thinking(make_labelled):
 @pytest.mark.parametrize("seed", range(20))
 def test_the_expected_bonus_is_the_gradient_of_the_area(make_labelled, seed):
     """Every pair of traces of a random policy, J random after every token: groups of two, each the other's baseline."""
-    rng, budget = np.random.default_rng(seed), 5
-    policy = Tabular(longest=3, rng=rng)
-    traces = policy.traces()
-    j = {trace.thought: rng.random() for trace in traces}
+    (policy, traces, j), budget = Tabular.random(seed), 5
 
     total = policy.expected_over_pairs(traces, make_labelled, j, lambda pair: bonuses(pair, budget))
 
@@ -136,7 +127,7 @@ def test_the_expected_bonus_is_the_gradient_of_the_area(make_labelled, seed):
     assert np.allclose(total, 2 * policy.gradient(traces, area), atol=1e-8)
 
 
-@given(curves, st.lists(st.integers(1, 30), min_size=1, max_size=4))
+@given(successes, st.lists(st.integers(1, 30), min_size=1, max_size=4))
 def test_of_several_budgets_the_area_to_go_is_the_mean(success, budgets):
     boundaries = np.arange(len(success)) * 3
     each = [area_to_go(boundaries, np.array(success), budget) for budget in budgets]

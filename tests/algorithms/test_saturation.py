@@ -32,10 +32,7 @@ def test_by_hand(make_labelled):
 @pytest.mark.parametrize("seed", range(5))
 def test_the_expected_gradient_at_each_place_is_that_of_the_outcome_times_what_is_left_to_gain(make_labelled, seed):
     """Every pair of traces of a random policy, J random after every token; the outcome is J at the end."""
-    rng = np.random.default_rng(seed)
-    policy = Tabular(longest=3, rng=rng)
-    traces = policy.traces()
-    j = {trace.thought: rng.random() for trace in traces}
+    policy, traces, j = Tabular.random(seed)
 
     def worth(trace, t):
         return (1 - j[trace.thought[:t]]) * j[trace.thought] if t < len(trace.choices) - 1 else 0.0

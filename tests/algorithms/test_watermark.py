@@ -50,10 +50,7 @@ def added(success, t):
 @pytest.mark.parametrize("seed", range(5))
 def test_the_expected_bonus_is_the_gradient_of_what_an_episode_adds_to_the_best(make_labelled, seed):
     """Every pair of traces of a random policy, J random after every token: an episode a token."""
-    rng = np.random.default_rng(seed)
-    policy = Tabular(longest=3, rng=rng)
-    traces = policy.traces()
-    j = {trace.thought: rng.random() for trace in traces}
+    policy, traces, j = Tabular.random(seed)
 
     def worth(trace, t):
         success = policy.with_success(trace, make_labelled, j).success

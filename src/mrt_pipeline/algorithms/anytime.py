@@ -33,6 +33,7 @@ from pydantic import Field
 from mrt_pipeline.algorithms.base import (
     Algorithm,
     Rollouts,
+    TrainingBudget,
     Weights,
     answers_afterwards,
     curves,
@@ -40,7 +41,7 @@ from mrt_pipeline.algorithms.base import (
     place,
 )
 from mrt_pipeline.mrt import credit
-from mrt_pipeline.registry import NonNegative, PositiveFloat, PositiveInt, taken_from
+from mrt_pipeline.registry import NonNegative, PositiveFloat
 
 
 class Anytime(Algorithm):
@@ -48,9 +49,7 @@ class Anytime(Algorithm):
 
     name: Literal["anytime"] = "anytime"
     alpha: NonNegative = Field(default=1.0, description="weight of the area beside J at the end; 0 is outcome credit")
-    budget: PositiveInt = Field(
-        description="training budget in thinking tokens", json_schema_extra=taken_from("rollout.thinking_budget")
-    )
+    budget: TrainingBudget
     budget_multiples: list[PositiveFloat] = Field(
         default=[0.25, 0.5, 1.0, 2.0, 4.0],
         min_length=1,

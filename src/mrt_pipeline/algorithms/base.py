@@ -1,17 +1,26 @@
 """What an algorithm is here: a credit assignment. Labelled rollouts in, one weight per token out."""
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
 from mrt_pipeline.mrt.credit import Credit, forced_answers
-from mrt_pipeline.registry import Registered
+from mrt_pipeline.registry import Registered, taken_from
 from mrt_pipeline.rollouts.label import ForcedAnswer, LabelledRollout
 
 Rollouts = Sequence[LabelledRollout]
 Weights = list[np.ndarray]
+TrainingBudget = Annotated[
+    int,
+    Field(
+        gt=0,
+        description="training budget C in thinking tokens",
+        json_schema_extra=taken_from("rollout.thinking_budget"),
+    ),
+]
+"""A parameter whose default is the training budget of the configuration."""
 
 
 class Algorithm(Registered):

@@ -26,9 +26,9 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from mrt_pipeline.algorithms.base import Algorithm, Rollouts, Weights, columns, place, place_on_answers
+from mrt_pipeline.algorithms.base import Algorithm, Rollouts, TrainingBudget, Weights, columns, place, place_on_answers
 from mrt_pipeline.mrt import credit
-from mrt_pipeline.registry import NonNegative, PositiveInt, taken_from
+from mrt_pipeline.registry import NonNegative, PositiveInt
 from mrt_pipeline.rollouts.label import ForcedAnswer, LabelledRollout
 
 
@@ -40,9 +40,7 @@ class BRPO(Algorithm):
         default=4, description="budgets at which a thought is stopped, evenly spaced up to the training budget"
     )
     answer_weight: NonNegative = Field(default=1.0, description="weight of training the answers")
-    budget: PositiveInt = Field(
-        description="training budget C in thinking tokens", json_schema_extra=taken_from("rollout.thinking_budget")
-    )
+    budget: TrainingBudget
 
     @property
     def budgets(self) -> np.ndarray:

@@ -37,6 +37,7 @@ from pydantic import Field
 from mrt_pipeline.algorithms.base import (
     Algorithm,
     Rollouts,
+    TrainingBudget,
     Weights,
     answers_afterwards,
     curves,
@@ -44,7 +45,7 @@ from mrt_pipeline.algorithms.base import (
     place,
 )
 from mrt_pipeline.mrt import credit
-from mrt_pipeline.registry import NonNegative, PositiveFloat, PositiveInt, taken_from
+from mrt_pipeline.registry import NonNegative, PositiveFloat
 
 
 class RegretToGo(Algorithm):
@@ -52,9 +53,7 @@ class RegretToGo(Algorithm):
 
     name: Literal["regret_to_go"] = "regret_to_go"
     alpha: NonNegative = Field(default=1.0, description="weight of the regret-to-go credit; 0 is GRPO")
-    budget: PositiveInt = Field(
-        description="training budget C in thinking tokens", json_schema_extra=taken_from("rollout.thinking_budget")
-    )
+    budget: TrainingBudget
     budget_multiples: list[PositiveFloat] = Field(
         default=[1.0],
         min_length=1,

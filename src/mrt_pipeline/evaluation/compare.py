@@ -144,29 +144,38 @@ def efficiency_table(arms: Sequence[Arm], baseline: Arm, bootstrap: Bootstrap) -
     arm's; in `prover_ratio` the prover's tokens count as well. Beside them what was sampled in all.
     """
     trained = [arm for arm in arms if arm.histories]
+    sampled, proved = ({arm.name: _learning(arm, prover, bootstrap) for arm in trained} for prover in (False, True))
     rows = []
     for arm in trained:
-        found: dict[str, float] = {}
-        for name, with_prover in (("ratio", False), ("prover_ratio", True)):
-            curves = [learning_curve(one.histories, with_prover) for one in (arm, baseline)]
-            means = [(tokens, one.shares @ each) for one, (tokens, each) in zip((arm, baseline), curves, strict=True)]
-            drawn = [
-                (tokens, bootstrap.curves(one, each))
-                for one, (tokens, each) in zip((arm, baseline), curves, strict=True)
-            ]
-            level = min(accuracy[-1] for _, accuracy in means)
-            levels = np.minimum(*(accuracy[:, -1] for _, accuracy in drawn))
-            ours, theirs = (float(first_reached(*curve, level)) for curve in means)
-            draws = [first_reached(*curve, levels) for curve in drawn]
-            low, high = bootstrap.interval(draws[1] / draws[0])
-            bounds = ("ci_low", "ci_high") if name == "ratio" else (f"{name}_low", f"{name}_high")
-            found |= {name: theirs / ours, bounds[0]: low, bounds[1]: high}
-            if not with_prover:
-                found |= {"level": level, "tokens_to_level": ours, "baseline_tokens": theirs}
-        for kind in ("sampled_tokens", "prover_tokens"):
-            found[kind] = float(arm.shares @ [history[f"train/{kind}"].max() for history in arm.histories])
-        rows.append({"arm": arm.name, "baseline": baseline.name, **found})
-    return pd.DataFrame(rows)
+        level, tokens, baseline_tokens, *ratio = _at_shared_level(sampled[arm.name], sampled[baseline.name], bootstrap)
+        *_, prover_ratio, low, high = _at_shared_level(proved[arm.name], proved[baseline.name], bootstrap)
+        spent = [
+            float(arm.shares @ [history[f"train/{kind}_tokens"].max() for history in arm.histories])
+            for kind in ("sampled", "prover")
+        ]
+        named = (arm.name, baseline.name, level, tokens, baseline_tokens)
+        rows.append((*named, *ratio, prover_ratio, low, high, *spent))
+    columns = ["arm", "baseline", "level", "tokens_to_level", "baseline_tokens", "ratio", *_INTERVAL]
+    columns += ["prover_ratio", "prover_ratio_low", "prover_ratio_high", "sampled_tokens", "prover_tokens"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _learning(arm: Arm, with_prover: bool, bootstrap: Bootstrap) -> tuple[Curve, Curve]:
+    """The mean learning curve of an arm, and that of each draw of its seeds."""
+    tokens, accuracy = learning_curve(arm.histories, with_prover)
+    return (tokens, arm.shares @ accuracy), (tokens, bootstrap.curves(arm, accuracy))
+
+
+def _at_shared_level(
+    ours: tuple[Curve, Curve], theirs: tuple[Curve, Curve], bootstrap: Bootstrap
+) -> tuple[float, float, float, float, float, float]:
+    """The lower of the two final accuracies, both arms' tokens until there; theirs over ours, with its interval."""
+    (mean, drawn), (their_mean, their_drawn) = ours, theirs
+    level = float(min(mean[1][-1], their_mean[1][-1]))
+    levels = np.minimum(drawn[1][:, -1], their_drawn[1][:, -1])
+    tokens, their_tokens = float(first_reached(*mean, level)), float(first_reached(*their_mean, level))
+    ratios = first_reached(*their_drawn, levels) / first_reached(*drawn, levels)
+    return level, tokens, their_tokens, their_tokens / tokens, *bootstrap.interval(ratios)
 
 
 def majority_table(arms: Sequence[Arm], bootstrap: Bootstrap) -> pd.DataFrame:

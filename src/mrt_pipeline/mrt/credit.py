@@ -92,8 +92,8 @@ def mrt_online(
         of its reward. Others keep their reward; it matters with `expected_outcome` only.
     ValueError also for a gamma outside [0, 1].
     """
-    boundaries, success = _curves(boundaries, success, len(np.asarray(rewards)))
-    advantages, answer = _outcome(rewards, groups, success, expected_outcome & np.asarray(answered), divide_by_std)
+    expected = expected_outcome & np.asarray(answered)
+    advantages, answer, boundaries, success = _outcome(rewards, groups, boundaries, success, expected, divide_by_std)
     credits = [discounted_progress(j, gamma) for j in success]
     scale = _root_mean_square(credits) if normalize_progress else 1.0
     return Credit(_on_episodes(advantages, credits, alpha / scale, boundaries), advantages, answer)
@@ -112,8 +112,8 @@ def watermark(
 
     Arguments as for `mrt_online`.
     """
-    boundaries, success = _curves(boundaries, success, len(np.asarray(rewards)))
-    advantages, answer = _outcome(rewards, groups, success, expected_outcome & np.asarray(answered))
+    expected = expected_outcome & np.asarray(answered)
+    advantages, answer, boundaries, success = _outcome(rewards, groups, boundaries, success, expected)
     gains = [progress(np.maximum.accumulate(j)) for j in success]
     thought = _on_episodes(advantages, gains, alpha / _root_mean_square(gains), boundaries)
     return Credit(thought, advantages, answer)
@@ -131,8 +131,8 @@ def saturation(
 
     Arguments as for `mrt_online`.
     """
-    boundaries, success = _curves(boundaries, success, len(np.asarray(rewards)))
-    advantages, answer = _outcome(rewards, groups, success, expected_outcome & np.asarray(answered))
+    expected = expected_outcome & np.asarray(answered)
+    advantages, answer, boundaries, success = _outcome(rewards, groups, boundaries, success, expected)
     rooms = [1 - j for j in success]
     thought = [
         advantage * room[token_episodes(b)] for advantage, room, b in zip(advantages, rooms, boundaries, strict=True)
@@ -154,8 +154,8 @@ def least(
 
     Arguments as for `mrt_online`. n_stop: as for `regret_to_go`.
     """
-    boundaries, success = _curves(boundaries, success, len(np.asarray(rewards)))
-    advantages, answer = _outcome(rewards, groups, success, expected_outcome & np.asarray(answered))
+    expected = expected_outcome & np.asarray(answered)
+    advantages, answer, boundaries, success = _outcome(rewards, groups, boundaries, success, expected)
     credits = centred_least(groups, boundaries, success, 1 if n_stop is None else n_stop)
     return _over_time(advantages, credits, alpha / _root_mean_square(credits), boundaries, answer, n_stop is None)
 
@@ -179,8 +179,8 @@ def regret_to_go(
     expected_outcome, answered: as for `mrt_online`.
     ValueError also for a budget that is not positive.
     """
-    boundaries, success = _curves(boundaries, success, len(np.asarray(rewards)))
-    advantages, answer = _outcome(rewards, groups, success, expected_outcome & np.asarray(answered))
+    expected = expected_outcome & np.asarray(answered)
+    advantages, answer, boundaries, success = _outcome(rewards, groups, boundaries, success, expected)
     credits = centred_area_to_go(groups, boundaries, success, budget, 1 if n_stop is None else n_stop)
     return _over_time(advantages, credits, alpha / _root_mean_square(credits), boundaries, answer, n_stop is None)
 
@@ -440,15 +440,20 @@ def _check_budget(budget: ArrayLike) -> None:
 def _outcome(
     rewards: ArrayLike,
     groups: ArrayLike,
-    success: Sequence[np.ndarray],
+    boundaries: Sequence[ArrayLike],
+    success: Sequence[ArrayLike],
     expected: ArrayLike,
     divide_by_std: bool = False,
-) -> tuple[np.ndarray, np.ndarray]:
-    """A of each rollout and the credit of its answer, (rollouts,) each. expected: whose outcome is J at its end."""
+) -> tuple[np.ndarray, np.ndarray, list[np.ndarray], list[np.ndarray]]:
+    """A of each rollout and the credit of its answer, (rollouts,) each; and the curves, checked.
+
+    expected: whose outcome is J at its end.
+    """
     rewards, groups, answered = _columns(rewards=rewards, groups=groups, answered=expected)
-    outcomes = np.where(answered, [j[-1] for j in success], rewards)
+    tokens, curves = _curves(boundaries, success, len(rewards))
+    outcomes = np.where(answered, [j[-1] for j in curves], rewards)
     advantages = center_by_group(outcomes, groups, divide_by_std)
-    return advantages, np.where(answered, rewards - outcomes, advantages)
+    return advantages, np.where(answered, rewards - outcomes, advantages), tokens, curves
 
 
 def _on_episodes(

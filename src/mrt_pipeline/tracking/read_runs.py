@@ -3,7 +3,7 @@
 import contextlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -43,10 +43,13 @@ class FinishedRun:
     commit: str
     parameters: Mapping[str, Any]
     has: frozenset[str]
+    _measures: dict[str, Measures] = field(default_factory=dict)
 
     def measures(self, policy: str) -> Measures:
-        """See `TrainingRun`."""
-        return measure_tables(self.tables, self.parameters, policy, self.run_id)
+        """See `TrainingRun`. Takes seconds, once a policy."""
+        if policy not in self._measures:
+            self._measures[policy] = measure_tables(self.tables, self.parameters, policy, self.run_id)
+        return self._measures[policy]
 
     @property
     def history(self) -> pd.DataFrame:
