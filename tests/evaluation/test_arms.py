@@ -202,3 +202,39 @@ def test_bases_may_differ_only_in_what_is_named(make_run):
     assert [arm.name for arm in arms_of_groups(group_runs(runs))[1:]] == [
         f"grpo policy.warm_start.seed={base}" for base in (0, 1)
     ]
+
+
+ARMS = {"outcome": {"algorithm.name": "grpo", "training.forced_fraction": 0.0}, "progress": {"algorithm.name": "mrt"}}
+
+
+def test_arms_are_chosen_and_named_and_other_runs_left_out(make_run, caplog):
+    caplog.set_level("INFO")
+    runs = [make_run("a", seed=1), make_run("b", "mrt", seed=1), make_run("c", forced=0.25), make_run("d", seed=2)]
+    arms = group_runs(runs, BASES, ARMS)
+    found = {name: sorted(run.run_id for run in own.values()) for name, own in arms.items()}
+    assert found == {"outcome": ["a", "d"], "progress": ["b"]}
+    assert "1 runs fit none" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "runs, wanted, said",
+    [
+        ([{"run_id": "a"}], ARMS, "no run fits the arm 'progress' \\(algorithm.name=mrt\\)"),
+        ([{"run_id": "a"}], {"x": {"algorithm.name": "grpo"}, "y": {"seed": 0}}, "run a fits the arms 'x' and 'y'"),
+        (
+            [{"run_id": "a"}, {"run_id": "b", "seed": 1, "forced": 0.5}],
+            {"x": {"algorithm.name": "grpo"}},
+            "a and b both fit the arm 'x', but differ in training.forced_fraction \\(0.0 and 0.5\\)",
+        ),
+    ],
+)
+def test_arms_that_are_not_one_configuration_each_are_refused(make_run, runs, wanted, said):
+    with pytest.raises(InputError, match=said):
+        group_runs([make_run(**run) for run in runs], BASES, wanted)
+
+
+def test_a_parameter_that_an_older_run_does_not_know_is_no_difference(make_run):
+    old, new = make_run("a", seed=1), make_run("b", seed=2)
+    new.parameters["training"]["groups"] = 32
+    assert len(group_runs([old, new], BASES)) == 2
+    assert len(group_runs([old, new], BASES, {"GRPO": {"algorithm.name": "grpo"}})["GRPO"]) == 2

@@ -1,7 +1,7 @@
 """From finished runs to arms: what may be compared, and what each configuration is called.
 
 Runs of one arm differ in their seed, and may differ in their base: its name is made of the parameters that
-`compare.bases` lists. All arms are compared on the same bases.
+`compare.bases` lists. All arms are compared on the same bases. `compare.arms` chooses arms and names them.
 """
 
 import logging
@@ -40,39 +40,37 @@ def check_comparable(runs: Sequence[TrainingRun], bases: Sequence[str] = ()) -> 
     ours = _flat(first.parameters)
     for run in others:
         theirs = _flat(run.parameters)
-        differing = [
-            f"{name} ({ours.get(name)} and {theirs.get(name)})"
+        differing = {
+            name: (ours.get(name), theirs.get(name))
             for name in sorted(ours | theirs)
             if name.startswith(_SHARED) and name not in bases and ours.get(name) != theirs.get(name)
-        ]
+        }
         if differing:
-            more = f" and {len(differing) - _NAMED} more" if len(differing) > _NAMED else ""
             raise InputError(
-                f"runs {first.run_id} and {run.run_id} are not comparable, they differ in "
-                f"{', '.join(differing[:_NAMED])}{more}: leave one out, name what tells bases apart in compare.bases, "
-                "or set compare.allow_different=true"
+                f"runs {first.run_id} and {run.run_id} are not comparable, they differ in {_listed(differing)}: "
+                "leave one out, name what tells bases apart in compare.bases, or set compare.allow_different=true"
             )
 
 
-def group_runs(runs: Sequence[TrainingRun], bases: Sequence[str] = ()) -> dict[str, Group]:
-    """The runs of each configuration, by the name of its arm, then by base and seed; needs no tables.
+def _listed(differing: Mapping[str, tuple[Any, Any]]) -> str:
+    """The first few differences in words."""
+    named = [f"{name} ({ours} and {theirs})" for name, (ours, theirs) in sorted(differing.items())]
+    more = f" and {len(named) - _NAMED} more" if len(named) > _NAMED else ""
+    return ", ".join(named[:_NAMED]) + more
 
-    An arm is named after its algorithm and the parameters that tell arms apart. Of several runs with the same
-    configuration, base and seed the newest is taken. bases: the parameters that tell bases apart. Bases that an arm
-    lacks are left out of all arms, with a line; InputError if none is left.
+
+def group_runs(
+    runs: Sequence[TrainingRun], bases: Sequence[str] = (), wanted: Mapping[str, Mapping[str, Any]] | None = None
+) -> dict[str, Group]:
+    """The runs of each arm, by its name, then by base and seed; needs no tables.
+
+    An arm for each configuration, named after its algorithm and the parameters that tell arms apart; or those of
+    `choose_arms` if they are given. Of several runs with the same configuration, base and seed the newest is taken.
+    bases: the parameters that tell bases apart. Bases that an arm lacks are left out of all arms, with a line;
+    InputError if none is left.
     """
-    by_configuration: dict[tuple, dict[Replicate, TrainingRun]] = {_configuration(run, bases): {} for run in runs}
-    for run in sorted(runs, key=lambda run: run.started):
-        own, replicate = by_configuration[_configuration(run, bases)], (_base(run, bases), run.parameters["seed"])
-        if replicate in own:
-            logger.warning(
-                "Run %s is left out: %s is newer, with the same configuration and seed",
-                own[replicate].run_id,
-                run.run_id,
-            )
-        own[replicate] = run
-    names = _names(list(by_configuration))
-    arms = dict(zip(names, by_configuration.values(), strict=True))
+    named = choose_arms(runs, bases, wanted) if wanted else _by_configuration(runs, bases)
+    arms = {name: _newest(own, bases) for name, own in named.items()}
     known = {name: {base for base, _ in own} for name, own in arms.items()}
     shared, every = set.intersection(*known.values()), set.union(*known.values())
     if not shared:
@@ -83,6 +81,63 @@ def group_runs(runs: Sequence[TrainingRun], bases: Sequence[str] = ()) -> dict[s
         name: {replicate: own[replicate] for replicate in sorted(own) if replicate[0] in shared}
         for name, own in arms.items()
     }
+
+
+def choose_arms(
+    runs: Sequence[TrainingRun], bases: Sequence[str], wanted: Mapping[str, Mapping[str, Any]]
+) -> dict[str, list[TrainingRun]]:
+    """The runs of each wanted arm: those whose parameters have the values of `compare.arms`. Others are left out.
+
+    InputError for an arm without runs, for a run that fits two arms, and for runs of one arm that differ in more than
+    seed and base. A parameter that was not there yet when one of two runs was made is no difference.
+    """
+    flat = {run.run_id: _flat(run.parameters) for run in runs}
+    arms: dict[str, list[TrainingRun]] = {name: [] for name in wanted}
+    for run in runs:
+        ours = flat[run.run_id]
+        fits = [name for name, values in wanted.items() if all(ours.get(key) == v for key, v in values.items())]
+        if len(fits) > 1:
+            raise InputError(f"run {run.run_id} fits the arms '{fits[0]}' and '{fits[1]}': give one more parameters")
+        for name in fits:
+            arms[name].append(run)
+    for name, own in arms.items():
+        if not own:
+            raise InputError(f"no run fits the arm '{name}' ({_written(wanted[name])}): mend it in compare.arms")
+        first, *others = (dict(_configuration(run, bases)) for run in own)
+        for run, theirs in zip(own[1:], others, strict=True):
+            differing = {
+                key: (first[key], theirs[key]) for key in first.keys() & theirs.keys() if first[key] != theirs[key]
+            }
+            if differing:
+                raise InputError(
+                    f"runs {own[0].run_id} and {run.run_id} both fit the arm '{name}', but differ in "
+                    f"{_listed(differing)}: give it more parameters in compare.arms"
+                )
+    if left := len(runs) - sum(map(len, arms.values())):
+        logger.info("%d runs fit none of compare.arms and are left out", left)
+    return arms
+
+
+def _by_configuration(runs: Sequence[TrainingRun], bases: Sequence[str]) -> dict[str, list[TrainingRun]]:
+    by_configuration: dict[tuple, list[TrainingRun]] = {}
+    for run in runs:
+        by_configuration.setdefault(_configuration(run, bases), []).append(run)
+    return dict(zip(_names(list(by_configuration)), by_configuration.values(), strict=True))
+
+
+def _newest(runs: Sequence[TrainingRun], bases: Sequence[str]) -> dict[Replicate, TrainingRun]:
+    """One run a base and seed."""
+    own: dict[Replicate, TrainingRun] = {}
+    for run in sorted(runs, key=lambda run: run.started):
+        replicate = _base(run, bases), run.parameters["seed"]
+        if replicate in own:
+            logger.warning(
+                "Run %s is left out: %s is newer, with the same configuration and seed",
+                own[replicate].run_id,
+                run.run_id,
+            )
+        own[replicate] = run
+    return own
 
 
 def find_baseline(arms: Sequence[str], wanted: str) -> str:
@@ -152,7 +207,11 @@ def _stack(runs: Sequence[Mapping[tuple, pd.Series]], problems: Sequence[str]) -
 def _base(run: TrainingRun, bases: Sequence[str]) -> str:
     """What tells its base from others, in words."""
     flat = _flat(run.parameters)
-    return ", ".join(f"{name}={flat[name]}" for name in bases if name in flat)
+    return _written({name: flat[name] for name in bases if name in flat})
+
+
+def _written(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in values.items())
 
 
 def _configuration(run: TrainingRun, bases: Sequence[str]) -> tuple[tuple[str, str], ...]:

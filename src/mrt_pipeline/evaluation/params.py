@@ -71,6 +71,11 @@ class CompareParams(Params):
         description="parameters whose values tell bases apart: runs that differ in them alone are of one arm, and only "
         "bases that all arms have are compared",
     )
+    arms: dict[str, dict[str, Any]] = Field(
+        default={},
+        description="arms by the name that is shown: values of parameters, by dotted name, that its runs have; other "
+        "runs are left out; empty: an arm for each configuration",
+    )
     keep: str | None = Field(
         default=None,
         description="folder where a summary of each run is kept, some 50 KB; `runs` can name it; null: nowhere",

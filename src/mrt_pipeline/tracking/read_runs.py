@@ -80,11 +80,12 @@ def choose_runs(compare: CompareParams) -> dict[str, Group]:
     if not names:
         raise InputError("say what to compare: --params runs=<parent run, experiment or [run, run, ...]>")
     runs = find_runs(names)
-    if not compare.allow_different:
-        check_comparable(runs, compare.bases)
-    shared_budgets(runs)
-    arms = group_runs(runs, compare.bases)
+    arms = group_runs(runs, compare.bases, compare.arms)
     find_baseline(list(arms), compare.baseline)
+    chosen = [run for own in arms.values() for run in own.values()]
+    if not compare.allow_different:
+        check_comparable(chosen, compare.bases)
+    shared_budgets(chosen)
     return arms
 
 
