@@ -8,7 +8,7 @@ from tabular import Tabular
 
 from mrt_pipeline.algorithms.anytime import Anytime
 from mrt_pipeline.algorithms.base import curves, ending_tokens
-from mrt_pipeline.mrt.credit import centred_anytime
+from mrt_pipeline.mrt.baselines import centred_anytime
 from mrt_pipeline.mrt.regret import step_area
 
 successes = st.lists(st.floats(0, 1), min_size=1, max_size=5)

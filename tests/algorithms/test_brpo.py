@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from mrt_pipeline.algorithms.brpo import BRPO
-from mrt_pipeline.mrt.credit import budget_relative_advantages
+from mrt_pipeline.mrt.baselines import budget_relative_advantages
 from mrt_pipeline.rollouts.label import ForcedAnswer
 
 success_tables = st.tuples(st.integers(1, 4), st.integers(1, 5)).flatmap(

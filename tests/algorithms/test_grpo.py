@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from tabular import Tabular
 
 from mrt_pipeline.algorithms.grpo import GRPO
-from mrt_pipeline.mrt.credit import center_by_group
+from mrt_pipeline.mrt.baselines import center_by_group
 
 batches = st.lists(st.tuples(st.integers(0, 3), st.sampled_from([0.0, 1.0])), min_size=1, max_size=12)
 

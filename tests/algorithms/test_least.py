@@ -8,7 +8,7 @@ from mrt_pipeline.algorithms.base import curves, ending_tokens
 from mrt_pipeline.algorithms.grpo import GRPO
 from mrt_pipeline.algorithms.least import Least
 from mrt_pipeline.algorithms.mrt_online import MRTOnline
-from mrt_pipeline.mrt.credit import centred_least
+from mrt_pipeline.mrt.baselines import centred_least
 
 successes = st.lists(st.floats(0, 1), min_size=1, max_size=5)
 batches = st.lists(st.tuples(st.integers(0, 2), st.sampled_from([0.0, 1.0]), successes), min_size=1, max_size=8)

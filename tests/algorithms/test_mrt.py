@@ -11,7 +11,8 @@ from tabular import MARKER, Tabular
 from mrt_pipeline.algorithms.grpo import GRPO
 from mrt_pipeline.algorithms.mrt import MRT
 from mrt_pipeline.engines.base import NO_CHOICE
-from mrt_pipeline.mrt.credit import BONUSES, center_by_group
+from mrt_pipeline.mrt.baselines import center_by_group
+from mrt_pipeline.mrt.credit import BONUSES
 from mrt_pipeline.mrt.episodes import episode_boundaries
 from mrt_pipeline.rollouts.label import Prefix
 

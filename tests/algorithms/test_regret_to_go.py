@@ -10,7 +10,7 @@ from mrt_pipeline.algorithms.base import curves, ending_tokens
 from mrt_pipeline.algorithms.grpo import GRPO
 from mrt_pipeline.algorithms.regret_to_go import RegretToGo
 from mrt_pipeline.mrt import credit
-from mrt_pipeline.mrt.credit import area_to_go, centred_area_to_go
+from mrt_pipeline.mrt.baselines import area_to_go, centred_area_to_go
 from mrt_pipeline.mrt.regret import step_area
 
 successes = st.lists(st.floats(0, 1), min_size=1, max_size=5)

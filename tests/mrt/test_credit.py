@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mrt_pipeline.mrt import credit
+from mrt_pipeline.mrt.baselines import centred_area_to_go
 from mrt_pipeline.mrt.regret import step_area
 
 TRACES = {"rewards": [1.0, 0.0, 1.0], "groups": [0, 0, 1], "lengths": [3, 1, 0]}
@@ -223,7 +224,7 @@ def test_mrt_online_is_the_double_sum(batch, alpha, gamma, normalize):
 def test_regret_to_go_by_hand():
     # C = 4: progress 1 after one token is held for 3/4, or 1/4 after three; the others' G is the baseline.
     curves = [[0, 1], [0, 3]], [[0.0, 1.0], [0.0, 1.0]]
-    found = credit.centred_area_to_go([0, 0], *curves, budget=4)
+    found = centred_area_to_go([0, 0], *curves, budget=4)
     assert np.allclose(found[0], [0.5, -0.25]) and np.allclose(found[1], [-0.5, 0.25, 0.25, 0])
     scale = np.sqrt((0.25 * 2 + 0.0625 * 3 + 0) / 6)
     scaled = credit.regret_to_go([1, 0], [0, 0], *curves, budget=4, alpha=2.0)
@@ -239,7 +240,7 @@ def test_several_tokens_may_end_a_stream_or_none():
     curves = {name: CURVES[name] for name in ("groups", "boundaries", "success")}
     one = credit.regret_to_go(**CURVES, budget=4, n_stop=[1, 1, 1])
     assert np.concatenate(one.stop).tolist() == credit.regret_to_go(**CURVES, budget=4).stop.tolist()
-    assert [len(bonus) for bonus in credit.centred_area_to_go(**curves, budget=4, n_stop=[0, 3, 2])] == [3, 4, 2]
+    assert [len(bonus) for bonus in centred_area_to_go(**curves, budget=4, n_stop=[0, 3, 2])] == [3, 4, 2]
 
 
 @given(batches(), st.integers(1, 12))
@@ -249,7 +250,7 @@ def test_the_area_to_go_of_the_first_token_is_the_area_above_j_of_the_start(batc
         areas = [
             step_area(batch["boundaries"][i], batch["success"][i], budget) - batch["success"][i][0] for i in chosen
         ]
-        found = credit.centred_area_to_go(
+        found = centred_area_to_go(
             [0] * len(chosen), [batch["boundaries"][i] for i in chosen], [batch["success"][i] for i in chosen], budget
         )
         for k, area in enumerate(areas):

@@ -25,6 +25,14 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike
 
+from mrt_pipeline.mrt.baselines import (
+    budget_relative_advantages,
+    center_by_group,
+    centred_anytime,
+    centred_area_to_go,
+    centred_least,
+)
+from mrt_pipeline.mrt.columns import as_columns, as_curves, members_of
 from mrt_pipeline.mrt.episodes import token_episodes
 from mrt_pipeline.mrt.progress import discounted_progress, progress
 
@@ -53,7 +61,7 @@ def grpo(rewards: ArrayLike, groups: ArrayLike, lengths: ArrayLike, divide_by_st
 
     divide_by_std: also divide by the group's standard deviation.
     """
-    rewards, groups, lengths = _columns(rewards=rewards, groups=groups, lengths=lengths)
+    rewards, groups, lengths = as_columns(rewards=rewards, groups=groups, lengths=lengths)
     return _everywhere(center_by_group(rewards, groups, divide_by_std), lengths)
 
 
@@ -62,9 +70,9 @@ def length_penalty(rewards: ArrayLike, groups: ArrayLike, lengths: ArrayLike, al
 
     alpha: the largest share of a reward that length can cost.
     """
-    rewards, groups, lengths = _columns(rewards=rewards, groups=groups, lengths=lengths)
+    rewards, groups, lengths = as_columns(rewards=rewards, groups=groups, lengths=lengths)
     penalised = rewards.copy()
-    for members in _members(groups):
+    for members in members_of(groups):
         right = members[rewards[members] > 0]
         if len(right):
             tokens = lengths[right].astype(np.float64)
@@ -200,8 +208,8 @@ def anytime(
     budget, n_stop and errors as for `regret_to_go`. alpha: weight of the area. answered: as for `mrt_online`; the
     others end with their reward in place of J.
     """
-    rewards, answered = _columns(rewards=rewards, answered=answered)
-    tokens, measured = _curves(boundaries, success, len(rewards))
+    rewards, answered = as_columns(rewards=rewards, answered=answered)
+    tokens, measured = as_curves(boundaries, success, len(rewards))
     worth = [
         j if known else np.append(j[:-1], reward) for j, known, reward in zip(measured, answered, rewards, strict=True)
     ]
@@ -225,14 +233,14 @@ def brpo(
     budgets: (slots,) in thinking tokens, increasing. A token beyond the last belongs to the last slot.
     answer_weight: of the answer's own credit, r minus J at the last budget.
     """
-    rewards, groups, lengths = _columns(rewards=rewards, groups=groups, lengths=lengths)
+    rewards, groups, lengths = as_columns(rewards=rewards, groups=groups, lengths=lengths)
     budgets, q = np.asarray(budgets), np.asarray(success, dtype=np.float64)
     if budgets.ndim != 1 or not len(budgets) or np.any(np.diff(budgets) <= 0):
         raise ValueError(f"budgets must be increasing numbers of thinking tokens, got {budgets.tolist()}")
     if q.shape != (len(rewards), len(budgets)):
         raise ValueError(f"success has shape {q.shape}; expected {(len(rewards), len(budgets))}: rollouts, budgets")
     advantages = np.empty_like(q)
-    for members in _members(groups):
+    for members in members_of(groups):
         advantages[members] = budget_relative_advantages(q[members])
     slots = [np.searchsorted(budgets, np.arange(1, n + 2)).clip(max=len(budgets) - 1) for n in lengths]
     credits = [advantage[own] for advantage, own in zip(advantages, slots, strict=True)]  # the stop is the last place
@@ -269,8 +277,8 @@ def mrt(
     ends_trace: (rollouts,) bool, where that episode ends the whole trace: its answer is a part of it, and its worth is
         the reward in place of J.
     """
-    rewards, groups, lengths = _columns(rewards=rewards, groups=groups, lengths=lengths)
-    direct, starts, before = _columns(
+    rewards, groups, lengths = as_columns(rewards=rewards, groups=groups, lengths=lengths)
+    direct, starts, before = as_columns(
         len(rewards), direct=direct, prefix_lengths=prefix_lengths, prefix_success=prefix_success
     )
     if bonus not in BONUSES:
@@ -287,7 +295,7 @@ def mrt(
     credit = _everywhere(whole[bonus], lengths)
     if bonus != "next_episode":
         return credit
-    ends, after, cut, ends_trace = _columns(
+    ends, after, cut, ends_trace = as_columns(
         len(rewards), next_ends=next_ends, next_success=next_success, cut=cut, ends_trace=ends_trace
     )
     on = ~direct
@@ -306,7 +314,7 @@ def mrt(
 
 def star(rewards: ArrayLike, lengths: ArrayLike) -> Credit:
     """The reward, as a weight of the log-likelihood of all choices of a rollout; see algorithms/star.py."""
-    return _everywhere(*_columns(rewards=rewards, lengths=lengths))
+    return _everywhere(*as_columns(rewards=rewards, lengths=lengths))
 
 
 def best_cut(boundaries: ArrayLike, success: ArrayLike) -> int:
@@ -314,7 +322,7 @@ def best_cut(boundaries: ArrayLike, success: ArrayLike) -> int:
 
     boundaries, success: (k + 1,), of this trace.
     """
-    (tokens,), (curve,) = _curves([boundaries], [success], 1)
+    (tokens,), (curve,) = as_curves([boundaries], [success], 1)
     return int(tokens[int(np.argmax(curve))])
 
 
@@ -333,13 +341,13 @@ def mrt_star(
     success, start_success: (cuts,) J at the cut, and J of the empty prefix.
     keep: most cuts of each problem.
     """
-    rewards, groups, lengths, success, start = _columns(
+    rewards, groups, lengths, success, start = as_columns(
         rewards=rewards, groups=groups, lengths=lengths, success=success, start_success=start_success
     )
     if keep < 1:
         raise ValueError(f"keep must be at least 1, got {keep}")
     gains, kept = success - start, np.zeros(len(rewards))
-    for members in _members(groups):
+    for members in members_of(groups):
         good = members[(gains[members] > 0) & (rewards[members] > 0)]
         kept[good[np.lexsort((lengths[good], -gains[good]))][:keep]] = 1.0
     return _everywhere(kept, lengths)
@@ -350,91 +358,8 @@ def forced_answers(rewards: ArrayLike, success: ArrayLike, answer_weight: float 
 
     rewards: (answers,) of these. success: (answers,) J where each was forced.
     """
-    rewards, success = _columns(rewards=rewards, success=success)
+    rewards, success = as_columns(rewards=rewards, success=success)
     return answer_weight * (rewards - success)
-
-
-def center_by_group(values: ArrayLike, groups: ArrayLike, divide_by_std: bool = False) -> np.ndarray:
-    """Values minus the mean of their group, optionally over the group's standard deviation: (n,) for two (n,)."""
-    values, groups = np.asarray(values), np.asarray(groups)
-    centred = np.zeros(len(values))
-    for members in _members(groups):
-        centred[members] = values[members] - values[members].mean()
-        if divide_by_std:
-            centred[members] /= max(float(centred[members].std()), 1e-6)
-    return centred
-
-
-def area_to_go(boundaries: np.ndarray, success: np.ndarray, budget: ArrayLike) -> np.ndarray:
-    """G_j of algorithms/regret_to_go.py for each episode, (k,). boundaries, success: (k + 1,).
-
-    budget: C, in thinking tokens; of several the mean.
-    """
-    budgets, ends = np.atleast_1d(np.asarray(budget, dtype=np.float64))[:, None], np.asarray(boundaries[1:])
-    held = np.mean(np.clip(budgets - ends, 0, None) / budgets, axis=0)
-    return np.cumsum((progress(success) * held)[::-1])[::-1]
-
-
-def centred_area_to_go(
-    groups: ArrayLike,
-    boundaries: Sequence[ArrayLike],
-    success: Sequence[ArrayLike],
-    budget: ArrayLike,
-    n_stop: ArrayLike = 1,
-) -> list[np.ndarray]:
-    """G_t - b_t of algorithms/regret_to_go.py: for each rollout (n_i + n_stop_i,), its thinking tokens and its stop.
-
-    Arguments and errors as for `regret_to_go`.
-    """
-    groups, ending = _columns(groups=groups, n_stop=n_stop)
-    boundaries, success = _curves(boundaries, success, len(groups))
-    _check_budget(budget)
-    values = [area_to_go(b, j, budget) for b, j in zip(boundaries, success, strict=True)]
-    return _minus_siblings(groups, boundaries, values, np.zeros(len(groups)), ending)
-
-
-def centred_least(
-    groups: ArrayLike, boundaries: Sequence[ArrayLike], success: Sequence[ArrayLike], n_stop: ArrayLike = 1
-) -> list[np.ndarray]:
-    """L_t - b_t of algorithms/least.py: for each rollout (n_i + n_stop_i,). Arguments and errors as for `least`."""
-    groups, ending = _columns(groups=groups, n_stop=n_stop)
-    boundaries, success = _curves(boundaries, success, len(groups))
-    values = [np.minimum.accumulate(j[:0:-1])[::-1] for j in success]
-    return _minus_siblings(groups, boundaries, values, np.array([j[-1] for j in success]), ending)
-
-
-def centred_anytime(
-    groups: ArrayLike,
-    boundaries: Sequence[ArrayLike],
-    success: Sequence[ArrayLike],
-    budget: ArrayLike,
-    alpha: float = 1.0,
-    n_stop: ArrayLike = 1,
-) -> list[np.ndarray]:
-    """X_t - (1 - J_t) b_t of algorithms/anytime.py: for each rollout (n_i + n_stop_i,).
-
-    Arguments and errors as for `anytime`.
-    """
-    groups, ending = _columns(groups=groups, n_stop=n_stop)
-    boundaries, success = _curves(boundaries, success, len(groups))
-    _check_budget(budget)
-    gains = np.zeros((len(groups), max((b[-1] + n for b, n in zip(boundaries, ending, strict=True)), default=0)))
-    rooms = np.zeros_like(gains)  # 0 where nothing is chosen any more
-    for row, (b, j, n) in enumerate(zip(boundaries, success, ending, strict=True)):
-        own = token_episodes(b)
-        gains[row, : b[-1]] = (j[-1] - j[:-1] + alpha * area_to_go(b, j, budget))[own]
-        rooms[row, : b[-1] + n] = np.append((1 - j[:-1])[own], np.full(n, 1 - j[-1]))
-    baselines = np.empty_like(gains)
-    for members in _members(groups):
-        product, square = gains[members] * rooms[members], rooms[members] ** 2
-        baselines[members] = (product.sum(axis=0) - product) / (1 + square.sum(axis=0) - square)
-    credits = gains - rooms * baselines
-    return [credits[row, : b[-1] + n] for row, (b, n) in enumerate(zip(boundaries, ending, strict=True))]
-
-
-def _check_budget(budget: ArrayLike) -> None:
-    if not np.size(budget) or np.any(~(np.asarray(budget) > 0)):
-        raise ValueError(f"budget must be positive, got {np.asarray(budget).tolist()}")
 
 
 def _outcome(
@@ -449,8 +374,8 @@ def _outcome(
 
     expected: whose outcome is J at its end.
     """
-    rewards, groups, answered = _columns(rewards=rewards, groups=groups, answered=expected)
-    tokens, curves = _curves(boundaries, success, len(rewards))
+    rewards, groups, answered = as_columns(rewards=rewards, groups=groups, answered=expected)
+    tokens, curves = as_curves(boundaries, success, len(rewards))
     outcomes = np.where(answered, [j[-1] for j in curves], rewards)
     advantages = center_by_group(outcomes, groups, divide_by_std)
     return advantages, np.where(answered, rewards - outcomes, advantages), tokens, curves
@@ -464,28 +389,6 @@ def _on_episodes(
         advantage + weight * credit[token_episodes(b)]
         for advantage, credit, b in zip(advantages, credits, boundaries, strict=True)
     ]
-
-
-def _minus_siblings(
-    groups: np.ndarray,
-    boundaries: Sequence[np.ndarray],
-    values: Sequence[np.ndarray],
-    after: np.ndarray,
-    ending: np.ndarray,
-) -> list[np.ndarray]:
-    """A value at every choice minus the mean of the siblings' at the same time: (n_i + n_stop_i,) for each rollout.
-
-    values: for each rollout (k_i,), of its episodes. after: (rollouts,) its value from the end of the thought on.
-    """
-    lengths = np.array([b[-1] for b in boundaries], dtype=np.int64) + ending
-    credit = np.repeat(after[:, None].astype(np.float64), max(lengths, default=0), axis=1)
-    for row, (b, own) in enumerate(zip(boundaries, values, strict=True)):
-        credit[row, : b[-1]] = own[token_episodes(b)]
-    for members in _members(groups):
-        if len(members) > 1:
-            total = credit[members].sum(axis=0)
-            credit[members] -= (total - credit[members]) / (len(members) - 1)
-    return [credit[row, :length] for row, length in enumerate(lengths)]
 
 
 def _over_time(
@@ -503,20 +406,6 @@ def _over_time(
     return Credit(thought, np.array([values[0] for values in stop]) if one_stop else stop, answer)
 
 
-def budget_relative_advantages(success: np.ndarray) -> np.ndarray:
-    """A of algorithms/brpo.py: success q (traces of one group, slots) in, advantages of the same shape out."""
-    n_slots = success.shape[1]
-    to_go = np.cumsum(success[:, ::-1], axis=1)[:, ::-1] / n_slots  # R
-    advantages = np.empty_like(to_go)
-    for slot in range(n_slots):
-        weights = 2.0 ** np.arange(slot)
-        so_far = success[:, :slot] @ weights / weights.sum() if slot else 0.0
-        held = so_far * (n_slots - slot) / n_slots  # V1
-        baseline = slot / n_slots * held + (n_slots - slot) / n_slots * to_go[:, slot].mean()
-        advantages[:, slot] = to_go[:, slot] - baseline
-    return advantages
-
-
 def _everywhere(values: np.ndarray, lengths: np.ndarray) -> Credit:
     """The same for all choices of a rollout."""
     return Credit([np.full(n, value) for value, n in zip(values, lengths, strict=True)], values.copy(), values.copy())
@@ -526,43 +415,3 @@ def _root_mean_square(arrays: Sequence[np.ndarray]) -> float:
     """Over the numbers of all arrays together; never 0, so that it can be divided by."""
     pooled = np.concatenate([np.empty(0), *arrays])
     return max(float(np.sqrt(np.mean(pooled**2))) if len(pooled) else 0.0, 1e-6)
-
-
-def _members(groups: np.ndarray) -> list[np.ndarray]:
-    """The rollouts of each group."""
-    return [np.flatnonzero(groups == group) for group in np.unique(groups)]
-
-
-_COUNTS = {"lengths", "prefix_lengths", "next_ends", "n_stop"}
-_FLAGS = {"answered", "direct", "cut", "ends_trace"}
-
-
-def _columns(n: int | None = None, /, **given: ArrayLike) -> list[np.ndarray]:
-    """Copies of what is given of `n` rollouts (None: as many as the first column has), of the kind the name says."""
-    columns = []
-    for name, values in given.items():
-        column = np.asarray(values)
-        if n is not None and column.ndim == 0:
-            column = np.full(n, column)
-        if column.ndim != 1 or n not in (None, len(column)):
-            raise ValueError(f"{name} has shape {column.shape}; expected ({n or 'n'},): one for each rollout")
-        n = len(column)
-        if name in _COUNTS and not np.all((column >= 0) & (column == np.floor(column))):
-            raise ValueError(f"{name} must be numbers of tokens, got {column.tolist()}")
-        kind = np.int64 if name in _COUNTS else bool if name in _FLAGS else np.float64
-        columns.append(column if name == "groups" else column.astype(kind))
-    return columns
-
-
-def _curves(
-    boundaries: Sequence[ArrayLike], success: Sequence[ArrayLike], n: int
-) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    tokens, curves = [np.asarray(b) for b in boundaries], [np.asarray(j, dtype=np.float64) for j in success]
-    if not len(tokens) == len(curves) == n:
-        raise ValueError(f"boundaries are of {len(tokens)} rollouts, success is of {len(curves)}; expected {n} of both")
-    for i, (b, j) in enumerate(zip(tokens, curves, strict=True)):
-        if b.ndim != 1 or b.shape != j.shape:
-            raise ValueError(f"rollout {i} has boundaries {b.shape} and success {j.shape}; expected J at each boundary")
-        if not len(b) or b[0] != 0 or np.any(np.diff(b) <= 0):
-            raise ValueError(f"boundaries of rollout {i} must begin with 0 and increase, got {b.tolist()}")
-    return [b.astype(np.int64) for b in tokens], curves
