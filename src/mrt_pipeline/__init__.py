@@ -33,6 +33,7 @@ _MODULES = {
     "Grade": "tasks.base",
     "Countdown": "tasks.countdown",
     "CountdownBacktracking": "tasks.countdown_backtracking",
+    "CountdownParts": "tasks.countdown_parts",
     "MathProblems": "tasks.math_problems",
     "ReasoningGym": "tasks.reasoning_gym",
     "Prover": "rollouts.prover",

@@ -72,6 +72,7 @@ class Task(Registered):
     builtin: ClassVar[dict[str, str]] = {
         "countdown": "mrt_pipeline.tasks.countdown",
         "countdown_backtracking": "mrt_pipeline.tasks.countdown_backtracking",
+        "countdown_parts": "mrt_pipeline.tasks.countdown_parts",
         "math": "mrt_pipeline.tasks.math_problems",
         "reasoning_gym": "mrt_pipeline.tasks.reasoning_gym",
     }
