@@ -133,7 +133,7 @@ def test_a_part_that_nothing_is_known_of_is_guessed_in_one_of_six():
 
 def test_the_share_of_parts_found_counts_each_part_once():
     task = CountdownParts(parts=3, n_train=2, n_validation=2, n_test=2)
-    attempts = ["wait p1 7 - 3 =4 * 12 =48 yes -*", "wait p2 1 + 1 =2 + 1 =3 low", "wait p3 1 + 1 =2 + 1 =3 yes ++"]
+    attempts = ["wait p1 2 + 14 =16 - 6 =10 yes +-", "wait p2 1 + 1 =2 + 1 =3 low", "wait p3 1 + 1 =2 + 1 =3 yes ++"]
     assert task.trace_metrics([" ".join([attempts[0], *attempts, attempts[2][:-7]]), ""]) == {
         "parts_found": pytest.approx(1 / 3)
     }

@@ -5,7 +5,7 @@ pairs of operators are allowed in every part, and exactly one of them hits the t
 of is guessed in one of six, and J rises with every part that is found: (1/6) ** (parts that are left).
 
 A thought is a stream of attempts, each an episode that names its part:
-`wait p2 7 - 3 =4 * 12 =48 high`. An attempt that succeeds states the part's answer: `=48 yes -*`. The answer is the
+`wait p2 2 * 14 =28 - 6 =22 high`. An attempt that succeeds states the part's answer, `=10 yes +-`. The answer is the
 pair of each part in turn, `++ -* *-`.
 """
 
