@@ -34,6 +34,7 @@ _MODULES = {
     "Countdown": "tasks.countdown",
     "CountdownBacktracking": "tasks.countdown_backtracking",
     "CountdownParts": "tasks.countdown_parts",
+    "CountdownWords": "tasks.countdown_words",
     "MathProblems": "tasks.math_problems",
     "ReasoningGym": "tasks.reasoning_gym",
     "Prover": "rollouts.prover",

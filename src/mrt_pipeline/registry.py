@@ -75,8 +75,12 @@ def code_of(module: str) -> str:
         found = find_spec(module)
     except (ImportError, ValueError):
         found = None
-    file = Path(found.origin) if found and found.origin else None
-    return hashlib.sha256(file.read_bytes()).hexdigest()[:12] if file and file.is_file() else module
+    return content_of(Path(found.origin)) or module if found and found.origin else module
+
+
+def content_of(file: Path) -> str:
+    """A digest of what is in a file; empty if there is none."""
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:12] if file.is_file() else ""
 
 
 class Registered(Params):

@@ -9,7 +9,7 @@ from mrt_pipeline.config import class_defaults
 from mrt_pipeline.errors import InputError
 from mrt_pipeline.tasks.base import Grade, Problem, ScratchTask, Task
 
-NAMES = ["countdown", "countdown_backtracking", "countdown_parts", "math", "reasoning_gym"]
+NAMES = ["countdown", "countdown_backtracking", "countdown_parts", "countdown_words", "math", "reasoning_gym"]
 NEEDED = {"math": {"train": ["a.json"], "evaluation": ["b.json"]}, "reasoning_gym": {"generator": "chain_sum"}}
 
 
@@ -36,7 +36,7 @@ def test_the_longest_answer_is_as_long_as_any(name, n_numbers, longest):
 
 
 def test_only_countdown_is_made_from_scratch():
-    assert [issubclass(Task.member(name), ScratchTask) for name in NAMES] == [True, True, True, False, False]
+    assert [issubclass(Task.member(name), ScratchTask) for name in NAMES] == [True, True, True, False, False, False]
 
 
 def test_targets_that_cross_are_refused():
@@ -70,7 +70,7 @@ import sys
 sys.modules.update(dict.fromkeys({absent}))
 import numpy as np
 from mrt_pipeline.tasks.base import Task
-for name in {NAMES[:3]}:
+for name in {NAMES[:4]}:
     task = Task.member(name)(n_train=3, n_validation=2, n_test=2)
     problem = task.problems()[0]
     task.search_trace(problem, np.random.default_rng(0))

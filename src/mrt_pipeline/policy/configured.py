@@ -3,15 +3,15 @@
 import json
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from mrt_pipeline.errors import InputError
 from mrt_pipeline.policy.policy import ADAPTERS, CARD, LoRAParams, Policy, PolicyCard, SavedPolicy
 from mrt_pipeline.policy.template import TemplateParams
 from mrt_pipeline.policy.text_template import ChatParams, TextBacktrackTemplateParams, TextTemplateParams
-from mrt_pipeline.registry import PositiveInt, Registered
+from mrt_pipeline.registry import Params, PositiveFloat, PositiveInt, Registered, content_of
 
 _PATH = "run id, models:/name/version, models:/name@alias, folder of weights or of LoRA adapters"
 _PACKAGE = "package:"
@@ -47,6 +47,36 @@ class PolicyParams(Registered):
         return {**super().deciding(), **({"content": folder_content(self.path)} if self.path else {})}
 
 
+class TextWarmStartParams(Params):
+    """Likelihood training of a language model on traces, before anything else; see trainer/warm_start.py.
+
+    It teaches a model the format in which it is to think, as those of the paper's backtracking search were taught.
+    """
+
+    traces: str | None = Field(
+        default=None,
+        description="a .jsonl, .json, .parquet or .csv file with the columns question, thought and answer; null: the "
+        "task's own search traces, if it writes any",
+    )
+    full: bool = Field(
+        default=True, description="train all weights; false: the adapters of policy.lora, which training goes on with"
+    )
+    new_tokens: list[Annotated[str, Field(min_length=1)]] = Field(
+        default=[], description="tokens to add to the vocabulary, as <think> and </think>; all weights are trained then"
+    )
+    steps: PositiveInt = Field(default=300, description="optimiser steps")
+    batch_size: PositiveInt = Field(default=16, description="traces of a step")
+    learning_rate: PositiveFloat = Field(default=1e-4, description="peak of AdamW's; it rises, then falls to 0")
+    micro_batch_tokens: PositiveInt = Field(default=4096, description="padded tokens of one forward pass")
+    seed: int = Field(default=0, description="of the traces and of fresh weights; runs with other seeds share the base")
+
+    @model_validator(mode="after")
+    def _new_tokens_are_trained(self) -> Self:
+        if self.new_tokens and not self.full:
+            raise ValueError("new_tokens have weights that no adapter trains: set full=true, or leave them out")
+        return self
+
+
 class LanguageModelPolicy(PolicyParams):
     """A causal language model; see policy/policy.py."""
 
@@ -64,6 +94,9 @@ class LanguageModelPolicy(PolicyParams):
     max_length: PositiveInt = Field(default=32768, description="most tokens of a trace, prompt and answer included")
     template: Annotated[TextTemplateParams | TextBacktrackTemplateParams, Field(discriminator="kind")] = (
         TextTemplateParams()
+    )
+    warm_start: TextWarmStartParams | None = Field(
+        default=None, description="what teaches the model the format first, once for all runs that share it; null: none"
     )
 
     @property
@@ -94,6 +127,25 @@ class LanguageModelPolicy(PolicyParams):
                 "policy.lora=null trains all weights, and in policy.dtype=bfloat16 small steps are rounded away: set "
                 "policy.dtype=float32 and training.learner.mixed_precision=bf16"
             )
+        if self.warm_start is None:
+            return
+        if self.warm_start.full and self.dtype == "bfloat16":
+            raise ValueError(
+                "policy.warm_start trains all weights, which needs policy.dtype=float32; or set full=false"
+            )
+        if not self.warm_start.full and self.lora is None:
+            raise ValueError("policy.warm_start.full=false trains the adapters of policy.lora, but that is null")
+        if self.warm_start.traces is None and not hasattr(tree.task, "search_trace"):
+            raise ValueError(
+                f"task={tree.task.name} writes no traces to warm-start on: give policy.warm_start.traces, or take "
+                "task=countdown_words"
+            )
+
+    def deciding(self) -> dict:
+        """See `Params.deciding`; of a file of traces, also its content."""
+        traces = self.warm_start and self.warm_start.traces
+        content = {"traces": content_of(Path(traces))} if traces else {}
+        return {**super().deciding(), **content}
 
 
 def locate(path: str) -> str:

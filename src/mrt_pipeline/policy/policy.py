@@ -165,15 +165,16 @@ class SavedPolicy:
             self._opened.model.eval()
         return self._opened
 
-    def open_to_train(self, seed: int) -> Policy:
+    def open_to_train(self, seed: int, new_tokens: Sequence[str] = ()) -> Policy:
         """A copy to be trained as the card says: with LoRA adapters, its own or fresh ones, or all weights.
 
-        seed: of fresh adapters. What was opened before is let go of, as two copies may not fit into memory.
+        seed: of fresh weights. new_tokens: added to the vocabulary. What was opened before is let go of, as two copies
+        may not fit into memory.
         """
         from peft import PeftModel
 
         self._opened = None
-        policy = self.open_apart(trainable=True)
+        policy = self.open_apart(trainable=True, new_tokens=new_tokens, seed=seed)
         model = policy.model
         if self.card.lora and not isinstance(model, PeftModel):
             model = add_adapters(model, **self.card.lora.model_dump(), seed=seed)
@@ -183,12 +184,20 @@ class SavedPolicy:
             model.enable_input_require_grads()
         return replace(policy, model=model)
 
-    def open_apart(self, trainable: bool = False) -> Policy:
-        """A copy of its own with its weights as they are. trainable: adapters that it has are to be trained on."""
+    def open_apart(self, trainable: bool = False, new_tokens: Sequence[str] = (), seed: int = 0) -> Policy:
+        """A copy of its own with its weights as they are. trainable: adapters that it has are to be trained on.
+
+        new_tokens: added to the vocabulary, with weights drawn by `seed`.
+        """
         import torch
 
         adapters = self.folder if self.has_adapters else None
         model = load_language_model(self.start, self.card.revision, self.card.dtype, adapters, trainable)
+        if new_tokens:
+            self.tokenizer.add_tokens(list(new_tokens))
+            with torch.random.fork_rng():
+                torch.manual_seed(seed)
+                model.resize_token_embeddings(len(self.tokenizer))
         model.to("cuda" if torch.cuda.is_available() else "cpu")  # type: ignore[arg-type]  # transformers wraps it
         return Policy(model, self.tokenizer, self.template, self.card)
 

@@ -4,7 +4,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 import numpy as np
 from pydantic import Field
@@ -53,7 +53,8 @@ class Problem:
 class SearchTrace:
     """A trace to warm-start on.
 
-    thought, answer: text. cut: the search was cut short, so that stopping there is not to be imitated.
+    thought, answer: text; between them the policy ends its thought. cut: the search was cut short, so that stopping
+        there is not to be imitated.
     """
 
     thought: str
@@ -73,6 +74,7 @@ class Task(Registered):
         "countdown": "mrt_pipeline.tasks.countdown",
         "countdown_backtracking": "mrt_pipeline.tasks.countdown_backtracking",
         "countdown_parts": "mrt_pipeline.tasks.countdown_parts",
+        "countdown_words": "mrt_pipeline.tasks.countdown_words",
         "math": "mrt_pipeline.tasks.math_problems",
         "reasoning_gym": "mrt_pipeline.tasks.reasoning_gym",
     }
@@ -128,8 +130,23 @@ class SplitTask(Task):
         return [p for split in ("train", "validation", "test") for p in splits[split][: getattr(self, f"n_{split}")]]
 
 
-class ScratchTask(Task):
-    """A task whose policy is made from scratch: it also has a vocabulary and imperfect traces to warm-start on.
+class Searcher(Protocol):
+    """What writes traces to warm-start on: a `SearchTask`, or a file of them (`trace_file.py`)."""
+
+    def search_trace(self, problem: Problem, rng: np.random.Generator) -> SearchTrace:
+        """A trace drawn with `rng`."""
+
+
+class SearchTask(Task):
+    """A task that can write imperfect searches, for a policy to be warm-started on."""
+
+    @abstractmethod
+    def search_trace(self, problem: Problem, rng: np.random.Generator) -> SearchTrace:
+        """A trace drawn with `rng`."""
+
+
+class ScratchTask(SearchTask):
+    """A task whose policy can be made from scratch: it also has a vocabulary.
 
     markers: symbols around a thought, the opening one first; not among `symbols`.
     """
@@ -144,7 +161,3 @@ class ScratchTask(Task):
     @abstractmethod
     def symbols(self) -> list[str]:
         """Every whitespace-separated symbol that can occur in questions, thoughts and answers."""
-
-    @abstractmethod
-    def search_trace(self, problem: Problem, rng: np.random.Generator) -> SearchTrace:
-        """A trace drawn with `rng`."""

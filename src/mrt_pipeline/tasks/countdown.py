@@ -28,7 +28,7 @@ from pydantic import Field, model_validator
 
 from mrt_pipeline.policy.template import THINK_CLOSE, THINK_OPEN, SymbolThinkParams
 from mrt_pipeline.registry import Fraction, PositiveInt
-from mrt_pipeline.tasks.base import Grade, Problem, ScratchTask, SearchTrace, SplitTask
+from mrt_pipeline.tasks.base import Grade, Problem, ScratchTask, SearchTask, SearchTrace, SplitTask
 
 EPISODE_MARKER = "wait"
 OPERATIONS: dict[str, Callable[[int, int], int]] = {
@@ -77,7 +77,7 @@ class Chain:
         return f"{EPISODE_MARKER} {self.written_out()} {verdict}"
 
 
-class CountdownRules(ScratchTask, SplitTask):
+class CountdownRules(SearchTask, SplitTask):
     """What the variants of the task have in common: rules and problems.
 
     Splits never share a number multiset, so nothing can be memorised. Problems with many solutions are left out, since
@@ -157,7 +157,7 @@ class CountdownRules(ScratchTask, SplitTask):
         """The one way to write a chain down as an answer."""
 
 
-class Countdown(CountdownRules):
+class Countdown(CountdownRules, ScratchTask):
     """The task; see the module's docstring for its rules.
 
     Some search traces are cut before they answer, so that a warm-started policy can be stopped anywhere. Others go on

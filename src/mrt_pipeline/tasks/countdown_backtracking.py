@@ -24,7 +24,7 @@ import numpy as np
 from pydantic import Field
 
 from mrt_pipeline.policy.template import SymbolBacktrackParams
-from mrt_pipeline.tasks.base import Problem, SearchTrace
+from mrt_pipeline.tasks.base import Problem, ScratchTask, SearchTrace
 from mrt_pipeline.tasks.countdown import Chain, CountdownRules
 
 OPENING = ":"
@@ -48,7 +48,7 @@ def prefix_values(chain: Chain, chains: Sequence[Chain], target: int) -> list[fl
     return values
 
 
-class CountdownBacktracking(CountdownRules):
+class CountdownBacktracking(CountdownRules, ScratchTask):
     """The task; see the module's docstring for its rules."""
 
     name: Literal["countdown_backtracking"] = "countdown_backtracking"

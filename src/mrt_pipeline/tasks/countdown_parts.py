@@ -75,13 +75,14 @@ class CountdownParts(ScratchTask, SplitTask):
     def problems(self) -> list[Problem]:
         """Every problem draws its parts from those of its split."""
         rng = np.random.default_rng(self.seed)
-        triples = [*product(range(1, self.max_number + 1), repeat=3)]
+        numbers = range(1, self.max_number + 1)
+        triples = [(a, b, c) for a in numbers for b in numbers for c in numbers]
         rng.shuffle(triples)
         splits: dict[str, list[Problem]] = {}
         first = 0
         for split in ("test", "validation", "train"):
             last = first + round(_SHARES[split] * len(triples)) if split in _SHARES else len(triples)
-            there = [part for numbers in triples[first:last] for part in self._parts(tuple(map(int, numbers)))]
+            there = [part for triple in triples[first:last] for part in self._parts(triple)]
             splits[split] = self._drawn(there, split, rng)
             first = last
         return self._sized(splits, "raise task.max_number")
@@ -215,7 +216,7 @@ class CountdownParts(ScratchTask, SplitTask):
 
 
 def _one_of(things: Sequence[Thing], rng: np.random.Generator) -> Thing:
-    return things[rng.integers(len(things))]  # rng.choice takes twenty times as long
+    return things[int(rng.integers(len(things)))]  # rng.choice takes twenty times as long
 
 
 def _known(i: int, part: Part, symbols: Sequence[str], rng: np.random.Generator) -> str:

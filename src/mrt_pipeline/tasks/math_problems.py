@@ -8,9 +8,9 @@ math-verify, or by a function of the user's, `grader`.
 import logging
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +22,7 @@ from mrt_pipeline.errors import InputError
 from mrt_pipeline.registry import Fraction, Params, code_of
 from mrt_pipeline.tasks.answers import find_answer, last_boxed
 from mrt_pipeline.tasks.base import Grade, Problem
+from mrt_pipeline.tasks.files import READERS, read_file
 from mrt_pipeline.tasks.math_grader import MathAnswers, OwnGrader
 
 logger = logging.getLogger(__name__)
@@ -31,12 +32,6 @@ _LATEX_SPACING = re.compile(r"\\[,;:! ]|\\(?:left|right|displaystyle|text|mathrm
 _COLUMNS = {
     "question": ("problem", "question", "prompt", "instruction", "input"),
     "answer": ("answer", "final_answer", "expected_answer", "ground_truth", "target", "solution", "output"),
-}
-_READERS: dict[str, Callable[[Path], pd.DataFrame]] = {
-    ".json": partial(pd.read_json, dtype=False, convert_dates=False),
-    ".jsonl": partial(pd.read_json, dtype=False, convert_dates=False, lines=True),
-    ".parquet": pd.read_parquet,
-    ".csv": partial(pd.read_csv, dtype=str, keep_default_na=False),
 }
 
 
@@ -56,7 +51,7 @@ class ProblemSource(Params):
     @property
     def name(self) -> str:
         """The file's name without its ending, or the dataset's."""
-        return Path(self.path).stem if Path(self.path).suffix in _READERS else self.path
+        return Path(self.path).stem if Path(self.path).suffix in READERS else self.path
 
 
 class MathProblems(MathAnswers):
@@ -192,14 +187,7 @@ def gold_answer(value: Any) -> str | None:
 
 def _read_table(source: ProblemSource) -> pd.DataFrame:
     path = Path(source.path)
-    if path.suffix not in _READERS:
-        return _read_hub(source)
-    if not path.is_file():
-        raise InputError(f"there is no file {path}: correct task.train or task.evaluation")
-    try:
-        return _READERS[path.suffix](path)
-    except Exception as error:
-        raise InputError(f"cannot read {path} as {path.suffix[1:]}: {error}") from error
+    return read_file(path, "task.train or task.evaluation") if path.suffix in READERS else _read_hub(source)
 
 
 def _read_hub(source: ProblemSource) -> pd.DataFrame:
@@ -209,7 +197,7 @@ def _read_hub(source: ProblemSource) -> pd.DataFrame:
         return load_dataset(source.path, split=source.hub_split).to_pandas()
     except Exception as error:  # no connection, no such dataset, no such split: all come as different errors
         raise InputError(
-            f"'{source.path}' is not a problem file ({', '.join(_READERS)}), and as a dataset on the hub it cannot be "
+            f"'{source.path}' is not a problem file ({', '.join(READERS)}), and as a dataset on the hub it cannot be "
             f"loaded: {(str(error) or type(error).__name__).splitlines()[0]}. Check the name and the connection, or "
             "download it and give the file"
         ) from error

@@ -2,8 +2,10 @@
 
 import json
 import logging
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -15,21 +17,23 @@ from mrt_pipeline.keys import configuration_key, reads
 from mrt_pipeline.policy.configured import (
     LanguageModelPolicy,
     PolicyParams,
+    TextWarmStartParams,
     is_saved,
     locate,
     longest_answer,
     unpack_gguf,
 )
-from mrt_pipeline.policy.policy import ADAPTERS, SavedPolicy, shipped_base
+from mrt_pipeline.policy.policy import ADAPTERS, Policy, SavedPolicy, shipped_base
 from mrt_pipeline.policy.template import encode_prompt
 from mrt_pipeline.reuse import made_once
 from mrt_pipeline.rollouts.prover import Prover
 from mrt_pipeline.rollouts.rollout import RolloutParams
 from mrt_pipeline.tables import problems_from_table
-from mrt_pipeline.tasks.base import ScratchTask, Task
+from mrt_pipeline.tasks.base import Problem, ScratchTask, Searcher, SearchTask, Task
+from mrt_pipeline.tasks.trace_file import GivenTraces
 from mrt_pipeline.tracking.find_policies import fetch_policy
 from mrt_pipeline.tracking.runs import log_metrics
-from mrt_pipeline.trainer.params import TinyPolicy
+from mrt_pipeline.trainer.params import LearnerParams, TinyPolicy, WarmStartParams
 
 logger = logging.getLogger(__name__)
 _FOLDER = Path("data/06_models/warm_start")
@@ -69,6 +73,8 @@ def make_base_policy(problems: pd.DataFrame, task: Task, policy: PolicyParams) -
         _look_at_adapters(saved, policy)
         key = configuration_key(policy=policy, place=str(saved.folder or saved.start))
         logger.info("Base policy: %s", policy.path)
+        if isinstance(policy, LanguageModelPolicy) and policy.warm_start:
+            return _teach(problems, task, policy, saved)
         if policy.given_template is not None and saved.card.template != policy.given_template:
             logger.info("How it thinks and answers is what it was saved with, not policy.template")
         return saved.called(name="base", key=key)
@@ -159,14 +165,64 @@ def check_fit(
     logger.info("Prompts have up to %d tokens", max(lengths))
 
 
+def _teach(problems: pd.DataFrame, task: Task, policy: LanguageModelPolicy, saved: SavedPolicy) -> SavedPolicy:
+    """Warm-start a language model, or take what this very configuration has made before."""
+    settings = policy.warm_start
+    assert settings
+    if settings.full and saved.has_adapters:
+        raise InputError(
+            f"policy.warm_start trains all weights, but {policy.path} holds LoRA adapters: merge them into their model "
+            "and give that, or set policy.warm_start.full=false"
+        )
+    place = str(saved.folder or saved.start)
+    source: Searcher
+    if settings.traces:
+        source = given = GivenTraces(settings.traces)
+        asked, key = given.problems, configuration_key(policy=policy, place=place)
+    else:
+        assert isinstance(task, SearchTask)  # the configuration was checked
+        source, asked = task, problems_from_table(problems, "train")
+        key = configuration_key(policy=policy, place=place, task=task)
+    folder = _FOLDER / key
+
+    def make(folder: Path) -> None:
+        learner = LearnerParams(
+            learning_rate=settings.learning_rate,
+            warmup=0.05,
+            schedule="cosine",
+            micro_batch_tokens=settings.micro_batch_tokens,
+        )
+        lora = None if settings.full else policy.lora
+        fresh = saved.called(key=key, lora=lora).open_to_train(settings.seed, settings.new_tokens)
+        _imitate(fresh, source, asked, learner, settings, folder)
+
+    made = made_once(folder, make)
+    logger.info("Warm start: %s", f"written to {folder}" if made else f"reusing {folder}, of the same configuration")
+    return SavedPolicy.read(folder).called(name="base", lora=policy.lora)
+
+
 def _warm_start(problems: pd.DataFrame, task: ScratchTask, policy: TinyPolicy, key: str, folder: Path) -> None:
+    params, train = policy.warm_start, problems_from_table(problems, "train")
+    fresh = policy.build(task, key)
+    made_of = {"key": key, "task": task.model_dump(), "policy": policy.model_dump()}
+    record = made_of | _imitate(fresh, task, train, params.learner, params, folder)
+    (folder / "warm_start.json").write_text(json.dumps(record, indent=2))
+
+
+def _imitate(
+    fresh: Policy,
+    source: Searcher,
+    problems: Sequence[Problem],
+    learner: LearnerParams,
+    size: WarmStartParams | TextWarmStartParams,
+    folder: Path,
+) -> dict[str, Any]:
+    """Train a policy on traces and save it in a folder; its last metrics and first losses are returned."""
     from mrt_pipeline.trainer.warm_start import warm_start
 
-    fresh = policy.build(task, key)
-    params = policy.warm_start
     first_losses: list[float] = []
     logger.info("Warm start of a policy of %d parameters", fresh.model.num_parameters())
-    with bar(total=params.steps, desc="warm start", unit="step") as steps:
+    with bar(total=size.steps, desc="warm start", unit="step") as steps:
 
         def log(metrics: dict[str, float], step: int) -> None:
             steps.set_postfix(loss=f"{metrics['loss']:.3f}", refresh=False)
@@ -174,12 +230,10 @@ def _warm_start(problems: pd.DataFrame, task: ScratchTask, policy: TinyPolicy, k
             if step <= _FIRST:
                 first_losses.append(metrics["loss"])
             if step % _REPORT_EVERY == 0:
-                logger.info("Warm start, step %d of %d: loss %.3f", step, params.steps, metrics["loss"])
+                logger.info("Warm start, step %d of %d: loss %.3f", step, size.steps, metrics["loss"])
             log_metrics({f"warm_start/{name}": value for name, value in metrics.items()}, step)
 
-        train, sizes = problems_from_table(problems, "train"), (params.steps, params.batch_size, params.seed)
-        metrics = warm_start(fresh, task, train, params.learner, *sizes, log, log_first=_FIRST)
+        sizes = (size.steps, size.batch_size, size.seed)
+        metrics = warm_start(fresh, source, problems, learner, *sizes, log, log_first=_FIRST)
     fresh.save(folder)
-    made_of = {"key": key, "task": task.model_dump(), "policy": policy.model_dump()}
-    record = {**made_of, "metrics": metrics, "first_losses": first_losses}
-    (folder / "warm_start.json").write_text(json.dumps(record, indent=2))
+    return {"metrics": metrics, "first_losses": first_losses}
