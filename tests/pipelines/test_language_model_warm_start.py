@@ -52,7 +52,9 @@ def test_all_weights_are_trained_with_new_tokens_once_for_all_runs(language_mode
     saved, parameters = base_of(**how)
     assert not saved.has_adapters and saved.card.lora == parameters.policy.lora
     policy = saved.open()
-    assert policy.template.close_ids[0] == policy.tokenizer.convert_tokens_to_ids("</think>") == len(policy.tokenizer) - 1
+    assert (
+        policy.template.close_ids[0] == policy.tokenizer.convert_tokens_to_ids("</think>") == len(policy.tokenizer) - 1
+    )
     assert policy.model.get_input_embeddings().num_embeddings == len(policy.tokenizer)
     prompt = encode_prompt(policy.tokenizer, policy.template, "Make 1.")
     assert policy.tokenizer.decode(prompt).endswith("<think>\n")
