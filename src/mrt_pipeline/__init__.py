@@ -60,6 +60,10 @@ _MODULES = {
     "Saturation": "algorithms.saturation",
     "STaR": "algorithms.star",
     "Watermark": "algorithms.watermark",
+    # Traces of any model.
+    "audit": "auditing.audit",
+    "read_traces": "auditing.readers",
+    "Trace": "auditing.trace",
     # Training.
     "LearnerParams": "trainer.params",
     "Learner": "trainer.learner",

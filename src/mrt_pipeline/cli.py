@@ -59,7 +59,7 @@ def cli() -> None:
 
 PIPELINES = (
     *("mrt_rl", "mrt_star", "ingest", "base_policy", "rollout", "progress", "train", "evaluate_base"),
-    *("evaluate_trained", "evaluate", "compare", "plan", "diagnose"),
+    *("evaluate_trained", "evaluate", "compare", "plan", "diagnose", "audit"),
 )
 """Those of pipeline_registry.py, which takes long to import."""
 

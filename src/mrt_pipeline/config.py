@@ -13,6 +13,7 @@ from typing import Annotated, Any
 from pydantic import Field, SerializeAsAny, ValidationInfo, field_validator, model_validator
 
 from mrt_pipeline.algorithms.base import Algorithm
+from mrt_pipeline.auditing.params import AuditParams
 from mrt_pipeline.engines.base import EngineParams
 from mrt_pipeline.evaluation.params import CompareParams, DiagnoseParams, EvaluationParams
 from mrt_pipeline.planning import PlanParams
@@ -45,6 +46,7 @@ class Parameters(Params):
     compare: CompareParams = Field(json_schema_extra=INCIDENTAL)
     plan: PlanParams = Field(json_schema_extra=INCIDENTAL)
     diagnose: DiagnoseParams = Field(json_schema_extra=INCIDENTAL)
+    audit: AuditParams = Field(json_schema_extra=INCIDENTAL)
 
     @field_validator("plugins", mode="before")  # before the fields below it are looked at
     @classmethod

@@ -28,6 +28,7 @@ _REPORTS = {  # what a run that makes one ends with: the beginning of the file
     "comparison_report": "compare/comparison.md",
     "plan_report": "plan.md",
     "diagnosis_report": "diagnosis.md",
+    "audit_report": "audit/report.html",
 }
 _BLOCKS = 3  # of a report: its title, the verdict, the first table
 _LINE = "{desc}: {percentage:.0f} % of {total_fmt} in {elapsed}, {remaining} left"

@@ -2,7 +2,18 @@
 
 from kedro.pipeline import Pipeline
 
-from mrt_pipeline.pipelines import base_policy, compare, diagnose, evaluate, ingest, plan, progress, rollout, train
+from mrt_pipeline.pipelines import (
+    audit,
+    base_policy,
+    compare,
+    diagnose,
+    evaluate,
+    ingest,
+    plan,
+    progress,
+    rollout,
+    train,
+)
 
 
 def register_pipelines() -> dict[str, Pipeline]:
@@ -21,6 +32,7 @@ def register_pipelines() -> dict[str, Pipeline]:
         "evaluate": stages["ingest"] + stages["base_policy"] + evaluate.create_pipeline(),
         "compare": compare.create_pipeline(),
         "plan": plan.create_pipeline(),
+        "audit": audit.create_pipeline(),
         "diagnose": stages["ingest"] + stages["base_policy"] + diagnose.create_pipeline(),
     }
     return {**stages, **others, "mrt_rl": whole, "mrt_star": whole, "__default__": whole}

@@ -101,6 +101,20 @@ MAJORITY = _schema("policy linearised k", "accuracy tokens", **_SURE)
 
 DIAGNOSIS = _schema("quantity credit episodes_later", "sem n", quantity=_one_of(DIAGNOSED), mean=_or_none(_NUMBER))
 
+AUDIT_PROBLEMS = _schema(
+    "problem",
+    "question n_traces",
+    problem=_COUNT,
+    gold=_TEXT,
+    length=_AMOUNT,
+    settled_share=_or_none(_SHARE),
+    accuracy=_or_none(_SHARE),
+    regret=_or_none(_SHARE),
+    cause=_one_of([*SOURCES, ""]),
+    tokens_after=_or_none(_AMOUNT),
+)
+AUDIT_CURVE = _schema("budget", f"accuracy {_BOUNDS} regret", regret_low=_NUMBER, regret_high=_NUMBER, spent=_AMOUNT)
+
 COMPARISON = _schema("arm quantity budget forced", f"{_BOUNDS} thinking_tokens n_seeds n_bases n_problems", mean=_SHARE)
 COMPARISON_DIFFERENCES = _schema("arm against quantity budget forced", f"{_BOUNDS} excludes_zero", difference=_CHANGE)
 COMPARISON_GAINS = _schema("arm quantity budget forced", f"{_BOUNDS} baseline", ratio=_or_none(_NUMBER))

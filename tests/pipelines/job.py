@@ -48,8 +48,9 @@ def kedro(project, *arguments):
     return subprocess.run(command, cwd=project, capture_output=True, text=True, timeout=900)
 
 
-def run(project, params, pipeline="mrt_rl"):
-    return kedro(project, "run", f"--pipeline={pipeline}", "--params", f"preset=smoke,{params}")
+def run(project, params, pipeline="mrt_rl", preset="smoke"):
+    given = f"preset={preset},{params}" if preset else params
+    return kedro(project, "run", f"--pipeline={pipeline}", "--params", given)
 
 
 def tables(project):

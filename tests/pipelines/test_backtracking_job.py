@@ -6,7 +6,7 @@ from job import TABLES, run, runs, tables
 
 from mrt_pipeline.schemas import ROLLOUTS
 
-TOY = "task=countdown_backtracking,policy=toy"  # no base ships for it
+TOY = "task=countdown_backtracking,policy=toy,policy.warm_start.steps=120,training.sampled_tokens=2000"
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from mrt_pipeline.rollouts.rollout import GONE
 logger = logging.getLogger(__name__)
 _SHARED = ("task.", "policy.", "engine.", "prover.", "rollout.", "evaluation.", "training.sampled_tokens")
 """How the names of the parameters begin that must agree."""
-_IGNORED = ("seed", "preset", "plugins", "compare", "plan", "diagnose")
+_IGNORED = ("seed", "preset", "plugins", "compare", "plan", "diagnose", "audit")
 _NAMED = 5  # differences that a refusal names
 
 
