@@ -23,7 +23,7 @@ def test_traces_are_audited_by_one_command(project):
             "question": f"What is {a} + 1?",
             "gold": a + 1,
             "thought": f"the answer is {a + 1}.\n\nWait.",
-            "answer": "done",
+            "answer": str(a + 1),
         }
         for a in range(9)
     ]
