@@ -189,13 +189,11 @@ def _curve(episodes: pd.DataFrame, budget: int, intervals: Intervals) -> pd.Data
 
 
 def _stopping(curve: pd.DataFrame, length: float) -> pd.DataFrame:
-    """The least budget from which on at least a share of the whole accuracy is there, and what is saved by it."""
+    """The least budget at which at least a share of the whole accuracy is there, and what is saved by stopping there."""
     whole = float(curve["accuracy"].iloc[-1])
     rows = []
     for kept in _KEPT:
-        enough = (curve["accuracy"] >= kept * whole - 1e-9).to_numpy()
-        first = int(len(enough) - np.argmin(enough[::-1])) if not enough.all() else 0
-        row = curve.iloc[first]
+        row = curve[curve["accuracy"] >= kept * whole - 1e-9].iloc[0]
         rows.append((kept, int(row["budget"]), float(row["accuracy"]), 1 - float(row["spent"]) / max(length, 1e-9)))
     return pd.DataFrame(rows, columns=["kept", "budget", "accuracy", "saved"])
 
