@@ -189,7 +189,7 @@ def _curve(episodes: pd.DataFrame, budget: int, intervals: Intervals) -> pd.Data
 
 
 def _stopping(curve: pd.DataFrame, length: float) -> pd.DataFrame:
-    """The least budget at which at least a share of the whole accuracy is there, and what is saved by stopping there."""
+    """The least budget that has at least a share of the whole accuracy, and what stopping there saves."""
     whole = float(curve["accuracy"].iloc[-1])
     rows = []
     for kept in _KEPT:
