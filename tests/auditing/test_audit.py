@@ -103,6 +103,11 @@ def test_the_verdict_says_what_stopping_earlier_would_save():
     assert late.verdict.endswith("Stopping earlier would cost accuracy at once.")
 
 
+def test_where_no_answer_is_right_it_says_so():
+    found = audit([trace("a", ["7", "7"]), trace("b", ["8"])], equal, n_resamples=50)
+    assert found.verdict.startswith("No thought ends with a right answer") and found.numbers["after_share"][0] == 0
+
+
 def test_some_traces_with_gold_answers_and_some_without():
     found = audit([trace("a", ["5"]), trace("b", ["5"], gold="")], equal, n_resamples=50)
     assert found.graded == 1 and len(found.problems) == 2 and found.numbers["accuracy"][0] == 1

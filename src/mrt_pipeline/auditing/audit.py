@@ -6,6 +6,7 @@ needs gold answers is measured on the traces that have them; the rest on all.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -70,12 +71,16 @@ class Audit:
         """What was found, in two sentences."""
         numbers, unit = self.numbers, self.unit
         if not self.graded:
-            first = (
-                f"{_percent(numbers['settled_share'])} of a thought comes, on average, after the answer that it gives "
-            )
-            first += "in the end was first stated; whether that is right is not known, as there are no gold answers."
+            share = _percent(numbers["settled_share"])
+            first = f"{share} of a thought comes, on average, after the answer that it gives in the end was first "
+            first += "stated; whether that is right is not known, as there are no gold answers."
             cut, again = numbers["cut_share"][0], numbers["repeated"][0]
             return f"{first} {cut:.0%} of the thoughts were cut off, and {again:.1%} of their paragraphs repeat one."
+        if not numbers["accuracy"][0]:
+            return (
+                f"No thought ends with a right answer: either the model is too weak for these {len(self.problems):,} "
+                f"problems, or its answers are not read. {numbers['cut_share'][0]:.0%} of the thoughts were cut off."
+            )
         first = f"{_percent(numbers['after_share'])} of the thinking {unit} come after the right answer was found; "
         first += f"accuracy is {numbers['accuracy'][0]:.3f}, regret {numbers['regret'][0]:.3f}."
         row = self.stopping[self.stopping["kept"] == 0.97].iloc[0]
@@ -87,7 +92,7 @@ class Audit:
 
 
 def audit(
-    traces: str | Sequence[Trace],
+    traces: str | Path | Sequence[Trace],
     grade: Grading | None = None,
     form: str = "auto",
     columns: Mapping[str, str] | None = None,
@@ -102,8 +107,8 @@ def audit(
     folder or hub id of what counts tokens; None: words are counted. Raises InputError for what cannot be read at all.
     """
     refused: list[str] = []
-    if isinstance(traces, str):
-        found = read_traces(traces, form, columns)
+    if isinstance(traces, str | Path):
+        found = read_traces(str(traces), form, columns)
         traces, refused = found.traces, found.refused
     cut: Cut = tokens_of(tokenizer) if tokenizer else words
     measured = measure(traces, grade or as_mathematics(), cut)
