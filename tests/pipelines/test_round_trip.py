@@ -90,7 +90,8 @@ def test_what_was_trained_is_trained_on_and_compared(project):
     assert result.returncode == 0, result.stdout + result.stderr
 
 
-@pytest.mark.parametrize("weights", ["adapters", pytest.param("all", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("weights", ["adapters", "all"])
 def test_a_language_model_makes_the_round_trip(copy_project, language_model, weights):
     project = copy_project()
     given = f"{LORA},training.learner.learning_rate=0.01" + (",policy.lora=null" if weights == "all" else "")

@@ -342,7 +342,7 @@ def written(preset, reasoner, tokenizer, grader, real_thoughts, make_actor):
     return make_actor(Policy(model, tokenizer, template), game=grader, **limits).sample(problems, 8, seed=0)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_nine_of_ten_natural_answers_with_a_box_are_read_from_a_toy_that_writes_them(written, tokenizer):
     natural = [rollout for rollout in written if rollout.stop_reason == "stop"]
     boxed = [rollout for rollout in natural if last_boxed(tokenizer.decode(rollout.answer)) is not None]
