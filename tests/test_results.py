@@ -2,15 +2,16 @@
 
 import re
 from itertools import takewhile
+from pathlib import Path
 
 import pytest
-from conftest import ROOT
 
 from mrt_pipeline.config_loader import project_parameters
 from mrt_pipeline.evaluation.arms import make_arms
 from mrt_pipeline.pipelines.compare.nodes import compare_arms, report_comparison
 from mrt_pipeline.tracking.read_runs import choose_runs
 
+ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs/results"
 REPORTS = sorted((RESULTS / "reports").glob("*.md"))
 PAGES = sorted({*RESULTS.glob("*.md")} - {RESULTS / "plan.md"})
