@@ -25,7 +25,7 @@ from mrt_pipeline.auditing.measure import (
 from mrt_pipeline.auditing.readers import read_traces
 from mrt_pipeline.auditing.trace import Trace
 from mrt_pipeline.evaluation.evaluate import problem_regrets
-from mrt_pipeline.evaluation.intervals import Intervals, problem_means
+from mrt_pipeline.evaluation.intervals import Intervals, percentiles, problem_means
 from mrt_pipeline.evaluation.regret_sources import SOURCES, regret_sources
 from mrt_pipeline.evaluation.voting import majority_accuracy
 
@@ -143,7 +143,7 @@ def needed(value: Value, n: int, half_width: float = _TARGET) -> int:
 
 def _of_all(measured: Sequence[Measured]) -> dict[str, pd.Series]:
     """What needs no gold answers, by problem."""
-    ids = [f"{item.problem:05d}" for item in measured]
+    ids = [item.problem_id for item in measured]
     values = {
         "length": [item.n_pieces for item in measured],
         "episodes": [len(item.episodes) - 1 for item in measured],
@@ -170,9 +170,8 @@ def _share(part: pd.Series, whole: pd.Series, intervals: Intervals) -> Value:
     both = np.column_stack([part.fillna(0.0), whole])
     drawn = both[np.random.default_rng(intervals.seed).integers(0, len(both), (intervals.n_resamples, len(both)))]
     top, bottom = drawn.sum(axis=1).T
-    tail = (1 - intervals.confidence) / 2
-    low, high = np.quantile(top / np.maximum(bottom, 1), [tail, 1 - tail])
-    return float(both[:, 0].sum() / max(both[:, 1].sum(), 1)), float(low), float(high)
+    interval = percentiles(top / np.maximum(bottom, 1), intervals.confidence)
+    return float(both[:, 0].sum() / max(both[:, 1].sum(), 1)), *interval
 
 
 def _curve(episodes: pd.DataFrame, budget: int, intervals: Intervals) -> pd.DataFrame:
@@ -232,7 +231,7 @@ def _problems(measured: Sequence[Measured], sources: pd.DataFrame) -> pd.DataFra
             "length": float(np.mean([item.n_pieces for item in items])),
             "settled_share": float(pd.Series([*map(settled, items)]).mean()),
         }
-        own = by_problem.get(f"{number:05d}")
+        own = by_problem.get(items[0].problem_id)
         if own is not None:
             parts = own[list(SOURCES)].mean()
             row |= {

@@ -34,7 +34,7 @@ Grading = Callable[[Sequence[Problem], Sequence[str]], list[Grade]]
 class Measured:
     """A trace and what was measured of it.
 
-    problem: number of its question among the different ones. n_pieces: of the thought. steps: pieces at the ends of its
+    problem: number of its question among the different ones. steps: pieces at the ends of its
     paragraphs, (k + 1,), 0 first and the whole thought last. ends: the same in characters. answers: stated up to there,
     the last one the final answer; empty for none. success: J there, NaN without gold answers. episodes: pieces where
     the paper's episodes end. repeated: share of its paragraphs that stood in it before.
@@ -42,13 +42,22 @@ class Measured:
 
     trace: Trace
     problem: int
-    n_pieces: int
     steps: np.ndarray
     ends: np.ndarray
     answers: list[str]
     success: np.ndarray
     episodes: np.ndarray
     repeated: float
+
+    @property
+    def n_pieces(self) -> int:
+        """Of the thought."""
+        return int(self.steps[-1])
+
+    @property
+    def problem_id(self) -> str:
+        """The number as tables have it; sorts like the number."""
+        return f"{self.problem:05d}"
 
 
 def words(text: str) -> list[str]:
@@ -92,7 +101,7 @@ def measure(traces: Sequence[Trace], grade: Grading, cut: Cut = words) -> list[M
     parts = [_steps(trace, cut) for trace in traces]
     success = _graded(traces, problems, [part[2] for part in parts], grade)
     return [
-        Measured(trace, problem, int(steps[-1]), steps, ends, answers, j, episodes, repeated)
+        Measured(trace, problem, steps, ends, answers, j, episodes, repeated)
         for trace, problem, (steps, ends, answers, episodes, repeated), j in zip(
             traces, problems, parts, success, strict=True
         )
@@ -165,4 +174,4 @@ def _known(measured: Sequence[Measured]):
         if item.trace.golds:
             rollout = counts.get(item.problem, 0)
             counts[item.problem] = rollout + 1
-            yield {"policy": "base", "problem_id": f"{item.problem:05d}", "rollout_id": rollout}, item
+            yield {"policy": "base", "problem_id": item.problem_id, "rollout_id": rollout}, item

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
+from mrt_pipeline.policy.template import THINK_CLOSE, THINK_OPEN
+
 MAX_CHARS = 2_000_000
 """A longer thought is refused: something else is in its place."""
 

@@ -91,10 +91,9 @@ def choose_arms(
     InputError for an arm without runs, for a run that fits two arms, and for runs of one arm that differ in more than
     seed and base. A parameter that was not there yet when one of two runs was made is no difference.
     """
-    flat = {run.run_id: _flat(run.parameters) for run in runs}
     arms: dict[str, list[TrainingRun]] = {name: [] for name in wanted}
     for run in runs:
-        ours = flat[run.run_id]
+        ours = _flat(run.parameters)
         fits = [name for name, values in wanted.items() if all(ours.get(key) == v for key, v in values.items())]
         if len(fits) > 1:
             raise InputError(f"run {run.run_id} fits the arms '{fits[0]}' and '{fits[1]}': give one more parameters")

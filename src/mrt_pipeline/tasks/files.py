@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -14,6 +15,20 @@ READERS: dict[str, Callable[[Path], pd.DataFrame]] = {
     ".parquet": pd.read_parquet,
     ".csv": partial(pd.read_csv, dtype=str, keep_default_na=False),
 }
+
+
+def read_hub(name: str, split: str, what: str) -> Any:
+    """A dataset on the hub. what: what `name` is not, else it would have been read. Raises InputError if it cannot."""
+    from datasets import load_dataset
+
+    try:
+        return load_dataset(name, split=split)
+    except Exception as error:  # no connection, no such dataset, no such split: all come as different errors
+        raise InputError(
+            f"'{name}' is not {what} ({', '.join(READERS)}), and as a dataset on the hub it cannot be loaded: "
+            f"{(str(error) or type(error).__name__).splitlines()[0]}. Check the name and the connection, or download "
+            "it and give the file"
+        ) from error
 
 
 def read_file(path: Path, parameter: str) -> pd.DataFrame:

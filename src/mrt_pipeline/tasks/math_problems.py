@@ -22,7 +22,7 @@ from mrt_pipeline.errors import InputError
 from mrt_pipeline.registry import Fraction, Params, code_of
 from mrt_pipeline.tasks.answers import find_answer, last_boxed
 from mrt_pipeline.tasks.base import Grade, Problem
-from mrt_pipeline.tasks.files import READERS, read_file
+from mrt_pipeline.tasks.files import READERS, read_file, read_hub
 from mrt_pipeline.tasks.math_grader import MathAnswers, OwnGrader
 
 logger = logging.getLogger(__name__)
@@ -187,20 +187,9 @@ def gold_answer(value: Any) -> str | None:
 
 def _read_table(source: ProblemSource) -> pd.DataFrame:
     path = Path(source.path)
-    return read_file(path, "task.train or task.evaluation") if path.suffix in READERS else _read_hub(source)
-
-
-def _read_hub(source: ProblemSource) -> pd.DataFrame:
-    from datasets import load_dataset
-
-    try:
-        return load_dataset(source.path, split=source.hub_split).to_pandas()
-    except Exception as error:  # no connection, no such dataset, no such split: all come as different errors
-        raise InputError(
-            f"'{source.path}' is not a problem file ({', '.join(READERS)}), and as a dataset on the hub it cannot be "
-            f"loaded: {(str(error) or type(error).__name__).splitlines()[0]}. Check the name and the connection, or "
-            "download it and give the file"
-        ) from error
+    if path.suffix in READERS:
+        return read_file(path, "task.train or task.evaluation")
+    return read_hub(source.path, source.hub_split, "a problem file").to_pandas()
 
 
 def _column(table: pd.DataFrame, source: ProblemSource, what: str) -> str:

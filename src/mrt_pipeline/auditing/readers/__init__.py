@@ -12,15 +12,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import pandas as pd
-
 from mrt_pipeline.auditing.readers import lm_eval, records, responses, trl
 from mrt_pipeline.auditing.trace import MAX_CHARS, Trace
 from mrt_pipeline.errors import InputError
+from mrt_pipeline.tasks.files import READERS, read_file, read_hub
 
 FORMATS: dict[str, ModuleType] = {"responses": responses, "lm_eval": lm_eval, "trl": trl, "records": records}
 """By name, in the order in which they are tried."""
-_ENDINGS = (".jsonl", ".json", ".parquet", ".csv")
 _LISTED = 5  # records that a message names
 
 
@@ -89,17 +87,18 @@ def _records(path: str, refused: list[str]) -> Iterator[tuple[str, Any]]:
     """Each record with its place in words; lines that are no JSON are refused one by one."""
     place = Path(path).expanduser()
     if place.is_dir():
-        files = sorted(file for ending in _ENDINGS for file in place.rglob(f"*{ending}"))
+        files = sorted(file for ending in READERS for file in place.rglob(f"*{ending}"))
         if not files:
-            raise InputError(f"the folder {path} has no file that ends in {', '.join(_ENDINGS)}")
+            raise InputError(f"the folder {path} has no file that ends in {', '.join(READERS)}")
         for file in files:
             yield from _of_file(file, refused)
-    elif place.suffix in _ENDINGS:
+    elif place.suffix in READERS:
         if not place.is_file():
             raise InputError(f"there is no file {path}: correct audit.traces")
         yield from _of_file(place, refused)
     else:
-        yield from _of_hub(path)
+        for number, row in enumerate(read_hub(path, "train", "a file or a folder of files"), start=1):
+            yield f"{path}, row {number}", row
 
 
 def _of_file(file: Path, refused: list[str]) -> Iterator[tuple[str, Any]]:
@@ -112,29 +111,13 @@ def _of_file(file: Path, refused: list[str]) -> Iterator[tuple[str, Any]]:
                     except (ValueError, RecursionError) as error:
                         refused.append(f"{file.name}, line {number}: no JSON ({error})")
         return
-    try:
-        if file.suffix == ".json":
+    if file.suffix == ".json":
+        try:
             found = json.loads(file.read_text(encoding="utf-8", errors="replace"))
-            rows: Sequence[Any] = found if isinstance(found, list) else [found]
-        elif file.suffix == ".csv":
-            rows = pd.read_csv(file, dtype=str, keep_default_na=False).to_dict("records")
-        else:
-            rows = pd.read_parquet(file).to_dict("records")
-    except Exception as error:  # each library has errors of its own
-        raise InputError(f"cannot read {file} as {file.suffix[1:]}: {error}") from error
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"cannot read {file} as json: {error}") from error
+        rows: Sequence[Any] = found if isinstance(found, list) else [found]
+    else:
+        rows = read_file(file, "audit.traces").to_dict("records")
     for number, row in enumerate(rows, start=1):
         yield f"{file.name}, row {number}", row
-
-
-def _of_hub(name: str) -> Iterator[tuple[str, Any]]:
-    from datasets import load_dataset
-
-    try:
-        rows = load_dataset(name, split="train")
-    except Exception as error:  # no connection, no such dataset: all come as different errors
-        raise InputError(
-            f"'{name}' is not a file ({', '.join(_ENDINGS)}) or a folder, and as a dataset on the hub it cannot be "
-            f"loaded: {(str(error) or type(error).__name__).splitlines()[0]}"
-        ) from error
-    for number, row in enumerate(rows, start=1):
-        yield f"{name}, row {number}", row

@@ -4,7 +4,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mrt_pipeline.auditing.readers.values import as_golds, as_text, is_cut
-from mrt_pipeline.auditing.trace import THINK_CLOSE, THINK_OPEN, Trace, split_thinking
+from mrt_pipeline.auditing.trace import Trace, split_thinking
+from mrt_pipeline.policy.template import THINK_CLOSE, THINK_OPEN
 
 COLUMNS: dict[str, tuple[str, ...]] = {
     "question": ("question", "problem", "prompt", "instruction", "input", "query"),
