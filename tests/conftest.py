@@ -416,6 +416,18 @@ def real_thoughts():
     return [json.loads(line) for line in (FIXTURES / "r1_distill_answers.jsonl").read_text().splitlines()]
 
 
+@pytest.fixture(scope="module")
+def browser():
+    """A headless chromium; the tests that need one are skipped where there is none."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        found = shutil.which("chromium") or shutil.which("google-chrome")
+        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
 @pytest.fixture(scope="session")
 def language_model(tmp_path_factory):
     """Folder of a small language model with random weights, a byte-level tokenizer and a chat template."""

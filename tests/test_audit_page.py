@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 
 from mrt_pipeline.auditing.audit import audit
 from mrt_pipeline.auditing.trace import Trace
@@ -41,14 +41,6 @@ def report(tmp_path_factory):
     path = tmp_path_factory.mktemp("audit") / "report.html"
     path.write_text(audit_page(audit(traces, n_resamples=200)))
     return path
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(params=[WIDE, NARROW], ids=["wide", "narrow"])
